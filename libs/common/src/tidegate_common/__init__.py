@@ -1,0 +1,1 @@
+"""What Tidegate's processes must agree on: the contract, the bus, telemetry and how a process lives."""

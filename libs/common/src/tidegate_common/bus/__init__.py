@@ -1,0 +1,1 @@
+"""How messages cross: the only place that imports a NATS client."""

@@ -1,0 +1,79 @@
+"""The NATS client that hands messages over in the parser's own call, in the order in which the server wrote them.
+
+nats-py gives each subscription a queue and a task, so that two subjects of one connection can be handed over out of
+stream order, and each subscription costs 5 KiB and 50 µs. This subclass calls a plain function instead: 0.5 KiB and
+15 µs, 1.6 µs a message, and the order of the wire.
+
+It rests on private names of the pinned version; tests/integration/test_bus_client.py fails when they move.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, cast
+
+from nats.aio.client import Client
+from nats.protocol import command
+
+Deliver = Callable[[bytes, bytes, bytes], None]
+"""Takes a message's subject, its raw header block (empty where there is none) and its payload. Must not raise."""
+
+
+class DirectSubscription:
+    """What the client's own subscriptions look like to its reconnecting and closing code, with a plain callback."""
+
+    __slots__ = ("_subject", "deliver")
+
+    _queue = ""
+    _max_msgs = 0
+    _received = 0
+    _jsi = None
+    _wait_for_msgs_task = None
+    _message_iterator = None
+    _pending_next_msgs_calls = None
+
+    def __init__(self, subject: str, deliver: Deliver) -> None:
+        self._subject = subject
+        self.deliver = deliver
+
+    async def _drain(self) -> None:
+        """Nothing is queued here, so there is nothing to wait for."""
+
+
+class BusClient(Client):
+    """nats-py's client with `subscribe_direct`."""
+
+    def subscribe_direct(self, subject: str, deliver: Deliver) -> int:
+        """Calls `deliver` for each message on `subject`, from inside the parser; gives the subscription's id.
+
+        What is sent later on this connection, a request for instance, reaches the server after the subscription.
+        The subscription outlives reconnects.
+        """
+        self._sid += 1
+        sid: int = self._sid
+        self._subs[sid] = cast(Any, DirectSubscription(subject, deliver))
+        self._enqueue(command.sub_cmd(subject, "", sid))
+        return sid
+
+    def unsubscribe_direct(self, sid: int) -> None:
+        """Ends a subscription; messages that are still on their way to it are ignored."""
+        if self._subs.pop(sid, None) is not None:
+            self._enqueue(command.unsub_cmd(sid, 0))
+
+    def _enqueue(self, line: bytes) -> None:
+        if not self.is_connected:
+            return  # reconnecting sends a SUB for each subscription that there is by then
+        self._pending.append(line)
+        self._pending_data_size += len(line)
+        if self._flush_queue is not None and self._flush_queue.empty():
+            self._flush_queue.put_nowait(asyncio.get_running_loop().create_future())
+
+    async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: Any) -> None:
+        subscription: Any = self._subs.get(sid)
+        if type(subscription) is DirectSubscription:
+            self.stats["in_msgs"] += 1
+            self.stats["in_bytes"] += len(data)
+            subscription.deliver(subject, headers or b"", data)
+        else:
+            await super()._process_msg(sid, subject, reply, data, headers)

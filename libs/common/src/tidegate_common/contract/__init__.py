@@ -1,0 +1,1 @@
+"""What crosses a process boundary. Pure: no input or output happens here."""

@@ -1,0 +1,34 @@
+"""An event on the bus: its text is the payload, all else is in headers.
+
+So the gateway frames an event without decoding its payload, and `nats pub` can write one.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+EVENT_TYPE = "Tidegate-Event"
+"""Header: the SSE `event:` of the frame; `message` where it is missing, as WHATWG HTML 9.2 has it."""
+
+VOLATILE_ID = "Tidegate-Volatile"
+"""Header of volatile events only: a unique text, by which overlapping subscriptions tell repeats."""
+
+MESSAGE_ID = "Nats-Msg-Id"
+"""Header: JetStream stores one message for it within the stream's duplicate window."""
+
+TRACE_PARENT = "traceparent"
+TRACE_STATE = "tracestate"
+
+
+class Event(msgspec.Struct, frozen=True):
+    """What is published: `type` stands in `event:`, `data` is the text of `data:` (any line ends)."""
+
+    type: str
+    data: str
+
+
+class Receipt(msgspec.Struct, frozen=True):
+    """Answer to a durable publish: the event's id; `duplicate` where the message id had been stored before."""
+
+    id: str
+    duplicate: bool = False

@@ -1,0 +1,83 @@
+"""Names and identifiers: parsed once at the edge, so that nothing unchecked reaches a subject or a frame."""
+
+from __future__ import annotations
+
+import re
+import secrets
+from typing import NamedTuple
+
+from tidegate_common.errors import InvalidField
+
+MAX_NAME_BYTES = 200
+"""Limit of a client, user or topic name in UTF-8 bytes: encoded it may triple, and a subject line holds 4096."""
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+_EVENT_TYPE = re.compile(r"[^\s\x00-\x1f\x7f-\x9f]{1,128}")
+_EVENT_ID = re.compile(r"([a-z0-9]{1,32})-(0|[1-9][0-9]{0,19})")
+RESERVED_EVENT_TYPES = frozenset({"connected", "gap", "closing"})
+
+
+class EventId(NamedTuple):
+    """Position of an event: `epoch` names one life of one stream, `sequence` counts in it from 1.
+
+    On the wire `<epoch>-<sequence>`. Clients treat it as opaque.
+    """
+
+    epoch: str
+    sequence: int
+
+    def __str__(self) -> str:
+        return f"{self.epoch}-{self.sequence}"
+
+    @classmethod
+    def parse(cls, text: str) -> EventId | None:
+        """The id that `text` writes, or None where it is none of ours."""
+        match = _EVENT_ID.fullmatch(text)
+        return cls(match[1], int(match[2])) if match else None
+
+
+def new_client_id() -> str:
+    """128 random bits, URL-safe: 22 characters."""
+    return secrets.token_urlsafe(16)
+
+
+def new_job_id() -> str:
+    """128 random bits in hexadecimal: 32 characters."""
+    return secrets.token_hex(16)
+
+
+def check_name(field: str, value: str) -> str:
+    """`value`, where it can name a client, a user or a job.
+
+    Raises InvalidField for an empty, overlong or ill-formed one (control characters, lone surrogates).
+    """
+    allowed = f"1 to {MAX_NAME_BYTES} bytes of UTF-8 without control characters"
+    try:
+        size = len(value.encode())
+    except UnicodeEncodeError:
+        raise InvalidField(field, allowed) from None
+    if not 1 <= size <= MAX_NAME_BYTES or _CONTROL.search(value):
+        raise InvalidField(field, allowed)
+    return value
+
+
+def check_event_type(field: str, value: str) -> str:
+    """`value`, where it can stand in an `event:` line.
+
+    Raises InvalidField for whitespace, control characters, lone surrogates and the types that the gateway
+    itself writes.
+    """
+    if value in RESERVED_EVENT_TYPES:
+        raise InvalidField(field, f"any type but {', '.join(sorted(RESERVED_EVENT_TYPES))}, which the gateway writes")
+    if not _EVENT_TYPE.fullmatch(value) or not is_well_formed(value):
+        raise InvalidField(field, "1 to 128 characters without spaces and control characters")
+    return value
+
+
+def is_well_formed(text: str) -> bool:
+    """Whether `text` has no lone surrogate, that is, whether UTF-8 can write it."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

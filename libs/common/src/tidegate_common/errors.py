@@ -1,0 +1,91 @@
+"""Every error that Tidegate raises on purpose.
+
+TidegateError
+├── InvalidBody         a body that is no JSON, or no NDJSON line
+├── InvalidField        a name, id, topic or value breaks its rule: says the field and what is allowed
+├── ConfigError         the environment holds values that can't be used: lists all of them
+├── Unavailable         something that we depend on is away or full: come back later
+│   ├── BrokerUnavailable   NATS does not answer, or did not store in time
+│   ├── QueueFull           the job queue takes no more
+│   └── TooManyConnections  this process holds all the connections that it may
+├── TooManyFromAddress  one address holds all the connections that it may
+├── TooLarge            a body or a message is over its limit
+├── UnsupportedMedia    a body of a media type that is not read here
+└── NotFound            no such job
+"""
+
+from __future__ import annotations
+
+
+class TidegateError(Exception):
+    """Base of every error raised on purpose; its text is fit to be shown to a caller."""
+
+
+class InvalidField(TidegateError):
+    """A value breaks its rule. `field` is the caller's name for it, `allowed` says what would do."""
+
+    def __init__(self, field: str, allowed: str) -> None:
+        self.field = field
+        self.allowed = allowed
+        super().__init__(f"{field}: {allowed}")
+
+
+class InvalidBody(TidegateError):
+    """The body could not be read as what its media type says."""
+
+
+class ConfigError(TidegateError):
+    """The environment can't be used; `faults` holds one line for each variable at fault."""
+
+    def __init__(self, faults: list[str]) -> None:
+        self.faults = faults
+        super().__init__("; ".join(faults))
+
+
+class Unavailable(TidegateError):
+    """Come back after `retry_after` seconds."""
+
+    def __init__(self, message: str, retry_after: int = 2) -> None:
+        self.retry_after = retry_after
+        super().__init__(message)
+
+
+class BrokerUnavailable(Unavailable):
+    """NATS is away, or did not confirm within the deadline. Nothing was accepted."""
+
+
+class QueueFull(Unavailable):
+    """The job queue holds as many jobs as it may."""
+
+
+class TooManyConnections(Unavailable):
+    """This process holds as many connections as it may."""
+
+
+class TooManyFromAddress(TidegateError):
+    """One client address holds as many connections as it may."""
+
+    def __init__(self, limit: int, retry_after: int = 5) -> None:
+        self.limit = limit
+        self.retry_after = retry_after
+        super().__init__(f"this address holds {limit} connections, which is the limit")
+
+
+class TooLarge(TidegateError):
+    """A body or message is over `limit` bytes."""
+
+    def __init__(self, what: str, limit: int) -> None:
+        self.limit = limit
+        super().__init__(f"{what} is over the limit of {limit} bytes")
+
+
+class UnsupportedMedia(TidegateError):
+    """The body's media type is not `expected`."""
+
+    def __init__(self, expected: str) -> None:
+        self.expected = expected
+        super().__init__(f"the body must be sent as {expected}")
+
+
+class NotFound(TidegateError):
+    """What was asked for does not exist, or is not kept any more."""

@@ -1,0 +1,58 @@
+"""Request bodies: bounded while they are read, and decoded with errors that name the field."""
+
+from __future__ import annotations
+
+import re
+from typing import TypeVar
+
+import msgspec
+from starlette.requests import ClientDisconnect, Request
+
+from tidegate_common.errors import InvalidBody, InvalidField, TooLarge, UnsupportedMedia
+
+T = TypeVar("T")
+
+_PATH = re.compile(r"(.*) - at `\$\.?(.*)`", re.DOTALL)
+_FIELD = re.compile(r"Object (?:contains unknown|missing required) field `([^`]*)`")
+
+
+async def read_body(request: Request, limit: int, media_type: str = "application/json") -> bytes:
+    """The whole body. Raises UnsupportedMedia, TooLarge (as soon as that is known), InvalidBody (cut off)."""
+    sent = request.headers.get("content-type", "").split(";")[0].strip().lower()
+    if sent != media_type:
+        raise UnsupportedMedia(media_type)
+    length = request.headers.get("content-length", "")
+    if length.isdigit() and int(length) > limit:
+        raise TooLarge("the body", limit)
+    body = bytearray()
+    try:
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > limit:
+                raise TooLarge("the body", limit)
+    except ClientDisconnect:
+        raise InvalidBody("the body was cut off") from None
+    return bytes(body)
+
+
+def decode(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
+    """`body` as the decoder's type. Raises InvalidField naming the field and what is allowed, or InvalidBody."""
+    try:
+        return decoder.decode(body)
+    except msgspec.ValidationError as error:
+        raise invalid_field(error) from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise InvalidBody(f"the body is no valid JSON: {error}") from None
+
+
+def invalid_field(error: msgspec.ValidationError) -> InvalidField:
+    """What msgspec found, as field and rule."""
+    text, path = str(error), ""
+    match = _PATH.fullmatch(text)
+    if match:
+        text, path = match[1], match[2]
+    named = _FIELD.search(text)
+    if named:
+        name = f"{path}.{named[1]}" if path else named[1]
+        return InvalidField(name, "this field is not known here" if "unknown" in text else "this field is required")
+    return InvalidField(path or "body", text[:1].lower() + text[1:])

@@ -1,0 +1,134 @@
+"""Settings of a process: one frozen Struct, read once from the environment, all faults said at once."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Mapping
+from typing import Annotated, Any, TypeVar, get_type_hints
+
+import msgspec
+from msgspec import Meta
+from msgspec.structs import FieldInfo, fields
+
+from tidegate_common.bus.streams import StreamLimits
+from tidegate_common.contract.subjects import Subjects
+from tidegate_common.errors import ConfigError, InvalidField
+
+Port = Annotated[int, Meta(ge=0, le=65535)]
+Positive = Annotated[float, Meta(gt=0)]
+Count = Annotated[int, Meta(ge=0)]
+AtLeastOne = Annotated[int, Meta(ge=1)]
+
+
+def env(name: str) -> Any:
+    """Annotation for a field that is read from the variable `name` and not from `TIDEGATE_<FIELD>`."""
+    return Meta(extra={"env": name})
+
+
+class CommonSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """What every process reads. A field `some_name` comes from the variable `TIDEGATE_SOME_NAME`."""
+
+    nats_url: str = "nats://127.0.0.1:4222"
+    """Comma list of servers."""
+    namespace: str = "tg"
+    """First token of every subject and of the stream names."""
+    host: str = "127.0.0.1"
+    port: Port = 8000
+    auth: str = ""
+    """`open`: no one is asked who they are. Without it, only loopback addresses are served."""
+    cors_origins: tuple[str, ...] = ()
+    """Origins whose pages may call from a browser; `*` for all."""
+    trusted_proxies: tuple[str, ...] = ()
+    """Addresses or networks whose X-Forwarded-For is believed."""
+    max_header_bytes: AtLeastOne = 32_768
+    drain_seconds: Positive = 10
+    """How long stopping may take."""
+    log_level: str = "INFO"
+    publish_deadline_seconds: Positive = 3
+    """How long a publish is tried again before it is refused with 503."""
+    events_max_age_seconds: AtLeastOne = 86_400
+    events_max_bytes: AtLeastOne = 1 << 30
+    events_max_per_subject: AtLeastOne = 100_000
+    jobs_max_queued: AtLeastOne = 10_000
+    replicas: Annotated[int, Meta(ge=1, le=5)] = 1
+    """Servers that keep each stream."""
+
+    def faults(self) -> list[str]:
+        """Rules that a single field's type does not say; subclasses add theirs."""
+        found = []
+        try:
+            Subjects.of(self.namespace)
+        except InvalidField as error:
+            found.append(str(error))
+        if self.auth not in ("", "open"):
+            found.append("TIDEGATE_AUTH: only open is built so far")
+        elif not self.auth and not _is_loopback(self.host):
+            found.append(
+                f"TIDEGATE_HOST: {self.host} is reachable by others and nobody would be asked who they are; "
+                "set TIDEGATE_AUTH=open to accept that, or serve 127.0.0.1"
+            )
+        for network in self.trusted_proxies:
+            try:
+                ipaddress.ip_network(network, strict=False)
+            except ValueError:
+                found.append(f"TIDEGATE_TRUSTED_PROXIES: {network} is no address and no network")
+        if self.log_level not in ("DEBUG", "INFO", "WARNING", "ERROR"):
+            found.append("TIDEGATE_LOG_LEVEL: one of DEBUG, INFO, WARNING, ERROR")
+        return found
+
+    def subjects(self) -> Subjects:
+        return Subjects.of(self.namespace)
+
+    def stream_limits(self) -> StreamLimits:
+        return StreamLimits(
+            max_age_seconds=self.events_max_age_seconds,
+            max_bytes=self.events_max_bytes,
+            max_per_subject=self.events_max_per_subject,
+            max_jobs=self.jobs_max_queued,
+            replicas=self.replicas,
+        )
+
+
+S = TypeVar("S", bound=CommonSettings)
+
+
+def load(kind: type[S], environ: Mapping[str, str]) -> S:
+    """`kind` filled from `environ`; an empty variable counts as not set. Raises ConfigError with all faults."""
+    hints = get_type_hints(kind, include_extras=True)
+    values: dict[str, Any] = {}
+    faults: list[str] = []
+    for field in fields(kind):
+        name = variable(field, hints[field.name])
+        text = environ.get(name, "")
+        if not text:
+            continue
+        raw: Any = [part.strip() for part in text.split(",") if part.strip()] if _is_list(hints[field.name]) else text
+        try:
+            values[field.name] = msgspec.convert(raw, hints[field.name], strict=False)
+        except msgspec.ValidationError as error:
+            faults.append(f"{name}: {error}, got {text!r}")
+    if not faults:
+        settings = kind(**values)
+        faults = settings.faults()
+        if not faults:
+            return settings
+    raise ConfigError(faults)
+
+
+def variable(field: FieldInfo, hint: Any) -> str:
+    """The environment variable that `field` is read from."""
+    for meta in getattr(hint, "__metadata__", ()):
+        if isinstance(meta, Meta) and meta.extra and "env" in meta.extra:
+            return str(meta.extra["env"])
+    return f"TIDEGATE_{field.name.upper()}"
+
+
+def _is_list(hint: Any) -> bool:
+    return getattr(hint, "__origin__", None) is tuple
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -1,0 +1,49 @@
+"""Trace context in and out of headers (W3C Trace Context), HTTP's and NATS's alike.
+
+Every request has a trace id, also where nothing is exported: the answer and the logs carry it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from opentelemetry import context as otel_context
+from opentelemetry import trace
+from opentelemetry.context import Context
+from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
+from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+_PROPAGATOR = TraceContextTextMapPropagator()
+_IDS = RandomIdGenerator()
+
+
+def extract(carrier: Mapping[str, str]) -> Context:
+    """The context that `carrier` holds; a new, unsampled trace where it holds none."""
+    context = _PROPAGATOR.extract(carrier, context=Context())
+    if trace.get_current_span(context).get_span_context().is_valid:
+        return context
+    fresh = SpanContext(_IDS.generate_trace_id(), _IDS.generate_span_id(), is_remote=False, trace_flags=TraceFlags(0))
+    return trace.set_span_in_context(NonRecordingSpan(fresh), Context())
+
+
+def inject(carrier: dict[str, str], context: Context | None = None) -> None:
+    """Writes `context`, or the current one, into `carrier`."""
+    _PROPAGATOR.inject(carrier, context=context)
+
+
+def trace_id(context: Context | None = None) -> str:
+    """The trace id of `context`, or of the current one: 32 hexadecimal digits, or empty where there is none."""
+    found = trace.get_current_span(context).get_span_context()
+    return trace.format_trace_id(found.trace_id) if found.is_valid else ""
+
+
+@contextmanager
+def attached(context: Context) -> Iterator[None]:
+    """`context` is the current one inside."""
+    token = otel_context.attach(context)
+    try:
+        yield
+    finally:
+        otel_context.detach(token)

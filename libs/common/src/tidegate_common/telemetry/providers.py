@@ -1,0 +1,97 @@
+"""Sets up OpenTelemetry from its standard environment variables; nothing is sent where no endpoint is named.
+
+Metrics are always collected, for `/metrics`. Spans are made only where they can go somewhere.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+
+from opentelemetry import trace
+from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.exporter.prometheus import PrometheusMetricReader
+from opentelemetry.metrics import CallbackOptions, Meter, Observation
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import MetricReader, PeriodicExportingMetricReader
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+
+
+class Telemetry:
+    """One process's tracer and meter. `tracing` says whether spans go anywhere: hot paths ask it first."""
+
+    def __init__(
+        self, service: str, tracer: TracerProvider | None, meter: MeterProvider, registry: CollectorRegistry
+    ) -> None:
+        self.tracing = tracer is not None
+        self.tracer_provider: trace.TracerProvider = tracer or trace.NoOpTracerProvider()
+        self.tracer = self.tracer_provider.get_tracer("tidegate")
+        self.meter_provider = meter
+        self.meter: Meter = meter.get_meter("tidegate")
+        self.service = service
+        self._registry = registry
+
+    def prometheus(self) -> tuple[bytes, str]:
+        """All metrics in Prometheus's text format, and its media type."""
+        return generate_latest(self._registry), CONTENT_TYPE_LATEST
+
+    def observe(
+        self, kind: str, name: str, read: Callable[[], float | Mapping[str, float]], unit: str, text: str
+    ) -> None:
+        """Makes a metric of a number that a hot path keeps as a plain attribute.
+
+        `kind` is `counter`, `gauge` or `updown`; `read` gives the number, or a number for each `reason`.
+        """
+
+        def observe(_: CallbackOptions) -> Iterable[Observation]:
+            value = read()
+            if isinstance(value, Mapping):
+                return [Observation(number, {"reason": reason}) for reason, number in value.items()]
+            return [Observation(value)]
+
+        make = {
+            "counter": self.meter.create_observable_counter,
+            "gauge": self.meter.create_observable_gauge,
+            "updown": self.meter.create_observable_up_down_counter,
+        }[kind]
+        make(name, callbacks=[observe], unit=unit, description=text)
+
+
+def exports(signal: str, environ: Mapping[str, str]) -> bool:
+    """Whether the standard variables name somewhere to send `signal` (`traces` or `metrics`) to."""
+    if environ.get("OTEL_SDK_DISABLED", "").lower() == "true":
+        return False
+    if environ.get(f"OTEL_{signal.upper()}_EXPORTER", "otlp") == "none":
+        return False
+    return bool(
+        environ.get("OTEL_EXPORTER_OTLP_ENDPOINT") or environ.get(f"OTEL_EXPORTER_OTLP_{signal.upper()}_ENDPOINT")
+    )
+
+
+@contextmanager
+def telemetry(service: str, environ: Mapping[str, str] = os.environ) -> Iterator[Telemetry]:
+    """The process's telemetry; what is still to be sent is sent at the end."""
+    resource = Resource.create(
+        {"service.name": environ.get("OTEL_SERVICE_NAME", service), "service.namespace": "tidegate"}
+    )
+    tracers: TracerProvider | None = None
+    if exports("traces", environ):
+        tracers = TracerProvider(resource=resource)  # sampler: OTEL_TRACES_SAMPLER, by the SDK itself
+        tracers.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+    registry = CollectorRegistry()
+    readers: list[MetricReader] = [PrometheusMetricReader(registry=registry)]
+    if exports("metrics", environ):
+        readers.append(PeriodicExportingMetricReader(OTLPMetricExporter()))
+    meters = MeterProvider(metric_readers=readers, resource=resource)
+    try:
+        yield Telemetry(service, tracers, meters, registry)
+    finally:
+        if tracers is not None:
+            tracers.shutdown()
+        meters.shutdown()

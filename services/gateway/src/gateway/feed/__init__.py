@@ -1,0 +1,1 @@
+"""From NATS subjects to the hub, and back in time."""

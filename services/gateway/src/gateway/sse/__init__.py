@@ -1,0 +1,1 @@
+"""The HTTP side: requests, streams and their sockets."""
