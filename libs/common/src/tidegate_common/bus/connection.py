@@ -32,7 +32,9 @@ class Bus:
         self.subjects = subjects
         self.jetstream: JetStreamContext = client.jetstream(timeout=5)
         self.on_reconnect: list[Callable[[], Awaitable[None]]] = []
-        """Called, in order, each time the connection is back."""
+        """Called, in order, each time the connection is back and its subscriptions are in force again."""
+        self.on_disconnect: list[Callable[[], None]] = []
+        """Called, in order, each time the connection is lost, before any message of the next one can come."""
         self.slow_consumer_drops = 0
 
     @property
@@ -68,6 +70,8 @@ async def connect(urls: str, subjects: Subjects, name: str) -> AsyncIterator[Bus
     async def lost() -> None:
         if not client.is_closed:
             log.warning("NATS connection lost")
+            for listener in bus.on_disconnect:
+                listener()
 
     async def back() -> None:
         log.info(

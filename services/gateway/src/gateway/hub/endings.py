@@ -6,16 +6,15 @@ from enum import Enum
 
 
 class Ending(Enum):
-    """(name, for people, whether the client does well to come back)"""
+    """Members hold the reason as metrics and clients see it, and the reason in words."""
 
-    CLIENT = ("client", "the client closed the connection, or it broke", True)
-    DRAIN = ("drain", "the gateway is being stopped", True)
-    IDLE = ("idle", "no event for a long time", True)
-    MAX_AGE = ("max_age", "the connection has reached the age limit", True)
-    SLOW = ("slow", "the client reads too slowly; what it missed is replayed when it comes back", True)
-    FEED = ("feed", "what was missed could not be read from the stream", True)
+    CLIENT = ("client", "the client closed the connection, or it broke")
+    DRAIN = ("drain", "the gateway is being stopped")
+    IDLE = ("idle", "no event for a long time")
+    MAX_AGE = ("max_age", "the connection has reached the age limit")
+    SLOW = ("slow", "the client reads too slowly; what it missed is replayed when it comes back")
+    FEED = ("feed", "what was missed could not be read from the stream")
 
-    def __init__(self, reason: str, text: str, reconnect: bool) -> None:
+    def __init__(self, reason: str, text: str) -> None:
         self.reason = reason
         self.text = text
-        self.reconnect = reconnect

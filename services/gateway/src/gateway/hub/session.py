@@ -2,38 +2,75 @@
 
 from __future__ import annotations
 
+from asyncio import Future
 from collections.abc import Callable
 
 from gateway.hub.endings import Ending
+from gateway.hub.holding import Held, Seen
 
 
 class Session:
     """What the hub needs of a connection. A socket's side derives from it, so that one object serves both.
 
     `send` takes whole HTTP/1.1 chunks, writes them in the order of the calls and never blocks. The socket's side
-    sets `paused` while its buffer is over the limit, and calls `on_lost(session)` once, when the connection is gone.
+    calls `set_paused` when its buffer goes over and under its limit, and `lost` once, when the connection is gone.
     """
 
-    __slots__ = ("beats", "ending", "held", "on_lost", "paused", "pending", "position", "send", "subjects", "volatile")
+    __slots__ = (
+        "address",
+        "beats",
+        "ending",
+        "held",
+        "on_lost",
+        "paused",
+        "pending",
+        "position",
+        "room",
+        "seen",
+        "send",
+        "tails",
+    )
 
     send: Callable[[bytes], object]
 
     def __init__(self) -> None:
         self.on_lost: Callable[[Session], None] | None = None
-        self.paused = False
+        self.address = ""
+        """Who is connected: what the per-address limit counts by."""
+        self.tails: tuple[str, ...] = ()
+        """What the session listens to."""
         self.position = 0
         """Sequence of the last durable event that was handed over; those up to it are repeats."""
         self.pending: bytes | list[bytes] | None = None
         """Chunks that this pass has for the session, joined into one write at its end."""
-        self.held: object | None = None
-        """Where live events wait while the session is being attached; None when it is live."""
+        self.held: Held | None = None
+        """Where live events wait while what came before them is being read; None when the session is live."""
+        self.seen: Seen | None = None
+        """Volatile ids seen lately, only where the session's tails overlap."""
         self.beats = 0
         """Heartbeats since the last event."""
-        self.subjects: tuple[str, ...] = ()
-        self.volatile: object | None = None
-        """Volatile ids seen lately, only where the session's subjects overlap."""
+        self.paused = False
+        """The socket's buffer is over its limit."""
+        self.room: Future[None] | None = None
+        """Done when a paused session may be written to again, or has ended."""
         self.ending: Ending | None = None
         """Why the session ended; None while it is open."""
+
+    def set_paused(self, paused: bool) -> None:
+        """Called by the socket's side as its buffer goes over and under its limit."""
+        self.paused = paused
+        if not paused and self.room is not None and not self.room.done():
+            self.room.set_result(None)
+
+    def lost(self) -> None:
+        """Called by the socket's side when the connection is gone, for whatever reason. Idempotent."""
+        if self.ending is None:
+            self.ending = Ending.CLIENT
+        called, self.on_lost = self.on_lost, None
+        if self.room is not None and not self.room.done():
+            self.room.set_result(None)
+        if called is not None:
+            called(self)
 
     def close(self, ending: Ending, farewell: bytes) -> None:
         """Ends the connection: `farewell` (chunks) and the end of the body are written, then it is closed.

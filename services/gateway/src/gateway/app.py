@@ -1,0 +1,123 @@
+"""Builds one gateway: the only place that knows all its parts."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.routing import Route
+
+from gateway import frame
+from gateway.feed.attachment import Attachments
+from gateway.feed.subscriptions import Subscriptions
+from gateway.hub.hub import Hub
+from gateway.hub.keeper import Keeper
+from gateway.settings import GatewaySettings
+from gateway.sse.admission import Admission
+from gateway.sse.console import console_routes
+from gateway.sse.endpoint import METHODS, StreamEndpoint, farewell
+from gateway.sse.takeover import TakeoverHttpProtocol
+from tidegate_common.bus.connection import Bus, connect
+from tidegate_common.bus.history import History
+from tidegate_common.bus.streams import ensure_streams
+from tidegate_common.runtime import problems
+from tidegate_common.runtime.health import Readiness, health_routes
+from tidegate_common.runtime.protocol import LimitedHttpProtocol
+from tidegate_common.runtime.server import Server, check_port_free, server
+from tidegate_common.telemetry import names
+from tidegate_common.telemetry.providers import Telemetry, telemetry
+
+DRAIN_SHARE = 0.8
+"""Part of the drain time over which streams are closed; the rest is for the last of them to go."""
+
+
+class Gateway:
+    """The parts of one gateway, wired."""
+
+    def __init__(self, settings: GatewaySettings, bus: Bus, signals: Telemetry) -> None:
+        loop = asyncio.get_running_loop()
+        self._settings = settings
+        self.hub = Hub(loop.call_soon, farewell)
+        self.keeper = Keeper(
+            self.hub,
+            frame.chunk(frame.comment("heartbeat")),
+            loop.time,
+            heartbeat_seconds=settings.heartbeat_seconds,
+            idle_seconds=settings.idle_seconds,
+            max_age_seconds=settings.max_age_seconds,
+        )
+        self.subscriptions = Subscriptions(bus, self.hub, signals)
+        self.attachments = Attachments(bus, self.hub, History(bus), self.subscriptions)
+        self.admission = Admission(settings.max_connections, settings.max_connections_per_ip)
+        self.readiness = Readiness(bus)
+        self.hub.interest = self.subscriptions
+        endpoint = StreamEndpoint(settings, self.admission, self.attachments, self.keeper, signals)
+        self.hub.on_removed = endpoint.left
+        self.app = Starlette(
+            routes=[
+                Route("/api/sse", endpoint, methods=METHODS),
+                *health_routes(signals, self.readiness),
+                *console_routes(settings.publisher_url),
+            ],
+            middleware=[
+                Middleware(
+                    CORSMiddleware,
+                    allow_origins=list(settings.cors_origins),
+                    allow_methods=["GET", "POST"],
+                    allow_headers=["last-event-id", "content-type", "cache-control", "traceparent", "tracestate"],
+                    allow_credentials="*" not in settings.cors_origins,
+                    expose_headers=["retry-after"],
+                )
+            ],
+        )
+        problems.install(self.app)
+        self._observe(signals)
+
+    async def drain(self) -> None:
+        """Takes no more streams and ends those that there are, spread over the drain time."""
+        self.readiness.draining = self.admission.draining = True
+        await self.keeper.drain(self._settings.drain_seconds * DRAIN_SHARE)
+
+    def server(self) -> Server:
+        protocol = TakeoverHttpProtocol if self._settings.streams == "slim" else LimitedHttpProtocol
+        return server(self.app, self._settings, drain=self.drain, protocol=protocol)
+
+    def _observe(self, signals: Telemetry) -> None:
+        hub, admission, attachments = self.hub, self.admission, self.attachments
+        observe = signals.observe
+        observe("updown", names.METRIC_ACTIVE_CONNECTIONS, lambda: admission.active, "{connection}", "Open streams")
+        observe("counter", names.METRIC_CONNECTIONS, lambda: admission.total, "{connection}", "Streams opened")
+        observe("counter", names.METRIC_REFUSED, lambda: admission.refused, "{connection}", "Streams refused")
+        observe("counter", names.METRIC_CLOSED, lambda: hub.ended, "{connection}", "Streams ended")
+        observe("counter", names.METRIC_MESSAGES_SENT, lambda: hub.sent, "{message}", "Events written to streams")
+        observe(
+            "counter",
+            names.METRIC_MESSAGES_DROPPED,
+            lambda: hub.dropped,
+            "{message}",
+            "Volatile events that a client had no room for",
+        )
+        observe("counter", names.METRIC_RECONNECTS, lambda: attachments.returned, "{connection}", "Clients come back")
+        observe("counter", names.METRIC_REPLAYED, lambda: attachments.replayed, "{message}", "Events replayed")
+        observe("counter", names.METRIC_GAPS, lambda: attachments.gaps, "{gap}", "Gaps announced")
+        observe("updown", names.METRIC_SUBSCRIPTIONS, lambda: hub.audiences, "{subscription}", "NATS subscriptions")
+
+
+async def main(settings: GatewaySettings) -> None:
+    """Runs a gateway until it is told to stop. Raises ConfigError, BrokerUnavailable where it can't start."""
+    check_port_free(settings)
+    with telemetry("gateway") as signals:
+        async with connect(settings.nats_url, settings.subjects(), "gateway") as bus:
+            await ensure_streams(bus, settings.stream_limits(), update=False)
+            gateway = Gateway(settings, bus, signals)
+            heartbeats = asyncio.create_task(gateway.keeper.run())
+            try:
+                await gateway.server().serve()
+            finally:
+                heartbeats.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await heartbeats
+                await gateway.attachments.aclose()

@@ -1,0 +1,197 @@
+"""Attach, replay, merge, live: how a connection gets its place in the stream, and gets it back.
+
+It is the only way of recovery: for a client that comes back, and for all of them when NATS was away.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Awaitable, Callable
+
+from gateway import frame
+from gateway.feed.resume import Gap, merge, plan
+from gateway.feed.subscriptions import Subscriptions
+from gateway.hub.endings import Ending
+from gateway.hub.hub import Hub
+from gateway.hub.session import Session
+from tidegate_common.bus.connection import Bus
+from tidegate_common.bus.history import History, Position
+from tidegate_common.contract.ids import EventId
+from tidegate_common.contract.subjects import overlap
+from tidegate_common.errors import BrokerUnavailable, TidegateError
+
+log = logging.getLogger(__name__)
+
+BATCH_BYTES = 32_768
+"""Replayed events are joined up to this size into one write."""
+
+REJOIN_AT_ONCE = 64
+"""Connections that read the stream at the same time after NATS was away."""
+
+ROOM_SECONDS = 30.0
+"""How long a replay waits for a client that does not read."""
+
+Welcome = Callable[[EventId, bool], bytes]
+"""Makes the first chunk, from the position that the client has now, and whether it was resumed."""
+
+
+class Attachments:
+    """Brings sessions to where they are live. It owns the tasks that it starts: `aclose` ends them."""
+
+    def __init__(self, bus: Bus, hub: Hub, history: History, subscriptions: Subscriptions) -> None:
+        self._bus = bus
+        self._hub = hub
+        self._history = history
+        self._subscriptions = subscriptions
+        self._rejoining: set[asyncio.Task[None]] = set()
+        self._waiting: list[Session] = []
+        self.replayed = 0
+        self.gaps = {"expired": 0, "epoch": 0}
+        self.returned = 0
+        """Connections whose client had been here before."""
+        bus.on_disconnect.append(self._cut_off)
+        bus.on_reconnect.append(self._come_back)
+
+    async def aclose(self) -> None:
+        """Ends the tasks that bring sessions back."""
+        for task in self._rejoining:
+            task.cancel()
+        if self._rejoining:
+            await asyncio.wait(self._rejoining)
+
+    async def attach(
+        self,
+        session: Session,
+        tails: list[str],
+        last_event_id: str | None,
+        start: Callable[[], Awaitable[None]],
+        welcome: Welcome,
+    ) -> None:
+        """Makes `session` live on `tails`: `start` sends the response head, then `welcome` and what was missed.
+
+        Raises BrokerUnavailable before `start`, where the stream's position can't be had.
+        """
+        self._hub.add(session, tails, overlapping=_overlapping(tails))
+        try:
+            position = await self._history.position()
+            due = plan(last_event_id, position)
+            await start()
+        except BaseException:
+            session.ending = session.ending or Ending.FEED
+            session.lost()
+            raise
+        self._subscriptions.epoch = position.epoch
+        self.returned += last_event_id is not None
+        # A resumed client that is cut off during the replay must come back with its own id, not with the present one.
+        session.position = due.after
+        if session.ending is not None:
+            return
+        session.send(welcome(EventId(position.epoch, due.after), due.resumed))
+        if due.gap is not None:
+            self._announce(session, due.gap)
+        await self._catch_up(session, position.epoch, position)
+
+    async def _catch_up(self, session: Session, epoch: str, position: Position | None) -> None:
+        """Reads the stream until the session has all of it, then releases it. `position` is of after the hold."""
+        while session.ending is None:
+            try:
+                if position is None:
+                    position = await self._history.position()
+                if position.epoch != epoch:
+                    gap = Gap("epoch", str(EventId(epoch, session.position)), f"{position.epoch}-{position.last}")
+                    epoch = self._subscriptions.epoch = position.epoch
+                    session.position = position.last
+                    self._announce(session, gap)
+                await self._replay(session, position.last)
+            except BrokerUnavailable:
+                # NATS is away: the connection stays open, and is tried again when there is something to ask.
+                position = None
+                await asyncio.sleep(random.uniform(0.1, 0.5))
+                continue
+            if session.ending is not None:
+                return
+            if session.held is not None and session.held.broken:
+                self._hub.hold(session)
+                position = None
+                continue
+            session.position = max(session.position, position.last)
+            self._hub.release(session)
+            return
+
+    async def _replay(self, session: Session, upto: int) -> None:
+        """Writes what the stream keeps for the session after its position, up to sequence `upto`."""
+        if session.position >= upto:
+            return
+        batch: list[bytes] = []
+        size = 0
+        async for stored in merge([self._history.after(tail, session.position, upto) for tail in session.tails]):
+            chunk = self._subscriptions.chunk(stored.sequence, stored.header, stored.payload)
+            session.position = stored.sequence
+            batch.append(chunk)
+            size += len(chunk)
+            if size >= BATCH_BYTES:
+                await self._write(session, batch)
+                batch, size = [], 0
+            if session.ending is not None:
+                return
+        await self._write(session, batch)
+
+    async def _write(self, session: Session, batch: list[bytes]) -> None:
+        if session.paused and session.ending is None:
+            session.room = asyncio.get_running_loop().create_future()
+            try:
+                async with asyncio.timeout(ROOM_SECONDS):
+                    await session.room
+            except TimeoutError:
+                self._hub.end(session, Ending.SLOW)
+            finally:
+                session.room = None
+        if batch and session.ending is None:
+            session.send(b"".join(batch))
+            self._hub.sent += len(batch)
+            self.replayed += len(batch)
+
+    def _announce(self, session: Session, gap: Gap) -> None:
+        self.gaps[gap.reason] += 1
+        session.send(frame.chunk(frame.gap(gap.reason, gap.start, gap.end)))
+
+    def _cut_off(self) -> None:
+        """NATS is gone: what comes on the next connection may have a hole before it."""
+        for session in self._hub.sessions:
+            if session.held is None:
+                self._waiting.append(session)
+                self._hub.hold(session)
+            if session.held is not None:
+                session.held.break_off()
+
+    async def _come_back(self) -> None:
+        """NATS is back: every session that was live gets its place again, in a task that outlives this callback."""
+        sessions, self._waiting = self._waiting, []
+        task = asyncio.create_task(self._rejoin(sessions))
+        self._rejoining.add(task)
+        task.add_done_callback(self._rejoining.discard)
+
+    async def _rejoin(self, sessions: list[Session]) -> None:
+        log.info("rejoining sessions after NATS was away", extra={"sessions": len(sessions)})
+        limit = asyncio.Semaphore(REJOIN_AT_ONCE)
+        epoch = self._subscriptions.epoch
+
+        async def one(session: Session) -> None:
+            async with limit:
+                if session.ending is None:
+                    self._hub.hold(session)
+                    try:
+                        await self._catch_up(session, epoch, None)
+                    except TidegateError:
+                        self._hub.end(session, Ending.FEED)
+
+        async with asyncio.TaskGroup() as group:
+            for session in sessions:
+                group.create_task(one(session))
+
+
+def _overlapping(tails: list[str]) -> bool:
+    """Whether some event could match two of `tails`."""
+    return any(overlap(tail, other) for number, tail in enumerate(tails) for other in tails[:number])

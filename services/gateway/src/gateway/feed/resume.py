@@ -1,0 +1,62 @@
+"""Where a connection starts in the stream: pure decisions about the id that a client brings back."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import AsyncIterator, Sequence
+from typing import NamedTuple
+
+from tidegate_common.bus.history import Position, Stored
+from tidegate_common.contract.ids import EventId
+
+
+class Gap(NamedTuple):
+    """What can't be replayed: `reason` is `expired` or `epoch`, `start` the id that the client had, `end` ours."""
+
+    reason: str
+    start: str
+    end: str
+
+
+class Plan(NamedTuple):
+    """Events with sequences over `after` are due to the client; `resumed` where its own id was understood."""
+
+    after: int
+    resumed: bool
+    gap: Gap | None
+
+
+def plan(last_event_id: str | None, position: Position) -> Plan:
+    """What a client is due that comes with `last_event_id` (None: its first time) at `position` of the stream."""
+    if last_event_id is None:
+        return Plan(position.last, False, None)
+    here = EventId(position.epoch, position.last)
+    event_id = EventId.parse(last_event_id)
+    if event_id is None or event_id.epoch != position.epoch or event_id.sequence > position.last:
+        # Another life of the stream, or none of ours: nothing can be said of what was missed.
+        return Plan(position.last, False, Gap("epoch", last_event_id[:64], str(here)))
+    if event_id.sequence + 1 < position.first:
+        kept = EventId(position.epoch, position.first - 1)
+        return Plan(kept.sequence, True, Gap("expired", last_event_id, str(kept)))
+    return Plan(event_id.sequence, True, None)
+
+
+async def merge(sources: Sequence[AsyncIterator[Stored]]) -> AsyncIterator[Stored]:
+    """The events of all `sources`, each in sequence order, in one sequence order, each event once."""
+    heap: list[tuple[int, int, Stored]] = []
+    for number, source in enumerate(sources):
+        async for stored in source:
+            heap.append((stored.sequence, number, stored))
+            break
+    heapq.heapify(heap)
+    last = 0
+    while heap:
+        sequence, number, stored = heap[0]
+        if sequence > last:
+            last = sequence
+            yield stored
+        async for following in sources[number]:
+            heapq.heapreplace(heap, (following.sequence, number, following))
+            break
+        else:
+            heapq.heappop(heap)

@@ -1,0 +1,221 @@
+"""Who listens to what, and the fan-out: the hot path of the gateway, from an event to the sockets' writes.
+
+An event is handed to `durable` or `volatile` by the feed, inside the NATS parser's call. It is put beside each
+listening session; at the end of the pass (one `call_soon`, no timer) each session gets all that it has in one write.
+No task, queue or lock per connection: those cost 16 µs per event and connection, the socket write 4.8 (measured).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from typing import Protocol
+
+from gateway.hub.endings import Ending
+from gateway.hub.holding import Held, Seen
+from gateway.hub.session import Session
+
+Farewell = Callable[[Ending], bytes]
+"""Makes the last chunk that a client gets."""
+
+
+class Interest(Protocol):
+    """The feed's side: what this process has to hear of follows from who is connected."""
+
+    def subscribe(self, audience: Audience) -> None:
+        """The audience has its first session: its events are to come from now on."""
+
+    def unsubscribe(self, audience: Audience) -> None:
+        """The audience has lost its last session."""
+
+
+class Audience:
+    """The sessions that listen to one tail. `live` ones get events at once, `joining` ones have them held."""
+
+    __slots__ = ("joining", "live", "subscription", "tail")
+
+    def __init__(self, tail: str) -> None:
+        self.tail = tail
+        self.live: dict[Session, None] = {}
+        self.joining: dict[Session, None] = {}
+        self.subscription: int = 0
+        """For the feed to remember its own by."""
+
+
+class Hub:
+    """All sessions of this process."""
+
+    def __init__(
+        self,
+        schedule: Callable[[Callable[[], None]], object],
+        farewell: Farewell,
+        max_held_bytes: int = 1 << 20,
+    ) -> None:
+        """`schedule` runs a function once, at the end of the present pass (the event loop's `call_soon`)."""
+        self._schedule = schedule
+        self._farewell = farewell
+        self._max_held = max_held_bytes
+        self._audiences: dict[str, Audience] = {}
+        self._dirty: list[Session] = []
+        self._scheduled = False
+        self.interest: Interest | None = None
+        self.on_removed: Callable[[Session], None] | None = None
+        """Called once for each session that was added, when its connection is gone."""
+        self.sessions: dict[Session, None] = {}
+        self.sent = 0
+        """Events handed to sockets, one for each connection."""
+        self.dropped = 0
+        """Volatile events that a slow or joining session had no room for."""
+        self.ended: Counter[str] = Counter({ending.reason: 0 for ending in Ending})
+
+    # --- who is here -------------------------------------------------------------------------------------------
+
+    @property
+    def audiences(self) -> int:
+        """Distinct tails that someone listens to."""
+        return len(self._audiences)
+
+    def add(self, session: Session, tails: Iterable[str], *, overlapping: bool) -> None:
+        """`session` listens to `tails` from now on; what comes is held until `release`."""
+        session.tails = tuple(tails)
+        session.seen = Seen() if overlapping else None
+        session.on_lost = self._remove
+        self.sessions[session] = None
+        for tail in session.tails:
+            audience = self._audiences.get(tail)
+            if audience is None:
+                audience = self._audiences[tail] = Audience(tail)
+                audience.joining[session] = None
+                if self.interest is not None:
+                    self.interest.subscribe(audience)
+            else:
+                audience.joining[session] = None
+        session.held = Held(self._max_held)
+
+    def hold(self, session: Session) -> Held:
+        """Live events wait from now on (again): the session's place in the stream has to be made sure of."""
+        self._flush()
+        session.held = Held(self._max_held)
+        for tail in session.tails:
+            audience = self._audiences[tail]
+            audience.live.pop(session, None)
+            audience.joining[session] = None
+        return session.held
+
+    def release(self, session: Session) -> None:
+        """The session is up to `session.position`: what was held after that is written, then it is live."""
+        held, session.held = session.held, None
+        assert held is not None
+        assert not held.broken, "a broken hold is replayed, not released"
+        for tail in session.tails:
+            audience = self._audiences[tail]
+            audience.joining.pop(session, None)
+            audience.live[session] = None
+        for sequence, chunk in held.events:
+            if sequence is not None:
+                if sequence <= session.position:
+                    continue
+                session.position = sequence
+            self._put(session, chunk)
+            self.sent += 1
+
+    def _remove(self, session: Session) -> None:
+        """The connection is gone: nothing of it stays, and what nobody listens to any more is not heard any more."""
+        if session not in self.sessions:
+            return
+        del self.sessions[session]
+        for tail in session.tails:
+            audience = self._audiences[tail]
+            audience.live.pop(session, None)
+            audience.joining.pop(session, None)
+            if not audience.live and not audience.joining:
+                del self._audiences[tail]
+                if self.interest is not None:
+                    self.interest.unsubscribe(audience)
+        assert session.ending is not None
+        self.ended[session.ending.reason] += 1
+        if self.on_removed is not None:
+            self.on_removed(session)
+
+    def end(self, session: Session, ending: Ending) -> None:
+        """Closes the session's connection with a farewell. What the pass still had for it comes first."""
+        if session.ending is None:
+            pending, session.pending = session.pending, None
+            if pending is not None and not session.paused:
+                session.send(pending if type(pending) is bytes else b"".join(pending))
+            session.close(ending, self._farewell(ending))
+
+    # --- the hot path ------------------------------------------------------------------------------------------
+
+    def durable(self, audience: Audience, sequence: int, chunk: bytes) -> None:
+        """An event of the stream for all of `audience`. A session that has had it already is passed over."""
+        live = audience.live
+        if live:
+            dirty = self._dirty
+            self.sent += len(live)
+            for session in live:
+                # Overlapping subscriptions bring an event twice; ids on one connection only grow.
+                if sequence <= session.position:
+                    self.sent -= 1
+                    continue
+                session.position = sequence
+                pending = session.pending
+                if pending is None:
+                    session.pending = chunk
+                    dirty.append(session)
+                elif type(pending) is list:
+                    pending.append(chunk)
+                else:
+                    session.pending = [pending, chunk]  # type: ignore[list-item]  # bytes: the only other type
+            if not self._scheduled:
+                self._scheduled = True
+                self._schedule(self._flush)
+        for session in audience.joining:
+            if session.held is not None:
+                session.held.add(sequence, chunk)
+
+    def volatile(self, audience: Audience, volatile_id: bytes, chunk: bytes) -> None:
+        """An event that is not stored: who can't take it now never gets it, and that is counted."""
+        for session in audience.live:
+            if session.seen is not None and not session.seen.first_time(volatile_id):
+                continue
+            if session.paused:
+                self.dropped += 1
+                continue
+            self.sent += 1
+            self._put(session, chunk)
+        for session in audience.joining:
+            if session.seen is not None and not session.seen.first_time(volatile_id):
+                continue
+            if session.held is not None and not session.held.add(None, chunk):
+                self.dropped += 1
+
+    def _put(self, session: Session, chunk: bytes) -> None:
+        pending = session.pending
+        if pending is None:
+            session.pending = chunk
+            self._dirty.append(session)
+        elif type(pending) is list:
+            pending.append(chunk)
+        else:
+            session.pending = [pending, chunk]  # type: ignore[list-item]
+        if not self._scheduled:
+            self._scheduled = True
+            self._schedule(self._flush)
+
+    def _flush(self) -> None:
+        """The end of a pass: one write for each session that has something. Order on a connection is kept."""
+        self._scheduled = False
+        dirty, self._dirty = self._dirty, []
+        for session in dirty:
+            pending = session.pending
+            if pending is None or session.ending is not None:
+                continue
+            if session.paused:
+                # Only durable events get here while paused: rather no connection than one with a hole in it.
+                session.pending = None
+                self.end(session, Ending.SLOW)
+                continue
+            session.pending = None
+            session.beats = 0
+            session.send(pending if type(pending) is bytes else b"".join(pending))

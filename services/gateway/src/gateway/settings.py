@@ -1,0 +1,37 @@
+"""What the gateway reads from its environment."""
+
+from __future__ import annotations
+
+from urllib.parse import urlsplit
+
+from tidegate_common.runtime.settings import AtLeastOne, CommonSettings, Count, Positive
+
+
+class GatewaySettings(CommonSettings, frozen=True, kw_only=True):
+    """The gateway's settings; 0 stands for no limit where it is allowed."""
+
+    max_connections: AtLeastOne = 10_000
+    """Streams that this process holds at most."""
+    max_connections_per_ip: Count = 100
+    heartbeat_seconds: Positive = 15
+    idle_seconds: Count = 1800
+    """A stream without an event for so long is closed."""
+    max_age_seconds: Count = 0
+    """A stream is closed at 0.8 to 1.0 of this age."""
+    max_topics: AtLeastOne = 100
+    """Topics of one stream."""
+    max_backlog_bytes: AtLeastOne = 1 << 20
+    """What may wait for a client that reads slowly, beside what its socket takes."""
+    max_body_bytes: AtLeastOne = 65_536
+    publisher_url: str = ""
+    """Where browsers find publisher-api; the console asks its own origin and then port 8001 when this is empty."""
+    streams: str = "slim"
+    """`slim` takes a stream's socket over from the HTTP server; `plain` stays within ASGI, at a higher cost."""
+
+    def faults(self) -> list[str]:
+        found = super().faults()
+        if self.publisher_url and urlsplit(self.publisher_url).scheme not in ("http", "https"):
+            found.append("TIDEGATE_PUBLISHER_URL: an http or https address")
+        if self.streams not in ("slim", "plain"):
+            found.append("TIDEGATE_STREAMS: slim or plain")
+        return found

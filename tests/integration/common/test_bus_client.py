@@ -1,0 +1,89 @@
+"""The client subclass rests on private names of nats-py: these tests fail when they move."""
+
+import asyncio
+import signal
+from importlib.metadata import version
+from pathlib import Path
+
+from tests.support.bus import broker
+from tests.support.nats import nats_server
+from tests.support.waiting import until
+from tidegate_common.bus import headers
+from tidegate_common.bus.history import History
+
+
+def test_the_version_that_the_subclass_was_written_for_is_installed() -> None:
+    assert version("nats-py") == "2.16.0", "read bus/client.py against the new version, then change this line"
+
+
+async def test_messages_are_handed_over_in_wire_order_across_subscriptions(tmp_path: Path) -> None:
+    async with broker(tmp_path) as (_, bus):
+        got: list[int] = []
+        for letter in "abcd":
+            bus.client.subscribe_direct(f"x.{letter}", lambda _, __, payload: got.append(int(payload)))
+        for number in range(2000):
+            await bus.client.publish(f"x.{'abcd'[number % 4]}", b"%d" % number)
+        await until(lambda: len(got) == 2000, "all messages came")
+        assert got == list(range(2000))
+
+
+async def test_a_subscription_is_in_force_before_a_later_request_is_answered(tmp_path: Path) -> None:
+    async with broker(tmp_path) as (_, bus):
+        history = History(bus)  # a request, which goes the way of all commands: PING overtakes them
+        for number in range(50):
+            got: list[bytes] = []
+            sid = bus.client.subscribe_direct(f"x.{number}", lambda _, __, payload, got=got: got.append(payload))
+            await bus.client.publish(f"x.{number}", b"now")
+            await history.position()
+            assert got == [b"now"]
+            bus.client.unsubscribe_direct(sid)
+            await bus.client.publish(f"x.{number}", b"later")
+            await history.position()
+            assert got == [b"now"]
+
+
+async def test_raw_headers_reach_the_callback(tmp_path: Path) -> None:
+    async with broker(tmp_path) as (_, bus):
+        got: list[tuple[bytes, bytes, bytes]] = []
+        bus.client.subscribe_direct("x", lambda *message: got.append(message))
+        await bus.client.publish("x", b"1", headers={"Tidegate-Event": "note"})
+        await bus.client.publish("x", b"2")
+        await until(lambda: len(got) == 2, "both came")
+        assert headers.field(got[0][1], headers.EVENT_TYPE) == b"note"
+        assert got[1] == (b"x", b"", b"2")
+
+
+async def test_subscriptions_outlive_the_server_and_those_who_wait_are_told(tmp_path: Path) -> None:
+    async with broker(tmp_path) as (server, bus):
+        got: list[bytes] = []
+        told: list[str] = []
+
+        async def back() -> None:
+            told.append("back")
+
+        bus.on_disconnect.append(lambda: told.append("lost"))
+        bus.on_reconnect.append(back)
+        bus.client.subscribe_direct("x", lambda _, __, payload: got.append(payload))
+        await server.run.stop(signal.SIGKILL)
+        await until(lambda: told == ["lost"], "the loss is told")
+        assert not bus.connected
+        during = bus.client.subscribe_direct("y", lambda _, __, payload: got.append(payload))
+        dropped = bus.client.subscribe_direct("z", lambda _, __, payload: got.append(payload))
+        bus.client.unsubscribe_direct(dropped)
+        async with nats_server(tmp_path, server.port):
+            await until(lambda: told == ["lost", "back"], "the return is told", 20)
+            for subject in ("x", "y", "z"):
+                await bus.client.publish(subject, subject.encode())
+            await until(lambda: got == [b"x", b"y"], "both subscriptions are in force again")
+            bus.client.unsubscribe_direct(during)
+            await bus.round_trip()
+
+
+async def test_a_callback_is_called_without_a_task_or_a_queue_between(tmp_path: Path) -> None:
+    async with broker(tmp_path) as (_, bus):
+        await bus.round_trip()  # the tasks of the connection itself have started
+        before = len(asyncio.all_tasks())
+        for number in range(100):
+            bus.client.subscribe_direct(f"x.{number}", lambda *_: None)
+        await bus.round_trip()
+        assert len(asyncio.all_tasks()) == before

@@ -1,0 +1,31 @@
+"""A real nats-server with JetStream, on a free port."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from tests.support.ports import free_port
+from tests.support.processes import Running, running
+from tests.support.waiting import until
+
+
+class NatsServer:
+    """Where it listens, and the process."""
+
+    def __init__(self, port: int, run: Running) -> None:
+        self.port = port
+        self.url = f"nats://127.0.0.1:{port}"
+        self.run = run
+
+
+@asynccontextmanager
+async def nats_server(data: Path, port: int | None = None) -> AsyncIterator[NatsServer]:
+    """A server that keeps its streams below `data`; the same `data` and `port` again is the same server restarted."""
+    port = port or free_port()
+    binary = Path(sys.executable).with_name("nats-server")
+    async with running(str(binary), "-a", "127.0.0.1", "-p", str(port), "-js", "-sd", str(data)) as run:
+        await until(lambda: run.said("Server is ready"), "nats-server is ready")
+        yield NatsServer(port, run)

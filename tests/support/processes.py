@@ -1,0 +1,89 @@
+"""Real processes: started with an environment of their own, read line by line, ended by id."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+
+import httpx
+
+from tests.support.waiting import until
+
+
+class Running:
+    """A process; `output` holds its lines, standard error and output together, as they come."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self.process = process
+        self.output: list[str] = []
+        self._reading = asyncio.create_task(self._read())
+
+    async def _read(self) -> None:
+        assert self.process.stdout is not None
+        async for line in self.process.stdout:
+            self.output.append(line.decode(errors="replace").rstrip())
+
+    def said(self, text: str) -> bool:
+        """Whether some line holds `text`."""
+        return any(text in line for line in self.output)
+
+    async def stop(self, sig: signal.Signals = signal.SIGTERM, seconds: float = 20) -> int:
+        """Sends `sig` and gives the exit code; kills it after `seconds`, which is an error."""
+        if self.process.returncode is None:
+            self.process.send_signal(sig)
+        try:
+            async with asyncio.timeout(seconds):
+                code = await self.process.wait()
+                await self._reading
+        except TimeoutError:
+            self.process.kill()
+            await self.process.wait()
+            raise AssertionError(
+                f"still there {seconds} s after {sig.name}:\n" + "\n".join(self.output[-30:])
+            ) from None
+        return code
+
+
+@asynccontextmanager
+async def running(
+    *command: str, env: Mapping[str, str] | None = None, cwd: str | None = None
+) -> AsyncIterator[Running]:
+    """`command` running, ended at the latest with the block. `env` is added to PATH and HOME only."""
+    base = {name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR", "LANG") if name in os.environ}
+    process = await asyncio.create_subprocess_exec(
+        *command,
+        env={**base, "PYTHONUNBUFFERED": "1", **(env or {})},
+        cwd=cwd,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        limit=1 << 20,
+    )
+    run = Running(process)
+    try:
+        yield run
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            await run.stop()
+
+
+@asynccontextmanager
+async def service(module: str, port: int, env: Mapping[str, str]) -> AsyncIterator[Running]:
+    """`python -m module` on loopback `port`, ready to take traffic."""
+    async with running(sys.executable, "-m", module, env={"TIDEGATE_PORT": str(port), **env}) as run:
+        async with httpx.AsyncClient() as client:
+
+            async def ready() -> bool:
+                assert run.process.returncode is None, "\n".join(run.output)
+                try:
+                    return (await client.get(f"http://127.0.0.1:{port}/readyz")).status_code == 200
+                except httpx.TransportError:
+                    return False
+
+            await until(ready, f"{module} is ready", 20)
+        yield run

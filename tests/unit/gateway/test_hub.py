@@ -1,0 +1,225 @@
+from collections.abc import Callable
+
+import pytest
+
+from gateway.hub.endings import Ending
+from gateway.hub.hub import Audience, Hub
+from gateway.hub.keeper import SLICES, STALLED_BEATS, Keeper
+from gateway.hub.session import Session
+
+
+class Peer(Session):
+    """The far end of a session: remembers every write."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.writes: list[bytes] = []
+        self.send = self.writes.append
+
+    def close(self, ending: Ending, farewell: bytes) -> None:
+        self.ending = ending
+        self.writes.append(farewell)
+
+    def age_seconds(self, now: float) -> float:
+        return now
+
+
+class Wire:
+    """What the hub listens to."""
+
+    def __init__(self) -> None:
+        self.audiences: dict[str, Audience] = {}
+
+    def subscribe(self, audience: Audience) -> None:
+        assert audience.tail not in self.audiences, "a tail is subscribed to once"
+        self.audiences[audience.tail] = audience
+
+    def unsubscribe(self, audience: Audience) -> None:
+        del self.audiences[audience.tail]
+
+
+class World:
+    """A hub whose passes end when the test says so."""
+
+    def __init__(self, max_held_bytes: int = 1000) -> None:
+        self.scheduled: list[Callable[[], None]] = []
+        self.hub = Hub(self.scheduled.append, lambda ending: ending.reason.encode(), max_held_bytes)
+        self.wire = Wire()
+        self.hub.interest = self.wire
+
+    def peer(self, *tails: str, overlapping: bool = False, live: bool = True) -> Peer:
+        peer = Peer()
+        self.hub.add(peer, tails, overlapping=overlapping)
+        if live:
+            self.hub.release(peer)
+        return peer
+
+    def durable(self, tail: str, sequence: int, chunk: bytes | None = None) -> None:
+        self.hub.durable(self.wire.audiences[tail], sequence, chunk or b"%d;" % sequence)
+
+    def volatile(self, tail: str, volatile_id: bytes, chunk: bytes | None = None) -> None:
+        self.hub.volatile(self.wire.audiences[tail], volatile_id, chunk or volatile_id + b";")
+
+    def end_pass(self) -> None:
+        scheduled, self.scheduled[:] = list(self.scheduled), []
+        for call in scheduled:
+            call()
+
+
+def test_all_that_a_pass_has_for_a_session_is_one_write_in_arrival_order() -> None:
+    world = World()
+    peer = world.peer("broadcast", "client.a")
+    world.durable("client.a", 1)
+    world.durable("broadcast", 2)
+    world.volatile("client.a", b"v")
+    world.durable("client.a", 3)
+    assert peer.writes == []
+    assert len(world.scheduled) == 1
+    world.end_pass()
+    assert peer.writes == [b"1;2;v;3;"]
+    assert world.hub.sent == 4
+
+
+def test_an_event_goes_to_every_session_of_its_audience_and_to_no_other() -> None:
+    world = World()
+    first, second, other = world.peer("user.u"), world.peer("user.u"), world.peer("client.c")
+    world.durable("user.u", 5)
+    world.end_pass()
+    assert (first.writes, second.writes, other.writes) == ([b"5;"], [b"5;"], [])
+
+
+def test_an_event_that_overlapping_subscriptions_bring_twice_is_written_once() -> None:
+    world = World()
+    peer = world.peer("topic.a.*", "topic.*.b", overlapping=True)
+    for tail in ("topic.a.*", "topic.*.b"):
+        world.durable(tail, 7)
+        world.volatile(tail, b"v1")
+    world.end_pass()
+    assert peer.writes == [b"7;v1;"]
+    assert world.hub.sent == 2
+
+
+def test_interest_follows_who_is_connected() -> None:
+    world = World()
+    first, second = world.peer("broadcast", "client.a"), world.peer("broadcast")
+    assert set(world.wire.audiences) == {"broadcast", "client.a"}
+    first.lost()
+    assert set(world.wire.audiences) == {"broadcast"}
+    second.lost()
+    assert world.wire.audiences == {}
+    assert world.hub.sessions == {}
+    assert world.hub.audiences == 0
+    assert world.hub.ended["client"] == 2
+
+
+def test_live_events_wait_while_the_past_is_read_and_repeats_of_it_are_left_out() -> None:
+    world = World()
+    peer = world.peer("broadcast", live=False)
+    world.durable("broadcast", 4)
+    world.volatile("broadcast", b"v")
+    world.durable("broadcast", 5)
+    peer.position = 4
+    world.hub.release(peer)
+    world.durable("broadcast", 6)
+    world.end_pass()
+    assert peer.writes == [b"v;5;6;"]
+
+
+def test_a_hold_without_room_breaks_so_that_the_stream_is_read_again() -> None:
+    world = World(max_held_bytes=10)
+    peer = world.peer("broadcast", live=False)
+    world.durable("broadcast", 1, b"x" * 8)
+    world.volatile("broadcast", b"v", b"y" * 8)
+    assert world.hub.dropped == 1
+    assert peer.held is not None
+    assert not peer.held.broken
+    world.durable("broadcast", 2, b"z" * 8)
+    assert peer.held.broken
+    held = world.hub.hold(peer)
+    world.durable("broadcast", 3)
+    peer.position = 2
+    assert not held.broken
+    world.hub.release(peer)
+    world.end_pass()
+    assert peer.writes == [b"3;"]
+
+
+def test_a_slow_session_misses_volatile_events_and_is_closed_for_a_durable_one() -> None:
+    world = World()
+    peer, healthy = world.peer("broadcast"), world.peer("broadcast")
+    peer.set_paused(True)
+    world.volatile("broadcast", b"v")
+    world.end_pass()
+    assert peer.writes == []
+    assert world.hub.dropped == 1
+    world.durable("broadcast", 1)
+    world.end_pass()
+    assert peer.writes == [b"slow"]
+    assert peer.ending is Ending.SLOW
+    assert healthy.writes == [b"v;", b"1;"]
+
+
+def test_what_a_pass_has_for_a_session_comes_before_its_farewell() -> None:
+    world = World()
+    peer = world.peer("broadcast")
+    world.durable("broadcast", 1)
+    world.hub.end(peer, Ending.DRAIN)
+    world.end_pass()
+    world.hub.end(peer, Ending.IDLE)
+    assert peer.writes == [b"1;", b"drain"]
+
+
+def keeper(world: World, **limits: float) -> Keeper:
+    settings = {"heartbeat_seconds": 15.0, "idle_seconds": 0.0, "max_age_seconds": 0.0} | limits
+    return Keeper(world.hub, b":", lambda: 100.0, **settings)
+
+
+def test_a_heartbeat_goes_to_every_kept_session_once_in_a_round() -> None:
+    world = World()
+    kept = keeper(world)
+    peers = [world.peer("broadcast") for _ in range(50)]
+    for peer in peers:
+        kept.keep(peer)
+    for turn in range(SLICES):
+        kept.beat(kept._slices[turn])
+    assert [peer.writes for peer in peers] == [[b":"]] * 50
+
+
+def test_a_session_without_events_for_the_idle_time_is_closed_and_an_event_starts_the_time_anew() -> None:
+    world = World()
+    kept = keeper(world, idle_seconds=30.0)
+    quiet, busy = world.peer("client.q"), world.peer("client.b")
+    sessions: dict[Session, None] = {quiet: None, busy: None}
+    for number in range(3):
+        world.durable("client.b", number + 1)
+        world.end_pass()
+        kept.beat(sessions)
+    assert quiet.ending is Ending.IDLE
+    assert busy.ending is None
+
+
+def test_a_session_over_its_age_is_closed_and_one_that_takes_nothing_is_given_up() -> None:
+    world = World()
+    old, stuck = world.peer("client.o"), world.peer("client.s")
+    keeper(world, max_age_seconds=99.0).beat({old: None})
+    assert old.ending is Ending.MAX_AGE
+    stuck.set_paused(True)
+    for _ in range(STALLED_BEATS + 1):
+        keeper(world).beat({stuck: None})
+    assert stuck.ending is Ending.SLOW
+
+
+async def test_a_drain_ends_every_session() -> None:
+    world = World()
+    peers = [world.peer("broadcast") for _ in range(20)]
+    await keeper(world).drain(0.05)
+    assert {peer.ending for peer in peers} == {Ending.DRAIN}
+
+
+def test_releasing_a_broken_hold_is_a_fault_of_the_caller() -> None:
+    world = World()
+    peer = world.peer("broadcast", live=False)
+    assert peer.held is not None
+    peer.held.break_off()
+    with pytest.raises(AssertionError, match="replayed"):
+        world.hub.release(peer)

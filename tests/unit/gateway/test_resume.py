@@ -1,0 +1,43 @@
+from collections.abc import AsyncIterator
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.feed.resume import Gap, Plan, merge, plan
+from tidegate_common.bus.history import Position, Stored
+
+HERE = Position("abc", 10, 20)
+
+
+def test_a_new_client_starts_where_the_stream_is() -> None:
+    assert plan(None, HERE) == Plan(20, False, None)
+
+
+@pytest.mark.parametrize("sequence", [9, 10, 15, 20])
+def test_a_client_that_comes_back_is_due_what_follows_its_id(sequence: int) -> None:
+    assert plan(f"abc-{sequence}", HERE) == Plan(sequence, True, None)
+
+
+@pytest.mark.parametrize("last_event_id", ["xyz-15", "garbage", "abc-21", "", "15"])
+def test_an_id_that_is_not_of_this_stream_s_past_gets_a_gap_and_the_live_events(last_event_id: str) -> None:
+    assert plan(last_event_id, HERE) == Plan(20, False, Gap("epoch", last_event_id, "abc-20"))
+
+
+def test_an_id_older_than_what_is_kept_gets_a_gap_and_all_that_is_kept() -> None:
+    assert plan("abc-8", HERE) == Plan(9, True, Gap("expired", "abc-8", "abc-9"))
+
+
+def test_an_empty_stream_has_nothing_to_miss() -> None:
+    assert plan("abc-0", Position("abc", 0, 0)) == Plan(0, True, None)
+
+
+async def _source(sequences: list[int]) -> AsyncIterator[Stored]:
+    for sequence in sequences:
+        yield Stored(sequence, "t", b"", b"")
+
+
+@given(st.lists(st.lists(st.integers(1, 60), unique=True).map(sorted), max_size=5))
+async def test_merging_gives_every_event_once_in_order(sources: list[list[int]]) -> None:
+    merged = [stored.sequence async for stored in merge([_source(source) for source in sources])]
+    assert merged == sorted({sequence for source in sources for sequence in source})
