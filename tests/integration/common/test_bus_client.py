@@ -9,7 +9,12 @@ from tests.support.bus import broker
 from tests.support.nats import nats_server
 from tests.support.waiting import until
 from tidegate_common.bus import headers
+from tidegate_common.bus.client import Deliver
 from tidegate_common.bus.history import History
+
+
+def collect(into: list[bytes]) -> Deliver:
+    return lambda _, __, payload: into.append(payload)
 
 
 def test_the_version_that_the_subclass_was_written_for_is_installed() -> None:
@@ -32,7 +37,7 @@ async def test_a_subscription_is_in_force_before_a_later_request_is_answered(tmp
         history = History(bus)  # a request, which goes the way of all commands: PING overtakes them
         for number in range(50):
             got: list[bytes] = []
-            sid = bus.client.subscribe_direct(f"x.{number}", lambda _, __, payload, got=got: got.append(payload))
+            sid = bus.client.subscribe_direct(f"x.{number}", collect(got))
             await bus.client.publish(f"x.{number}", b"now")
             await history.position()
             assert got == [b"now"]

@@ -91,11 +91,15 @@ class Attachments:
         session.send(welcome(EventId(position.epoch, due.after), due.resumed))
         if due.gap is not None:
             self._announce(session, due.gap)
-        await self._catch_up(session, position.epoch, position)
+        try:
+            await self._catch_up(session, position.epoch, position)
+        except BaseException:
+            self._hub.end(session, Ending.FEED)
+            raise
 
     async def _catch_up(self, session: Session, epoch: str, position: Position | None) -> None:
         """Reads the stream until the session has all of it, then releases it. `position` is of after the hold."""
-        while session.ending is None:
+        while not _ended(session):
             try:
                 if position is None:
                     position = await self._history.position()
@@ -110,7 +114,7 @@ class Attachments:
                 position = None
                 await asyncio.sleep(random.uniform(0.1, 0.5))
                 continue
-            if session.ending is not None:
+            if _ended(session):
                 return
             if session.held is not None and session.held.broken:
                 self._hub.hold(session)
@@ -190,6 +194,11 @@ class Attachments:
         async with asyncio.TaskGroup() as group:
             for session in sessions:
                 group.create_task(one(session))
+
+
+def _ended(session: Session) -> bool:
+    """Asked anew after each await: the client may have gone meanwhile."""
+    return session.ending is not None
 
 
 def _overlapping(tails: list[str]) -> bool:

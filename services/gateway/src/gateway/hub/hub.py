@@ -142,7 +142,7 @@ class Hub:
         if session.ending is None:
             pending, session.pending = session.pending, None
             if pending is not None and not session.paused:
-                session.send(pending if type(pending) is bytes else b"".join(pending))
+                session.send(b"".join(pending) if isinstance(pending, list) else pending)
             session.close(ending, self._farewell(ending))
 
     # --- the hot path ------------------------------------------------------------------------------------------
@@ -218,4 +218,4 @@ class Hub:
                 continue
             session.pending = None
             session.beats = 0
-            session.send(pending if type(pending) is bytes else b"".join(pending))
+            session.send(b"".join(pending) if isinstance(pending, list) else pending)

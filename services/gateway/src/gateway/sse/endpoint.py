@@ -21,7 +21,7 @@ from gateway.sse import request as stream_request
 from gateway.sse.admission import Admission
 from gateway.sse.plain import PlainStream
 from gateway.sse.slim import SlimStream
-from gateway.sse.takeover import new_stream
+from gateway.sse.takeover import offered
 from tidegate_common.contract.ids import EventId
 from tidegate_common.telemetry import names
 from tidegate_common.telemetry.propagation import attached, extract
@@ -90,16 +90,16 @@ class StreamEndpoint:
                 await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
                 await send({"type": "http.response.body", "body": b""})
                 return
-            stream = await self._open(scope, receive, send, asked)
-        await stream.run(receive, send)
+            stream = await self._open(request, send, asked)
+        await stream.run()
 
     async def _open(
-        self, scope: Scope, receive: Receive, send: Send, asked: stream_request.StreamRequest
+        self, request: Request, send: Send, asked: stream_request.StreamRequest
     ) -> SlimStream | PlainStream:
-        client = scope.get("client")
-        address = client[0] if client else ""
+        address = request.client.host if request.client else ""
         self._admission.enter(address)
-        stream = new_stream(scope, self._settings.max_backlog_bytes)
+        takeover, backlog = offered(request.scope), self._settings.max_backlog_bytes
+        stream = SlimStream(takeover, backlog) if takeover is not None else PlainStream(request.receive, backlog)
         stream.address = address
 
         async def start() -> None:

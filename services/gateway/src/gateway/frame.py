@@ -1,0 +1,80 @@
+"""The event stream format (WHATWG HTML 9.2) and HTTP/1.1 chunks, on bytes. The only place that knows them."""
+
+from __future__ import annotations
+
+import re
+
+import msgspec
+
+LAST_CHUNK = b"0\r\n\r\n"
+"""End of a chunked body (RFC 9112 7.1)."""
+
+_LINE_END = re.compile(rb"\r\n|\r|\n")
+_FORBIDDEN = re.compile(rb"[\r\n\0]+")
+
+
+def event(event_id: bytes | None, event_type: bytes, payload: bytes) -> bytes:
+    """One event: `id:` (left out for None), `event:` (left out for `message`), a `data:` for each line of data.
+
+    `event_id` is ours. `event_type` and `payload` may be anybody's bytes: they are made to fit. An empty payload is
+    one empty `data:` line: it puts a line end into the data buffer, so that the event is dispatched, with no data.
+    """
+    if not payload.isascii():
+        payload = payload.decode("utf-8", "replace").encode()
+    if b"\n" in payload or b"\r" in payload:
+        payload = b"\ndata: ".join(_LINE_END.split(payload))
+    head = b"" if event_id is None else b"id: %s\n" % event_id
+    if event_type and event_type != b"message":
+        return b"%sevent: %s\ndata: %s\n\n" % (head, field_value(event_type), payload)
+    return b"%sdata: %s\n\n" % (head, payload)
+
+
+def field_value(raw: bytes) -> bytes:
+    """`raw` without what would end its line or spoil it (CR, LF, NUL, invalid UTF-8)."""
+    if raw.isalnum():
+        return raw
+    return _FORBIDDEN.sub(b"", raw).decode("utf-8", "replace").encode()
+
+
+def comment(text: str) -> bytes:
+    """A line that clients ignore. No blank line follows: some parsers take one for an event of its own."""
+    return b": %s\n" % field_value(text.encode())
+
+
+def retry(milliseconds: int) -> bytes:
+    """How long a client waits before it comes back."""
+    return b"retry: %d\n" % milliseconds
+
+
+def connected(client_id: str, resumed: bool, event_id: bytes | None, retry_ms: int) -> bytes:
+    """The first event of a stream."""
+    data = msgspec.json.encode({"status": "connected", "client_id": client_id, "resumed": resumed})
+    return retry(retry_ms) + event(event_id, b"connected", data)
+
+
+def gap(reason: str, start: str | None, end: str) -> bytes:
+    """What lay between two ids can't be had any more."""
+    return event(None, b"gap", msgspec.json.encode({"reason": reason, "from": start, "to": end}))
+
+
+def closing(reason: str, retry_ms: int, reconnect: bool) -> bytes:
+    """The last event of a stream that the gateway ends."""
+    data = msgspec.json.encode({"reason": reason, "reconnect": reconnect, "retry": retry_ms})
+    return retry(retry_ms) + event(None, b"closing", data)
+
+
+def chunk(text: bytes) -> bytes:
+    """`text` as one HTTP/1.1 chunk."""
+    return b"%x\r\n%s\r\n" % (len(text), text)
+
+
+def unchunk(chunks: bytes) -> bytes:
+    """The text of whole `chunks`, for those who can't read them."""
+    texts = []
+    position = 0
+    while position < len(chunks):
+        end = chunks.index(b"\r\n", position)
+        size = int(chunks[position:end], 16)
+        texts.append(chunks[end + 2 : end + 2 + size])
+        position = end + 2 + size + 2
+    return b"".join(texts)

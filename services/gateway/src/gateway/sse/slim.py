@@ -1,0 +1,84 @@
+"""A stream that has its socket to itself: what is left of a connection is a transport and this one object."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from typing import Any, cast
+
+from starlette.types import Send
+
+from gateway import frame
+from gateway.hub.endings import Ending
+from gateway.hub.session import Session
+from gateway.sse.takeover import Takeover
+
+LINGER_SECONDS = 5.0
+"""How long a peer that does not read may keep an ended connection."""
+
+
+class SlimStream(Session, asyncio.Protocol):
+    """A session that is its own transport's protocol. It ignores what the client still sends."""
+
+    __slots__ = ("_backlog", "_chunked", "_connections", "_started", "_takeover", "_transport")
+
+    def __init__(self, takeover: Takeover, max_backlog_bytes: int) -> None:
+        super().__init__()
+        self._takeover: Takeover | None = takeover
+        self._backlog = max_backlog_bytes
+        self._chunked = takeover.chunked
+        self._transport: asyncio.Transport | None = None
+        self._connections: set[Any] = set()
+        self._started = 0.0
+
+    async def start(self, send: Send, headers: Iterable[tuple[bytes, bytes]]) -> None:
+        """Sends the response head by way of ASGI, then takes the socket over."""
+        takeover, self._takeover = self._takeover, None
+        assert takeover is not None, "a stream is started once"
+        await send({"type": "http.response.start", "status": 200, "headers": takeover.framing(headers)})
+        self._started = asyncio.get_running_loop().time()
+        self._transport, self._connections = takeover.take(self)
+        transport = self._transport
+        transport.set_write_buffer_limits(high=self._backlog)
+        write = cast(Callable[[bytes], object], transport.write)
+        self.send = write if self._chunked else lambda chunks: write(frame.unchunk(chunks))
+        if transport.is_closing():
+            self.lost()
+
+    async def run(self) -> None:
+        """Nothing is left to do for the request's task."""
+
+    def close(self, ending: Ending, farewell: bytes) -> None:
+        if self.ending is None and self._transport is not None:
+            self.ending = ending
+            self.send(farewell)
+            if self._chunked:
+                self.send(frame.LAST_CHUNK)
+            self._transport.close()
+            asyncio.get_running_loop().call_later(LINGER_SECONDS, self._transport.abort)
+
+    def age_seconds(self, now: float) -> float:
+        return now - self._started
+
+    def shutdown(self) -> None:
+        """uvicorn's way of asking a connection to end."""
+        self.close(Ending.DRAIN, b"")
+
+    def pause_writing(self) -> None:
+        self.set_paused(True)
+
+    def resume_writing(self) -> None:
+        self.set_paused(False)
+
+    def eof_received(self) -> None:
+        """The client is done: nothing is returned, so the transport closes."""
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._connections.discard(self)
+        self.lost()
+        self._transport = None
+        self.send = _nowhere
+
+
+def _nowhere(_: bytes) -> None:
+    """Where a lost connection writes to."""

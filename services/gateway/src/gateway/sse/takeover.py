@@ -1,0 +1,83 @@
+"""How a stream gets its socket from uvicorn, as a WebSocket does: the protocol hands the transport over.
+
+It rests on private names of the pinned uvicorn; tests/integration/gateway/test_streams.py fails when they move.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
+
+from tidegate_common.runtime.protocol import LimitedHttpProtocol
+
+EXTENSION = "tidegate.takeover"
+
+
+class Takeover:
+    """The right to one request's socket. It is bound to its own request: with pipelining the protocol's is another."""
+
+    __slots__ = ("_cycle", "_protocol", "chunked")
+
+    def __init__(self, protocol: TakeoverHttpProtocol, cycle: RequestResponseCycle) -> None:
+        self._protocol: TakeoverHttpProtocol | None = protocol
+        self._cycle: RequestResponseCycle | None = cycle
+        self.chunked = cycle.scope["http_version"] != "1.0"
+        """Whether the body is chunked; an HTTP/1.0 client reads to the end of the connection."""
+
+    def framing(self, headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+        """`headers` and what the body's framing needs: the connection ends with the stream."""
+        found = list(headers)
+        if not self.chunked:
+            assert self._cycle is not None
+            self._cycle.chunked_encoding = False  # uvicorn would send chunks to an HTTP/1.0 client too
+            return [*found, (b"connection", b"close")]
+        return found
+
+    def take(self, heir: asyncio.Protocol) -> tuple[asyncio.Transport, set[Any]]:
+        """The transport, which `heir` is the protocol of from now on. The request is over for uvicorn.
+
+        Also gives the server's set of connections: `heir` is in it, for the server to end it with `shutdown`, and
+        has to take itself out when it is lost.
+        """
+        protocol, cycle = self._protocol, self._cycle
+        assert protocol is not None
+        assert cycle is not None
+        self._protocol = self._cycle = None
+        transport: asyncio.Transport = cycle.transport
+        cycle.response_complete = True
+        cycle.message_event.set()
+        cycle.scope.pop("extensions", None)
+        connections: set[Any] = protocol.connections
+        protocol.release(heir)
+        return transport, connections
+
+
+class TakeoverHttpProtocol(LimitedHttpProtocol):
+    """Offers each request's socket in `scope["extensions"]`."""
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        scope: Any = cycle.scope
+        scope["extensions"] = {EXTENSION: Takeover(self, cycle)}
+        super()._start_asgi_task(cycle, app)
+
+    def release(self, heir: asyncio.Protocol) -> None:
+        """Gives the transport to `heir` and lets go of everything that would keep the request's memory."""
+        self._unset_keepalive_if_required()
+        self.connections.discard(self)
+        transport = self.transport
+        if not transport.is_closing():
+            self.connections.add(heir)  # type: ignore[arg-type]
+        self.flow.resume_reading()
+        transport.set_protocol(heir)
+        empty: Any = None
+        self.pipeline.clear()
+        self.transport = self.flow = self.cycle = self.parser = self.scope = self.headers = empty
+
+
+def offered(scope: Any) -> Takeover | None:
+    """The takeover that the server offers for this request, if it does."""
+    found = scope.get("extensions", {}).get(EXTENSION)
+    return found if isinstance(found, Takeover) else None

@@ -1,0 +1,89 @@
+"""One trace from the POST to the socket, as a tracing backend gets it over OTLP."""
+
+from pathlib import Path
+
+import httpx
+
+from tests.support.gateway import open_stream
+from tests.support.otlp import Collector, Span, collector
+from tests.support.stack import stack
+from tests.support.waiting import until
+
+SEND = [
+    ("publisher-api", "POST /api/sse/send", "SERVER", None),
+    ("publisher-api", "send tg.in.client.ann", "PRODUCER", "POST /api/sse/send"),
+    ("gateway", "deliver", "CONSUMER", "send tg.in.client.ann"),
+]
+BROADCAST = [
+    ("publisher-api", "POST /api/sse/broadcast", "SERVER", None),
+    ("publisher-api", "send tg.in.broadcast", "PRODUCER", "POST /api/sse/broadcast"),
+    ("gateway", "deliver", "CONSUMER", "send tg.in.broadcast"),
+]
+CHAT = [
+    ("publisher-api", "POST /api/ai/chat", "SERVER", None),
+    ("publisher-api", "send tg.jobs.chat", "PRODUCER", "POST /api/ai/chat"),
+    ("ai-worker", "process tg.jobs.chat", "CONSUMER", "send tg.jobs.chat"),
+    ("ai-worker", "chat scripted", "CLIENT", "process tg.jobs.chat"),
+    ("gateway", "deliver", "CONSUMER", "chat scripted"),
+]
+
+
+def edges(spans: list[Span]) -> set[tuple[str, str, str, str | None]]:
+    """(service, name, kind, name of the parent or None where it is outside) of each span."""
+    names = {span.span_id: span.name for span in spans}
+    return {(span.service, span.name, span.kind, names.get(span.parent_id)) for span in spans}
+
+
+async def whole(collected: Collector, trace_id: str, expected: list[tuple[str, str, str, str | None]]) -> list[Span]:
+    """The spans of the trace, once all that are expected have come."""
+    await until(
+        lambda: set(expected) <= edges(collected.of(trace_id)),
+        f"{expected} in the trace; it has {sorted(map(str, edges(collected.of(trace_id))))}",
+        15,
+    )
+    return collected.of(trace_id)
+
+
+async def test_a_send_a_broadcast_and_a_chat_are_one_trace_each_over_all_services(tmp_path: Path) -> None:
+    async with collector() as collected, httpx.AsyncClient() as client:
+        env = {
+            "OTEL_EXPORTER_OTLP_ENDPOINT": collected.endpoint,
+            "OTEL_METRICS_EXPORTER": "none",
+            "OTEL_BSP_SCHEDULE_DELAY": "200",
+            "TIDEGATE_SCRIPTED_THINK_SECONDS": "0",
+            "TIDEGATE_SCRIPTED_TOKEN_SECONDS": "0",
+        }
+        async with stack(tmp_path, env) as running, open_stream(running.gateways[0], {"client_id": "ann"}) as stream:
+            await stream.connected()
+            event = {"event_type": "note", "data": "hi"}
+            caller = {"traceparent": "00-0123456789abcdef0123456789abcdef-0123456789abcdef-01"}
+            url = f"{running.publisher}/api/sse/send"
+            sent = await client.post(url, json={"client_id": "ann", **event}, headers=caller)
+            assert sent.json()["trace_id"] == "0123456789abcdef0123456789abcdef", "the caller's trace goes on"
+            await whole(collected, sent.json()["trace_id"], SEND)
+
+            broadcast = await client.post(f"{running.publisher}/api/sse/broadcast", json=event)
+            spans = await whole(collected, broadcast.json()["trace_id"], BROADCAST)
+            deliver = next(span for span in spans if span.name == "deliver")
+            assert deliver.attributes["tidegate.connections"] == 1
+            assert deliver.attributes["messaging.system"] == "nats"
+
+            chat = await client.post(f"{running.publisher}/api/ai/chat", json={"prompt": "hello", "client_id": "ann"})
+            spans = await whole(collected, chat.json()["trace_id"], CHAT)
+            await until(lambda: any('"done":true' in event.data for event in stream.events), "the answer ends")
+            model = next(span for span in spans if span.kind == "CLIENT")
+            assert model.attributes["gen_ai.operation.name"] == "chat"
+            assert sum(span.name == "deliver" for span in collected.of(chat.json()["trace_id"])) <= 2, "no span a token"
+            job = (await client.get(f"{running.publisher}/api/ai/chat/{chat.json()['job_id']}")).json()
+            assert job["trace_id"] == chat.json()["trace_id"]
+
+
+async def test_without_an_endpoint_the_answers_and_the_logs_still_agree_on_a_trace_id(
+    tmp_path: Path,
+) -> None:
+    async with stack(tmp_path) as running, httpx.AsyncClient() as client:
+        bad = await client.post(f"{running.publisher}/api/sse/send", json={"client_id": "ann"})
+        assert len(bad.json()["trace_id"]) == 32
+        good = await client.post(f"{running.publisher}/api/ai/chat", json={"prompt": "[fail]", "client_id": "ann"})
+        trace_id = good.json()["trace_id"]
+        await until(lambda: running.processes["ai-worker"].said(trace_id), "the worker's log names the trace")

@@ -1,0 +1,167 @@
+"""Coming back: a client by its last id, all clients after NATS was away, and a gateway that is stopped."""
+
+import asyncio
+import json
+import signal
+from pathlib import Path
+
+import pytest
+
+from gateway.hub.endings import Ending
+from tests.support.bus import broker
+from tests.support.gateway import open_stream, running_gateway
+from tests.support.nats import nats_server
+from tests.support.waiting import until
+from tidegate_common.bus.history import PAGE, History
+from tidegate_common.bus.publishing import Publisher
+from tidegate_common.contract.events import Event
+
+
+@pytest.fixture(params=["slim", "plain"])
+def streams(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+async def test_what_was_missed_is_replayed_in_order_over_all_tails_and_then_it_is_live(
+    tmp_path: Path, streams: str
+) -> None:
+    async with broker(tmp_path) as (server, bus), running_gateway(server.url, streams=streams) as running:
+        publisher = Publisher(bus, History(bus))
+        query = {"client_id": "a", "user_id": "u", "topic": ["t.*", "*.x"]}
+        async with open_stream(running.url, query) as stream:
+            await stream.connected()
+            last_id = stream.events[0].id
+        tails = ["client.a", "broadcast", "topic.t.x", "client.other", "user.u"]
+        total = PAGE * 2
+        for number in range(total):
+            await publisher.durable(tails[number % 5], Event("n", str(number)), headers={})
+        async with open_stream(running.url, query, {"last-event-id": last_id}) as stream:
+            assert (await stream.connected())["resumed"]
+            assert stream.events[0].id == last_id
+            await publisher.durable("broadcast", Event("n", "live"), headers={})
+            due = [str(number) for number in range(total) if number % 5 != 3] + ["live"]
+            assert [(await stream.next()).data for _ in due] == due
+        assert running.gateway.attachments.replayed >= len(due) - 1
+
+
+async def test_a_client_cut_off_before_its_first_event_loses_nothing(tmp_path: Path) -> None:
+    async with broker(tmp_path) as (server, bus), running_gateway(server.url) as running:
+        publisher = Publisher(bus, History(bus))
+        async with open_stream(running.url, {"client_id": "a"}) as stream:
+            await stream.connected()
+            last_id = stream.events[0].id
+        await publisher.durable("client.a", Event("n", "missed"), headers={})
+        async with open_stream(running.url, {"client_id": "a", "last_event_id": last_id}) as stream:
+            await stream.connected()
+            assert (await stream.next()).data == "missed"
+
+
+async def test_the_seam_of_replay_and_live_has_neither_hole_nor_repeat_while_events_come(tmp_path: Path) -> None:
+    async with broker(tmp_path) as (server, bus), running_gateway(server.url) as running:
+        publisher = Publisher(bus, History(bus))
+        total = 1500
+
+        async def publish() -> None:
+            for number in range(1, total + 1):
+                await publisher.durable("client.a", Event("n", str(number)), headers={})
+
+        publishing = asyncio.create_task(publish())
+        heard: list[int] = []
+        last_id: str | None = None
+        while len(heard) < total:
+            headers = {"last-event-id": last_id} if last_id else {"last-event-id": await _start(bus)}
+            async with open_stream(running.url, {"client_id": "a"}, headers) as stream:
+                await stream.connected()
+                for _ in range(min(97, total - len(heard))):
+                    event = await stream.next()
+                    heard.append(int(event.data))
+                    last_id = event.id
+        await publishing
+        assert heard == list(range(1, total + 1))
+
+
+async def _start(bus: object) -> str:
+    position = await History(bus).position()  # type: ignore[arg-type]
+    return f"{position.epoch}-0"
+
+
+@pytest.mark.parametrize("last_event_id", ["otherone-5", "nonsense"])
+async def test_an_id_that_is_not_of_this_stream_gets_a_gap_and_then_live_events(
+    tmp_path: Path, last_event_id: str
+) -> None:
+    async with broker(tmp_path) as (server, bus), running_gateway(server.url) as running:
+        publisher = Publisher(bus, History(bus))
+        await publisher.durable("client.a", Event("n", "old"), headers={})
+        async with open_stream(running.url, {"client_id": "a"}, {"last-event-id": last_event_id}) as stream:
+            assert not (await stream.connected())["resumed"]
+            gap = json.loads((await stream.next("gap")).data)
+            assert (gap["reason"], gap["from"], gap["to"]) == ("epoch", last_event_id, stream.events[0].id)
+            await publisher.durable("client.a", Event("n", "new"), headers={})
+            assert (await stream.next()).data == "new"
+
+
+async def test_streams_stay_open_while_nats_is_away_and_get_what_came_meanwhile(tmp_path: Path, streams: str) -> None:
+    async with broker(tmp_path) as (server, bus):
+        settings = {"heartbeat_seconds": 0.2, "streams": streams}
+        async with running_gateway(server.url, **settings) as running:
+            publisher = Publisher(bus, History(bus), deadline_seconds=20)
+            async with open_stream(running.url, {"client_id": "a"}) as stream:
+                await stream.connected()
+                await publisher.durable("client.a", Event("n", "before"), headers={})
+                await stream.next()
+                await server.run.stop(signal.SIGKILL)
+                await until(lambda: not running.bus.connected, "the gateway notices")
+                beats = stream.comments
+                await until(lambda: stream.comments > beats + 2, "heartbeats go on")
+                async with nats_server(tmp_path, server.port):
+                    # Whichever of the two is back first: these are heard live or replayed, each once.
+                    for number in range(20):
+                        await publisher.durable("client.a", Event("n", str(number)), headers={})
+                    heard = [(await stream.next(seconds=20)).data for _ in range(20)]
+                    assert heard == [str(number) for number in range(20)]
+                    await publisher.durable("client.a", Event("n", "after"), headers={})
+                    assert (await stream.next()).data == "after"
+
+
+async def test_stopping_a_gateway_tells_its_clients_and_ends_in_time(tmp_path: Path, streams: str) -> None:
+    async with broker(tmp_path) as (server, _), running_gateway(server.url, streams=streams) as running:
+        async with open_stream(running.url) as one, open_stream(running.url) as other:
+            await one.connected()
+            await other.connected()
+            started = asyncio.get_running_loop().time()
+            await running.stop()
+            assert asyncio.get_running_loop().time() - started < 2
+            for stream in (one, other):
+                closing = await stream.next()
+                assert (closing.event, json.loads(closing.data)["reason"]) == ("closing", "drain")
+            await until(lambda: one.ended and other.ended, "the streams end")
+            assert running.gateway.hub.sessions == {}
+
+
+async def test_a_client_that_does_not_read_is_closed_and_loses_nothing_when_it_comes_back(
+    tmp_path: Path, streams: str
+) -> None:
+    async with broker(tmp_path) as (server, bus):
+        async with running_gateway(server.url, max_backlog_bytes=20_000, streams=streams) as running:
+            publisher = Publisher(bus, History(bus))
+            async with open_stream(running.url, {"client_id": "healthy"}) as healthy:
+                await healthy.connected()
+                last_id = healthy.events[0].id
+                host, port = running.url.removeprefix("http://").split(":")
+                _, writer = await asyncio.open_connection(host, int(port), limit=1024)
+                writer.write(b"GET /api/sse?client_id=slow HTTP/1.1\r\nHost: x\r\n\r\n")
+                await until(lambda: running.gateway.admission.active == 2, "the slow client is there")
+                sent = 0
+                hub = running.gateway.hub
+                while not any(session.ending is Ending.SLOW for session in hub.sessions):
+                    await publisher.durable("broadcast", Event("n", f"{sent} " + "x" * 50_000), headers={})
+                    sent += 1
+                    assert sent < 500, "a client that reads nothing was never closed"
+                for number in range(sent):
+                    assert (await healthy.next()).data.startswith(f"{number} ")
+                await until(lambda: hub.ended["slow"] == 1, "a peer that does not take its farewell is cut off")
+                writer.close()
+            async with open_stream(running.url, {"client_id": "slow"}, {"last-event-id": last_id}) as back:
+                await back.connected()
+                for number in range(sent):
+                    assert (await back.next()).data.startswith(f"{number} ")

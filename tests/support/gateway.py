@@ -1,0 +1,122 @@
+"""A gateway in this process on a real socket, and a client that reads its streams with a parser that is not ours."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+from httpx_sse import ServerSentEvent
+from httpx_sse._decoders import SSEDecoder
+
+from gateway.app import Gateway
+from gateway.settings import GatewaySettings
+from tests.support.bus import SUBJECTS
+from tests.support.waiting import until
+from tidegate_common.bus.connection import Bus, connect
+from tidegate_common.bus.streams import ensure_streams
+from tidegate_common.telemetry.providers import telemetry
+
+
+class RunningGateway:
+    """Its address, its parts, and its connection to NATS."""
+
+    def __init__(self, url: str, gateway: Gateway, bus: Bus, stop: Any) -> None:
+        self.url = url
+        self.gateway = gateway
+        self.bus = bus
+        self.stop = stop
+
+
+@asynccontextmanager
+async def running_gateway(nats_url: str, **settings: Any) -> AsyncIterator[RunningGateway]:
+    """A gateway listening on a free port, stopped in order at the end."""
+    chosen = GatewaySettings(nats_url=nats_url, port=0, **{"drain_seconds": 2.0, **settings})
+    with telemetry("gateway", {}) as signals:
+        async with connect(nats_url, SUBJECTS, "gateway") as bus:
+            await ensure_streams(bus, chosen.stream_limits(), update=False)
+            gateway = Gateway(chosen, bus, signals)
+            server = gateway.server()
+            heartbeats = asyncio.create_task(gateway.keeper.run())
+            serving = asyncio.create_task(server.serve())
+            await until(lambda: server.started, "the gateway listens")
+
+            async def stop() -> None:
+                server.should_exit = True
+                await serving
+
+            try:
+                yield RunningGateway(f"http://127.0.0.1:{server.port}", gateway, bus, stop)
+            finally:
+                await stop()
+                heartbeats.cancel()
+                await asyncio.wait([heartbeats])
+                await gateway.attachments.aclose()
+
+
+class Stream:
+    """A client's open stream. `events` holds all that came so far; `comments` counts comment lines."""
+
+    def __init__(self, response: httpx.Response) -> None:
+        self.response = response
+        self.events: list[ServerSentEvent] = []
+        self.comments = 0
+        self.ended = False
+        self._read = 0
+        self._reading = asyncio.create_task(self._run())
+
+    async def _run(self) -> None:
+        decoder = SSEDecoder()
+        try:
+            async for line in self.response.aiter_lines():
+                if line.startswith(":"):
+                    self.comments += 1
+                event = decoder.decode(line)
+                if event is not None:
+                    self.events.append(event)
+        except httpx.HTTPError:
+            pass
+        self.ended = True
+
+    async def next(self, event_type: str | None = None, seconds: float = 10) -> ServerSentEvent:
+        """The next event that was not asked for yet; those of other types are passed over where one is given."""
+        while True:
+            await until(lambda: len(self.events) > self._read or self.ended, f"an event {event_type or ''}", seconds)
+            assert len(self.events) > self._read, "the stream ended"
+            event = self.events[self._read]
+            self._read += 1
+            if event_type in (None, event.event):
+                return event
+
+    async def connected(self) -> dict[str, Any]:
+        """Data of the first event, which has to be `connected`."""
+        event = await self.next()
+        assert event.event == "connected"
+        return dict(json.loads(event.data))
+
+    async def close(self) -> None:
+        self._reading.cancel()
+        await asyncio.wait([self._reading])
+        await self.response.aclose()
+
+
+@asynccontextmanager
+async def open_stream(
+    url: str, params: Any = None, headers: Mapping[str, str] | None = None, body: Any = None
+) -> AsyncIterator[Stream]:
+    """`GET url/api/sse` (or POST, with a body) as a stream; the response has to be 200."""
+    async with httpx.AsyncClient(timeout=httpx.Timeout(10, read=None)) as client:
+        method = "GET" if body is None else "POST"
+        request = client.build_request(method, f"{url}/api/sse", params=params, headers=headers, json=body)
+        response = await client.send(request, stream=True)
+        if response.status_code != 200:
+            text = (await response.aread()).decode()
+            raise AssertionError(f"{response.status_code}: {text}")
+        stream = Stream(response)
+        try:
+            yield stream
+        finally:
+            await stream.close()
