@@ -22,6 +22,8 @@ class GatewaySettings(CommonSettings, frozen=True, kw_only=True):
     """Topics of one stream."""
     max_backlog_bytes: AtLeastOne = 1 << 20
     """What may wait for a client that reads slowly, beside what its socket takes."""
+    socket_send_bytes: Count = 131_072
+    """The kernel's send buffer of a stream's socket (it doubles the number); 0 leaves it to the kernel, up to 4 MB."""
     max_body_bytes: AtLeastOne = 65_536
     publisher_url: str = ""
     """Where browsers find publisher-api; the console asks its own origin and then port 8001 when this is empty."""

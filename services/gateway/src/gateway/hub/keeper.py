@@ -79,12 +79,15 @@ class Keeper:
         sessions = list(self._hub.sessions)
         random.shuffle(sessions)
         pause = min(1 / CLOSES_PER_SECOND, seconds / len(sessions)) if sessions else 0
-        start = self._clock()
-        for number, session in enumerate(sessions):
-            ahead = start + number * pause - self._clock()
+        start, closed = self._clock(), 0
+        for session in sessions:
+            if session.ending is not None:
+                continue  # gone by itself: nothing to wait for
+            ahead = start + closed * pause - self._clock()
             if ahead > 0:
                 await asyncio.sleep(ahead)
             self._hub.end(session, Ending.DRAIN)
+            closed += 1
 
     @staticmethod
     def _share(session: Session) -> float:

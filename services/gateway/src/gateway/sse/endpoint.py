@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from typing import Protocol
 
 from opentelemetry.trace import Span, SpanKind
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -97,9 +98,10 @@ class StreamEndpoint:
         self, request: Request, send: Send, asked: stream_request.StreamRequest
     ) -> SlimStream | PlainStream:
         address = request.client.host if request.client else ""
+        if request.scope["http_version"] == "1.0" and offered(request.scope) is None:
+            raise HTTPException(505, "a stream of this gateway needs HTTP/1.1: uvicorn would send chunks to HTTP/1.0")
         self._admission.enter(address)
-        takeover, backlog = offered(request.scope), self._settings.max_backlog_bytes
-        stream = SlimStream(takeover, backlog) if takeover is not None else PlainStream(request.receive, backlog)
+        stream = self._stream(request)
         stream.address = address
 
         async def start() -> None:
@@ -112,6 +114,12 @@ class StreamEndpoint:
 
         await self._attachments.attach(stream, asked.tails, asked.last_event_id, start, welcome)
         return stream
+
+    def _stream(self, request: Request) -> SlimStream | PlainStream:
+        settings, takeover = self._settings, offered(request.scope)
+        if takeover is None:
+            return PlainStream(request.receive, settings.max_backlog_bytes)
+        return SlimStream(takeover, settings.max_backlog_bytes, settings.socket_send_bytes)
 
     def left(self, session: Session) -> None:
         """The connection is gone: its place is free."""

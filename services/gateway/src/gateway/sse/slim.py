@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Callable, Iterable
 from typing import Any, cast
 
@@ -13,18 +14,30 @@ from gateway.hub.endings import Ending
 from gateway.hub.session import Session
 from gateway.sse.takeover import Takeover
 
-LINGER_SECONDS = 5.0
-"""How long a peer that does not read may keep an ended connection."""
-
 
 class SlimStream(Session, asyncio.Protocol):
     """A session that is its own transport's protocol. It ignores what the client still sends."""
 
-    __slots__ = ("_backlog", "_chunked", "_connections", "_started", "_takeover", "_transport")
+    __slots__ = (
+        "_backlog",
+        "_chunked",
+        "_connections",
+        "_linger",
+        "_send_buffer",
+        "_started",
+        "_takeover",
+        "_transport",
+    )
 
-    def __init__(self, takeover: Takeover, max_backlog_bytes: int) -> None:
+    linger_seconds = 5.0
+    """How long a peer that does not read may keep an ended connection."""
+
+    def __init__(self, takeover: Takeover, max_backlog_bytes: int, send_buffer_bytes: int = 0) -> None:
+        """`send_buffer_bytes`: what the kernel may buffer for the connection (it doubles it); 0 leaves it to it."""
         super().__init__()
         self._takeover: Takeover | None = takeover
+        self._send_buffer = send_buffer_bytes
+        self._linger: asyncio.TimerHandle | None = None
         self._backlog = max_backlog_bytes
         self._chunked = takeover.chunked
         self._transport: asyncio.Transport | None = None
@@ -40,6 +53,9 @@ class SlimStream(Session, asyncio.Protocol):
         self._transport, self._connections = takeover.take(self)
         transport = self._transport
         transport.set_write_buffer_limits(high=self._backlog)
+        if self._send_buffer:
+            # Left alone, the kernel takes up to 4 MB for a peer that does not read.
+            transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, self._send_buffer)
         write = cast(Callable[[bytes], object], transport.write)
         self.send = write if self._chunked else lambda chunks: write(frame.unchunk(chunks))
         if transport.is_closing():
@@ -55,7 +71,7 @@ class SlimStream(Session, asyncio.Protocol):
             if self._chunked:
                 self.send(frame.LAST_CHUNK)
             self._transport.close()
-            asyncio.get_running_loop().call_later(LINGER_SECONDS, self._transport.abort)
+            self._linger = asyncio.get_running_loop().call_later(self.linger_seconds, self._transport.abort)
 
     def age_seconds(self, now: float) -> float:
         return now - self._started
@@ -75,6 +91,9 @@ class SlimStream(Session, asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._connections.discard(self)
+        if self._linger is not None:
+            self._linger.cancel()
+            self._linger = None
         self.lost()
         self._transport = None
         self.send = _nowhere
