@@ -47,13 +47,27 @@ async def test_a_job_that_is_given_back_comes_again_as_the_next_attempt(tmp_path
         await again.discard()
 
 
-async def test_a_full_queue_refuses_and_the_record_says_so(tmp_path: Path) -> None:
+async def test_a_full_queue_refuses_and_nothing_is_half_done(tmp_path: Path) -> None:
     async with broker(tmp_path, StreamLimits(max_jobs=1)) as (_, bus):
         states = await JobStates.open(bus)
         await put(bus, states, "j1")
         with pytest.raises(QueueFull):
             await put(bus, states, "j2")
-        assert (await states.get("j2")).status is JobStatus.FAILED
+        with pytest.raises(NotFound):
+            await states.get("j2")
+
+
+async def test_a_job_that_is_put_twice_is_queued_once_and_keeps_its_record(tmp_path: Path) -> None:
+    async with broker(tmp_path) as (_, bus):
+        states, queue = await JobStates.open(bus), await JobQueue.open(bus)
+        await put(bus, states, "j1")
+        await put(bus, states, "j1")
+        (delivery,) = await queue.take(5, 5)
+        await states.change("j1", lambda state: msgspec.structs.replace(state, status=JobStatus.RUNNING))
+        await put(bus, states, "j1")
+        assert (await states.get("j1")).status is JobStatus.RUNNING
+        await delivery.done()
+        assert await queue.take(5, 0.2) == []
 
 
 async def test_records_change_by_compare_and_set_and_an_unknown_one_is_not_found(tmp_path: Path) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -18,7 +19,7 @@ from nats.js.kv import KeyValue
 from tidegate_common.bus.connection import Bus
 from tidegate_common.bus.publishing import Publisher
 from tidegate_common.contract.jobs import Job, JobState, JobStatus
-from tidegate_common.errors import BrokerUnavailable, NotFound
+from tidegate_common.errors import BrokerUnavailable, NotFound, TidegateError
 
 ACK_WAIT_SECONDS = 30
 """A job whose worker shows no progress for so long is given to another."""
@@ -44,12 +45,22 @@ class JobStates:
         """Raises NotFound, BrokerUnavailable."""
         return (await self._read(job_id))[0]
 
-    async def create(self, state: JobState) -> None:
-        """Raises BrokerUnavailable."""
+    async def create(self, state: JobState) -> bool:
+        """Keeps a new record; False where the job has one already. Raises BrokerUnavailable."""
         try:
-            await self._bucket.put(state.job_id, msgspec.json.encode(state))
+            await self._bucket.create(state.job_id, msgspec.json.encode(state))
+        except KeyWrongLastSequenceError:
+            return False
         except (nats_errors.Error, TimeoutError) as error:
             raise BrokerUnavailable("NATS did not keep the job's record") from error
+        return True
+
+    async def forget(self, job_id: str) -> None:
+        """Removes a record, of a job that never came to be. Raises BrokerUnavailable."""
+        try:
+            await self._bucket.delete(job_id)
+        except (nats_errors.Error, TimeoutError) as error:
+            raise BrokerUnavailable("NATS did not remove the job's record") from error
 
     async def change(self, job_id: str, edit: Callable[[JobState], JobState | None]) -> JobState:
         """Replaces the record by what `edit` makes of it (None: leave it), again where another was faster.
@@ -82,22 +93,28 @@ class JobStates:
 
 async def enqueue(
     publisher: Publisher, states: JobStates, bus: Bus, job: Job, headers: Mapping[str, str], trace_id: str
-) -> None:
-    """Records `job` as queued and puts it into the work queue.
+) -> JobState:
+    """Records `job` as queued and puts it into the work queue; gives its record.
 
-    Raises QueueFull, BrokerUnavailable; the record says `failed` then, and nothing is in the queue.
+    A job that has a record already is not recorded again, and while it is queued it is put under the same message id,
+    which stores it at most once: so a caller may repeat what it is not sure of. Raises QueueFull, BrokerUnavailable,
+    TooLarge: then there is no such job.
     """
     now = time.time()
     state = JobState(
         job_id=job.job_id, kind=job.kind, status=JobStatus.QUEUED, created=now, updated=now, trace_id=trace_id
     )
-    await states.create(state)
+    if not await states.create(state):
+        state = await states.get(job.job_id)
+        if state.status is not JobStatus.QUEUED:
+            return state
     try:
         await publisher.store(bus.subjects.job(job.kind), msgspec.json.encode(job), dict(headers), job.job_id)
-    except Exception as error:
-        refused = msgspec.structs.replace(state, status=JobStatus.FAILED, error=str(error))
-        await states.create(refused)
+    except TidegateError:
+        with contextlib.suppress(BrokerUnavailable):
+            await states.forget(job.job_id)
         raise
+    return state
 
 
 async def announce_cancel(bus: Bus, job_id: str) -> None:
@@ -114,26 +131,34 @@ class Delivery:
         self._message = message
         self.attempt: int = message.metadata.num_delivered or 1
         self.headers: dict[str, str] = dict(message.headers or {})
+        self.payload: bytes = message.data
 
     def job(self) -> Job:
         """Raises msgspec.ValidationError or msgspec.DecodeError for a message that is no job."""
         return _JOB.decode(self._message.data)
 
     async def done(self) -> None:
-        """The job leaves the queue, and the server has confirmed it."""
-        await self._message.ack_sync(timeout=5)
+        """The job leaves the queue, and the server has confirmed it. Raises BrokerUnavailable."""
+        await _answered(self._message.ack_sync(timeout=5))
 
     async def progress(self) -> None:
-        """The worker is alive: its time starts anew."""
-        await self._message.in_progress()
+        """The worker is alive: its time starts anew. Raises BrokerUnavailable."""
+        await _answered(self._message.in_progress())
 
     async def give_back(self, delay: float = 0) -> None:
-        """Another worker may have it, after `delay` seconds."""
-        await self._message.nak(delay=delay or None)
+        """Another worker may have it, after `delay` seconds. Raises BrokerUnavailable."""
+        await _answered(self._message.nak(delay=delay or None))
 
     async def discard(self) -> None:
-        """The message can never be handled: it leaves the queue."""
-        await self._message.term()
+        """The message can never be handled: it leaves the queue. Raises BrokerUnavailable."""
+        await _answered(self._message.term())
+
+
+async def _answered(sending: Awaitable[object]) -> None:
+    try:
+        await sending
+    except (nats_errors.Error, TimeoutError, OSError) as error:
+        raise BrokerUnavailable("NATS did not take the job's acknowledgement") from error
 
 
 class JobQueue:
@@ -155,6 +180,13 @@ class JobQueue:
         stream = bus.subjects.jobs_stream
         await bus.jetstream.add_consumer(stream, config)
         return cls(await bus.jetstream.pull_subscribe_bind(consumer=CONSUMER, stream=stream))
+
+    async def close(self) -> None:
+        """Ends the subscription; jobs that were on their way to it come again after the acknowledgement time."""
+        try:
+            await self._subscription.unsubscribe()
+        except nats_errors.Error as error:
+            raise BrokerUnavailable("NATS is away") from error
 
     async def take(self, most: int, wait_seconds: float) -> list[Delivery]:
         """Up to `most` jobs, as soon as there is one; none after `wait_seconds`. Raises BrokerUnavailable."""

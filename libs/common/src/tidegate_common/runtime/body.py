@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import TypeVar
 
 import msgspec
@@ -40,13 +41,13 @@ def decode(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
     try:
         return decoder.decode(body)
     except msgspec.ValidationError as error:
-        raise invalid_field(error) from None
+        raise invalid_field(error, getattr(decoder.type, "__struct_encode_fields__", ())) from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InvalidBody(f"the body is no valid JSON: {error}") from None
 
 
-def invalid_field(error: msgspec.ValidationError) -> InvalidField:
-    """What msgspec found, as field and rule."""
+def invalid_field(error: msgspec.ValidationError, known: Sequence[str] = ()) -> InvalidField:
+    """What msgspec found, as field and rule; `known` are the fields that the whole body may have."""
     text, path = str(error), ""
     match = _PATH.fullmatch(text)
     if match:
@@ -54,5 +55,8 @@ def invalid_field(error: msgspec.ValidationError) -> InvalidField:
     named = _FIELD.search(text)
     if named:
         name = f"{path}.{named[1]}" if path else named[1]
-        return InvalidField(name, "this field is not known here" if "unknown" in text else "this field is required")
+        if "unknown" not in text:
+            return InvalidField(name, "this field is required")
+        fields = f"; {', '.join(known)} are" if known and not path else ""
+        return InvalidField(name, f"this field is not known here{fields}")
     return InvalidField(path or "body", text[:1].lower() + text[1:])

@@ -21,6 +21,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
 
     max_header_bytes = 32_768
     _in_head = True
+    _head_ended = False
     _refused = False
     _parsed = 0
     _unparsed = 0
@@ -35,6 +36,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._in_head = False
+        self._head_ended = True
         self._parsed = self._unparsed = 0
         if not self._refused:
             super().on_headers_complete()
@@ -51,10 +53,11 @@ class LimitedHttpProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self._refused:
             return
-        was_in_head = self._in_head
+        was_in_head, self._head_ended = self._in_head, False
         super().data_received(data)
         # httptools hands over a field only when it is whole: an endless one is counted by the bytes that came.
-        if was_in_head and self._in_head:
+        # A whole request in one piece is in a head before and after it too, the next one's: its body does not count.
+        if was_in_head and self._in_head and not self._head_ended:
             self._unparsed += len(data)
             if self._unparsed > self.max_header_bytes:
                 self._refuse()

@@ -78,9 +78,5 @@ def check_port_free(settings: CommonSettings) -> None:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind((settings.host, settings.port))
     except OSError as error:
-        raise ConfigError(
-            [
-                f"{settings.host}:{settings.port} can't be listened on ({error.strerror}): "
-                "set TIDEGATE_PORT or TIDEGATE_HOST"
-            ]
-        ) from None
+        fault = f"{settings.host}:{settings.port} can't be listened on ({error.strerror})"
+        raise ConfigError([f"{fault}: set TIDEGATE_PORT or TIDEGATE_HOST"]) from None

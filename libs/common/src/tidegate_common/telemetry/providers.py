@@ -42,17 +42,23 @@ class Telemetry:
         return generate_latest(self._registry), CONTENT_TYPE_LATEST
 
     def observe(
-        self, kind: str, name: str, read: Callable[[], float | Mapping[str, float]], unit: str, text: str
+        self,
+        kind: str,
+        name: str,
+        read: Callable[[], float | Mapping[str, float]],
+        unit: str,
+        text: str,
+        label: str = "reason",
     ) -> None:
         """Makes a metric of a number that a hot path keeps as a plain attribute.
 
-        `kind` is `counter`, `gauge` or `updown`; `read` gives the number, or a number for each `reason`.
+        `kind` is `counter`, `gauge` or `updown`; `read` gives the number, or a number for each value of `label`.
         """
 
         def observe(_: CallbackOptions) -> Iterable[Observation]:
             value = read()
             if isinstance(value, Mapping):
-                return [Observation(number, {"reason": reason}) for reason, number in value.items()]
+                return [Observation(number, {label: key}) for key, number in value.items()]
             return [Observation(value)]
 
         make = {

@@ -1,0 +1,75 @@
+"""Builds one publisher-api: the only place that knows all its parts."""
+
+from __future__ import annotations
+
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.types import ASGIApp
+
+from publisher_api.chats import Chats
+from publisher_api.http.docs import docs_routes
+from publisher_api.http.endpoints import Endpoints
+from publisher_api.http.tracing import traced
+from publisher_api.publishing import Sending
+from publisher_api.settings import PublisherSettings
+from tidegate_common.bus.connection import Bus, connect
+from tidegate_common.bus.history import History
+from tidegate_common.bus.jobs import JobStates
+from tidegate_common.bus.publishing import Publisher
+from tidegate_common.bus.streams import ensure_streams
+from tidegate_common.runtime import problems
+from tidegate_common.runtime.health import Readiness, health_routes
+from tidegate_common.runtime.server import Server, check_port_free, server
+from tidegate_common.telemetry import names
+from tidegate_common.telemetry.providers import Telemetry, telemetry
+
+
+def build(
+    settings: PublisherSettings, bus: Bus, states: JobStates, signals: Telemetry, readiness: Readiness
+) -> ASGIApp:
+    """The ASGI app of one publisher-api on `bus`."""
+    publisher = Publisher(bus, History(bus), settings.publish_deadline_seconds)
+    sending = Sending(publisher, bus.subjects, signals.tracer, settings.max_event_ttl_seconds)
+    chats = Chats(bus, publisher, states, signals.tracer)
+    app = Starlette(
+        routes=[
+            *Endpoints(settings, sending, chats).routes(),
+            *docs_routes(),
+            *health_routes(signals, readiness),
+        ],
+        middleware=[
+            Middleware(
+                CORSMiddleware,
+                allow_origins=list(settings.cors_origins),
+                allow_methods=["GET", "POST", "DELETE"],
+                allow_headers=["content-type", "idempotency-key", "traceparent", "tracestate"],
+                expose_headers=["retry-after"],
+            )
+        ],
+    )
+    problems.install(app)
+    signals.observe(
+        "counter", names.METRIC_PUBLISHED, lambda: publisher.published, "{message}", "Events published", label="kind"
+    )
+    return traced(app, signals)
+
+
+async def main(settings: PublisherSettings) -> None:
+    """Runs publisher-api until it is told to stop. Raises ConfigError, BrokerUnavailable where it can't start."""
+    check_port_free(settings)
+    with telemetry("publisher-api") as signals:
+        async with connect(settings.nats_url, settings.subjects(), "publisher-api") as bus:
+            await ensure_streams(bus, settings.stream_limits(), update=True)
+            readiness = Readiness(bus)
+            app = build(settings, bus, await JobStates.open(bus), signals, readiness)
+            await serving(app, settings, readiness).serve()
+
+
+def serving(app: ASGIApp, settings: PublisherSettings, readiness: Readiness) -> Server:
+    """A server that says it is not ready before it stops."""
+
+    async def drain() -> None:
+        readiness.draining = True
+
+    return server(app, settings, drain=drain)

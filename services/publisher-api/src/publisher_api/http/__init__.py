@@ -1,0 +1,1 @@
+"""The HTTP side: thin endpoints over the use cases."""

@@ -1,0 +1,157 @@
+"""The API's description: OpenAPI 3.1, made from the Structs that check the requests."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from publisher_api.requests import BatchLine, BroadcastBody, ChatBody, SendBody
+from tidegate_common.contract.jobs import JobState
+
+
+class Accepted(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Answer to a send: `id` is null for a volatile event."""
+
+    id: str | None
+    trace_id: str
+    duplicate: bool = False
+
+
+class LineResult(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What became of one line: an `id`, or a problem."""
+
+    line: int
+    status: int
+    id: str | None = None
+    duplicate: bool = False
+    type: str | None = None
+    title: str | None = None
+    detail: str | None = None
+    field: str | None = None
+    allowed: str | None = None
+
+
+class BatchAnswer(msgspec.Struct, frozen=True):
+    """One result for each line that is not empty, in line order."""
+
+    accepted: int
+    refused: int
+    results: list[LineResult]
+    trace_id: str
+
+
+class ChatAccepted(msgspec.Struct, frozen=True):
+    """Answer to a chat: ask for the job's state, or cancel it, by its id."""
+
+    job_id: str
+    trace_id: str
+
+
+class ProblemDetails(msgspec.Struct, frozen=True, omit_defaults=True):
+    """An error (RFC 9457). `field` and `allowed` where one field is at fault."""
+
+    type: str
+    title: str
+    status: int
+    detail: str | None = None
+    field: str | None = None
+    allowed: str | None = None
+    trace_id: str | None = None
+
+
+_TYPES = (SendBody, BroadcastBody, BatchLine, ChatBody, Accepted, BatchAnswer, ChatAccepted, JobState, ProblemDetails)
+_KEY = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "description": "The same key again does nothing and gives the first answer's id.",
+    "schema": {"type": "string", "minLength": 1, "maxLength": 128},
+}
+_REASONS = {
+    400: "The body is no JSON",
+    404: "No such job",
+    413: "The body or the data is too large",
+    415: "Another media type is expected",
+    422: "A field is not allowed as it is",
+    503: "NATS is away or the queue is full: come back after `Retry-After` seconds",
+}
+
+
+def document() -> dict[str, Any]:
+    """The whole description, as JSON-ready values."""
+    _, components = msgspec.json.schema_components(_TYPES, ref_template="#/components/schemas/{name}")
+    note = {"event_type": "note", "data": {"text": "hello"}}
+    job = [{"name": "job_id", "in": "path", "required": True, "schema": {"type": "string"}}]
+    gone = (404, 503)
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Tidegate publisher API",
+            "version": "1",
+            "description": "Publish events to browsers, and start AI answers that stream to them.",
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        },
+        "servers": [{"url": "/"}],
+        "paths": {
+            "/api/sse/send": {
+                "post": _post("Send an event", "SendBody", 202, "Accepted", example={"client_id": "ann", **note})
+            },
+            "/api/sse/broadcast": {
+                "post": _post("Send an event to everyone", "BroadcastBody", 202, "Accepted", example=note)
+            },
+            "/api/sse/batch": {
+                "post": _post(
+                    "Send many events, one JSON object per line",
+                    "BatchLine",
+                    200,
+                    "BatchAnswer",
+                    media="application/x-ndjson",
+                    example='{"topic":"prices.eur","event_type":"price","data":1.09}\n',
+                )
+            },
+            "/api/ai/chat": {
+                "post": _post(
+                    "Start an AI answer",
+                    "ChatBody",
+                    202,
+                    "ChatAccepted",
+                    example={"client_id": "ann", "prompt": "Tell me about the tides."},
+                )
+            },
+            "/api/ai/chat/{job_id}": {
+                "parameters": job,
+                "get": _operation("A chat's state and usage", {200: "JobState"}, gone),
+                "delete": _operation("Cancel a chat", {202: "JobState", 200: "JobState"}, gone),
+            },
+        },
+        "components": {"schemas": components},
+    }
+
+
+def _post(
+    summary: str, body: str, status: int, result: str, *, example: Any, media: str = "application/json"
+) -> dict[str, Any]:
+    found = _operation(summary, {status: result}, (400, 413, 415, 422, 503))
+    schema: dict[str, Any] = _ref(body) if media == "application/json" else {"type": "string", "description": body}
+    found["parameters"] = [_KEY]
+    found["requestBody"] = {"required": True, "content": {media: {"schema": schema, "example": example}}}
+    return found
+
+
+def _operation(summary: str, results: dict[int, str], problems: tuple[int, ...]) -> dict[str, Any]:
+    responses: dict[str, Any] = {
+        str(status): {"description": "Done" if status == 200 else "Accepted", "content": _content(result)}
+        for status, result in results.items()
+    }
+    for status in problems:
+        media = {"application/problem+json": {"schema": _ref("ProblemDetails")}}
+        responses[str(status)] = {"description": _REASONS[status], "content": media}
+    return {"summary": summary, "operationId": summary.lower().replace(" ", "-"), "responses": responses}
+
+
+def _content(name: str) -> dict[str, Any]:
+    return {"application/json": {"schema": _ref(name)}}
+
+
+def _ref(name: str) -> dict[str, Any]:
+    return {"$ref": f"#/components/schemas/{name}"}

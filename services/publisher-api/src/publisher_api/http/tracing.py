@@ -1,0 +1,50 @@
+"""Each request in a trace: a recorded SERVER span where traces go somewhere, a bare trace id where they don't."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from opentelemetry.instrumentation.asgi import OpenTelemetryMiddleware
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from tidegate_common.telemetry.propagation import attached, extract
+from tidegate_common.telemetry.providers import Telemetry
+
+UNTRACED = "healthz,readyz,metrics"
+_JOB = re.compile(r"^(/api/ai/chat)/[^/]+$")
+
+
+def traced(app: ASGIApp, telemetry: Telemetry) -> ASGIApp:
+    """`app` within a trace: the caller's, where it brings one."""
+    if telemetry.tracing:
+        return OpenTelemetryMiddleware(
+            app,
+            excluded_urls=UNTRACED,
+            default_span_details=_details,
+            tracer_provider=telemetry.tracer_provider,
+            meter_provider=telemetry.meter_provider,
+            exclude_spans=["receive", "send"],
+        )
+    return _Untraced(app)
+
+
+def _details(scope: Any) -> tuple[str, dict[str, Any]]:
+    """A span's name by route, so that job ids don't make a name each."""
+    route = _JOB.sub(r"\1/{job_id}", scope.get("path", ""))
+    return f"{scope.get('method', '')} {route}", {"http.route": route}
+
+
+class _Untraced:
+    """Nothing is recorded, but answers, logs and messages share one trace id."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        with attached(extract(Headers(scope=scope))):
+            await self._app(scope, receive, send)

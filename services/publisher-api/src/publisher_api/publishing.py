@@ -1,0 +1,116 @@
+"""Publishing, as a use case that knows no HTTP: from a checked request to the bus, within a PRODUCER span."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+import msgspec
+from opentelemetry.trace import Span, SpanKind, Tracer
+
+from publisher_api.requests import LINE, Published, event_of, line_tail_of
+from tidegate_common.bus.publishing import Publisher
+from tidegate_common.contract.events import Receipt
+from tidegate_common.contract.subjects import Subjects
+from tidegate_common.errors import BrokerUnavailable, TidegateError
+from tidegate_common.runtime.body import decode
+from tidegate_common.telemetry import names
+from tidegate_common.telemetry.propagation import inject
+
+WINDOW = 256
+"""Lines of a batch that are on their way at once."""
+
+
+class LineResult(msgspec.Struct, frozen=True):
+    """What became of one line: its receipt (None for a volatile event), or its error."""
+
+    line: int
+    receipt: Receipt | None
+    error: TidegateError | None
+
+
+@contextmanager
+def producing(tracer: Tracer, subject: str, size: int) -> Iterator[tuple[Span, dict[str, str]]]:
+    """A span for sending to `subject`, and the headers that carry its context."""
+    attributes: dict[str, str | int] = {
+        names.MESSAGING_SYSTEM: "nats",
+        names.MESSAGING_OPERATION_NAME: "send",
+        names.MESSAGING_OPERATION_TYPE: "send",
+        names.MESSAGING_DESTINATION: subject,
+        names.MESSAGING_BODY_SIZE: size,
+    }
+    with tracer.start_as_current_span(f"send {subject}", kind=SpanKind.PRODUCER, attributes=attributes) as span:
+        headers: dict[str, str] = {}
+        inject(headers)
+        yield span, headers
+
+
+def message_id(tail: str, key: str | None) -> str | None:
+    """The message id of an idempotency key: the same key for another target is another event."""
+    return None if key is None else hashlib.sha256(f"{tail}\0{key}".encode()).hexdigest()[:32]
+
+
+class Sending:
+    """Sends events one by one and in batches."""
+
+    def __init__(self, publisher: Publisher, subjects: Subjects, tracer: Tracer, max_ttl_seconds: int) -> None:
+        self._publisher = publisher
+        self._subjects = subjects
+        self._tracer = tracer
+        self._max_ttl = max_ttl_seconds
+
+    async def send(self, tail: str, published: Published, key: str | None = None) -> Receipt | None:
+        """Publishes to `tail`; None for a volatile event, which has no id.
+
+        Raises InvalidField, TooLarge, BrokerUnavailable.
+        """
+        event = event_of(published, self._max_ttl)
+        subject = self._subjects.inbound(tail) if published.durable else self._subjects.outbound(tail)
+        with producing(self._tracer, subject, len(event.data)) as (span, headers):
+            if not published.durable:
+                await self._publisher.volatile(tail, event, headers=headers)
+                return None
+            receipt = await self._publisher.durable(
+                tail, event, headers=headers, message_id=message_id(tail, key), ttl_seconds=published.ttl
+            )
+            span.set_attribute(names.MESSAGING_MESSAGE_ID, receipt.id)
+            return receipt
+
+    async def batch(self, lines: Iterable[bytes], key: str | None = None) -> list[LineResult]:
+        """Publishes each line that is not empty, in their order, WINDOW at a time; one bad line stops no other.
+
+        Once NATS is away, the lines of later windows are refused without a try.
+        """
+        results: list[LineResult] = []
+        away: BrokerUnavailable | None = None
+        for window in _windows(lines):
+            if away is not None:
+                results += [LineResult(number, None, away) for number, _ in window]
+                continue
+            done = await asyncio.gather(*(self._line(number, line, key) for number, line in window))
+            results += done
+            away = next((found.error for found in done if isinstance(found.error, BrokerUnavailable)), None)
+        return results
+
+    async def _line(self, number: int, line: bytes, key: str | None) -> LineResult:
+        try:
+            found = decode(LINE, line)
+            line_key = None if key is None else f"{key}:{number}"
+            return LineResult(number, await self.send(line_tail_of(found), found, line_key), None)
+        except TidegateError as error:
+            return LineResult(number, None, error)
+
+
+def _windows(lines: Iterable[bytes]) -> Iterator[list[tuple[int, bytes]]]:
+    """(line number from 1, line) of the lines that are not empty, WINDOW at a time."""
+    window: list[tuple[int, bytes]] = []
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            window.append((number, line))
+        if len(window) == WINDOW:
+            yield window
+            window = []
+    if window:
+        yield window

@@ -1,0 +1,146 @@
+"""What callers may send: one Struct for each body, and the rules that a type does not say."""
+
+from __future__ import annotations
+
+from typing import Annotated, Protocol
+
+import msgspec
+from msgspec import Meta
+
+from tidegate_common.contract.events import Event
+from tidegate_common.contract.ids import check_event_type, is_well_formed
+from tidegate_common.contract.jobs import ChatMessage, ChatParams
+from tidegate_common.contract.subjects import BROADCAST, client_tail, topic_tail, user_tail
+from tidegate_common.errors import InvalidField
+
+MAX_MESSAGES = 200
+
+
+Client = Annotated[str, Meta(description="One client: all its connections.", examples=["ann-laptop"])]
+User = Annotated[str, Meta(description="One user: all connections that named it.", examples=["ann@example.org"])]
+Topic = Annotated[str, Meta(description="A topic, tokens with dots between them.", examples=["prices.eur"])]
+Data = Annotated[msgspec.Raw, Meta(description="Any JSON. A string is sent as it is, anything else as compact JSON.")]
+
+
+class Addressed(Protocol):
+    """Exactly one of the three says who gets it."""
+
+    @property
+    def client_id(self) -> str | None: ...
+    @property
+    def user_id(self) -> str | None: ...
+    @property
+    def topic(self) -> str | None: ...
+
+
+class Published(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The event itself."""
+
+    event_type: Annotated[str, Meta(description="Stands in the stream's `event:` line.", examples=["note"])]
+    data: Data
+    durable: Annotated[bool, Meta(description="Stored and replayed; otherwise only for who is connected now.")] = True
+    ttl: Annotated[int, Meta(ge=1, description="Seconds for which it is replayed.")] | None = None
+
+
+class BroadcastBody(Published, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Body of `POST /api/sse/broadcast`."""
+
+
+class SendBody(Published, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Body of `POST /api/sse/send`: to exactly one of `client_id`, `user_id` and `topic`."""
+
+    client_id: Client | None = None
+    user_id: User | None = None
+    topic: Topic | None = None
+
+
+class BatchLine(SendBody, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One line of `POST /api/sse/batch`: a send, or a broadcast."""
+
+    broadcast: bool = False
+
+
+class ChatBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Body of `POST /api/ai/chat`: exactly one of `prompt` and `messages`, to exactly one target."""
+
+    client_id: Client | None = None
+    user_id: User | None = None
+    topic: Topic | None = None
+    prompt: Annotated[str, Meta(min_length=1, examples=["Tell me about the tides."])] | None = None
+    messages: Annotated[list[ChatMessage], Meta(min_length=1, max_length=MAX_MESSAGES)] | None = None
+    model: Annotated[str, Meta(min_length=1, max_length=200)] | None = None
+    max_tokens: Annotated[int, Meta(ge=1, le=32_768)] | None = None
+    temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
+    n: Annotated[int, Meta(ge=1, le=1, description="Candidates; one for now.")] = 1
+
+
+SEND = msgspec.json.Decoder(SendBody)
+BROADCAST_BODY = msgspec.json.Decoder(BroadcastBody)
+LINE = msgspec.json.Decoder(BatchLine)
+CHAT = msgspec.json.Decoder(ChatBody)
+
+
+def tail_of(addressed: Addressed) -> str:
+    """Whom the caller means. Raises InvalidField where it is not exactly one, or its name is not allowed."""
+    given = [name for name in ("client_id", "user_id", "topic") if getattr(addressed, name) is not None]
+    if len(given) != 1:
+        what = "none of them was" if not given else f"{' and '.join(given)} were"
+        raise InvalidField("client_id", f"exactly one of client_id, user_id and topic; {what} given")
+    if addressed.client_id is not None:
+        return client_tail(addressed.client_id)
+    if addressed.user_id is not None:
+        return user_tail(addressed.user_id)
+    assert addressed.topic is not None
+    return topic_tail(addressed.topic)
+
+
+def line_tail_of(line: BatchLine) -> str:
+    """Whom a batch line means. Raises InvalidField."""
+    if not line.broadcast:
+        return tail_of(line)
+    if line.client_id is not None or line.user_id is not None or line.topic is not None:
+        raise InvalidField("broadcast", "true only without client_id, user_id and topic")
+    return BROADCAST
+
+
+def event_of(published: Published, max_ttl_seconds: int) -> Event:
+    """The event that goes on the bus. Raises InvalidField."""
+    if published.ttl is not None:
+        if not published.durable:
+            raise InvalidField("ttl", "only with durable true: a volatile event is not kept")
+        if published.ttl > max_ttl_seconds:
+            raise InvalidField("ttl", f"at most {max_ttl_seconds} seconds, the age up to which events are kept")
+    return Event(check_event_type("event_type", published.event_type), text_of(published.data))
+
+
+def text_of(data: msgspec.Raw) -> str:
+    """A JSON string's own text, or compact JSON that keeps numbers and the order of keys as they were written.
+
+    Raises InvalidField for text that UTF-8 can't write.
+    """
+    raw = bytes(data)
+    allowed = "JSON in UTF-8 without lone surrogates"
+    try:
+        text = (
+            msgspec.json.decode(raw, type=str)
+            if raw.startswith(b'"')
+            else bytes(msgspec.json.format(raw, indent=-1)).decode()
+        )
+    except (msgspec.MsgspecError, UnicodeError):
+        raise InvalidField("data", allowed) from None
+    if not is_well_formed(text):
+        raise InvalidField("data", allowed)
+    return text
+
+
+def chat_of(body: ChatBody) -> ChatParams:
+    """The job's parameters. Raises InvalidField."""
+    if (body.prompt is None) == (body.messages is None):
+        raise InvalidField("prompt", "exactly one of prompt and messages")
+    messages = body.messages or [ChatMessage("user", body.prompt or "")]
+    for number, message in enumerate(messages):
+        if not is_well_formed(message.content):
+            raise InvalidField(f"messages[{number}].content", "text without lone surrogates")
+    return ChatParams(
+        messages=messages, model=body.model, max_tokens=body.max_tokens, temperature=body.temperature, n=body.n
+    )

@@ -1,0 +1,63 @@
+from pathlib import Path
+
+from tests.support.bus import broker
+from tests.support.publisher import running_publisher
+from tests.support.waiting import until
+from tidegate_common.bus.jobs import JobQueue, on_cancel
+
+CHAT = {"client_id": "a", "prompt": "hi"}
+
+
+async def test_a_chat_is_a_job_in_the_queue_with_a_record(tmp_path: Path) -> None:
+    async with broker(tmp_path) as (server, bus), running_publisher(server.url) as (client, _):
+        started = await client.post("/api/ai/chat", json=CHAT | {"max_tokens": 7})
+        assert started.status_code == 202
+        job_id = started.json()["job_id"]
+        record = (await client.get(f"/api/ai/chat/{job_id}")).json()
+        assert (record["status"], record["trace_id"]) == ("queued", started.json()["trace_id"])
+        (delivery,) = await (await JobQueue.open(bus)).take(1, 5)
+        job = delivery.job()
+        assert (job.job_id, job.kind, job.tail) == (job_id, "chat", "client.a")
+        assert job.params["messages"] == [{"role": "user", "content": "hi"}]
+        assert job.params["max_tokens"] == 7
+        assert started.json()["trace_id"] in delivery.headers["traceparent"]
+
+
+async def test_the_same_key_starts_one_chat(tmp_path: Path) -> None:
+    async with broker(tmp_path) as (server, bus), running_publisher(server.url) as (client, _):
+        key = {"idempotency-key": "k"}
+        first, again = [(await client.post("/api/ai/chat", json=CHAT, headers=key)).json() for _ in range(2)]
+        assert first == again
+        queue = await JobQueue.open(bus)
+        (delivery,) = await queue.take(5, 5)
+        await delivery.done()
+        assert await queue.take(5, 0.2) == []
+
+
+async def test_cancelling_is_recorded_and_announced_however_often(tmp_path: Path) -> None:
+    async with broker(tmp_path) as (server, bus), running_publisher(server.url) as (client, _):
+        heard: list[str] = []
+        on_cancel(bus, heard.append)
+        job_id = (await client.post("/api/ai/chat", json=CHAT)).json()["job_id"]
+        for _ in range(2):
+            answer = await client.delete(f"/api/ai/chat/{job_id}")
+            assert (answer.status_code, answer.json()["cancel"]) == (202, True)
+        await until(lambda: heard == [job_id, job_id], "both are announced")
+
+
+async def test_a_job_that_nobody_knows_is_not_found(tmp_path: Path) -> None:
+    async with broker(tmp_path) as (server, _), running_publisher(server.url) as (client, _):
+        for job_id in ("0" * 32, "nonsense"):
+            for answer in (await client.get(f"/api/ai/chat/{job_id}"), await client.delete(f"/api/ai/chat/{job_id}")):
+                assert (answer.status_code, answer.json()["type"]) == (404, "urn:tidegate:problem:not-found")
+
+
+async def test_a_full_queue_answers_503_and_leaves_no_record(tmp_path: Path) -> None:
+    async with broker(tmp_path) as (server, _), running_publisher(server.url, jobs_max_queued=1) as (client, _):
+        key = {"idempotency-key": "second"}
+        await client.post("/api/ai/chat", json=CHAT)
+        full = await client.post("/api/ai/chat", json=CHAT, headers=key)
+        assert (full.status_code, full.json()["type"]) == (503, "urn:tidegate:problem:queue-full")
+        assert int(full.headers["retry-after"]) > 0
+        again = await client.post("/api/ai/chat", json=CHAT, headers=key)
+        assert again.status_code == 503, "the key was not used up by the refusal"

@@ -1,0 +1,39 @@
+"""A publisher-api in this process on a real socket."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+
+from publisher_api.app import build, serving
+from publisher_api.settings import PublisherSettings
+from tests.support.bus import SUBJECTS
+from tests.support.waiting import until
+from tidegate_common.bus.connection import Bus, connect
+from tidegate_common.bus.jobs import JobStates
+from tidegate_common.bus.streams import ensure_streams
+from tidegate_common.runtime.health import Readiness
+from tidegate_common.telemetry.providers import telemetry
+
+
+@asynccontextmanager
+async def running_publisher(nats_url: str, **settings: Any) -> AsyncIterator[tuple[httpx.AsyncClient, Bus]]:
+    """A client of a publisher-api that listens on a free port, and the connection that it publishes on."""
+    chosen = PublisherSettings(nats_url=nats_url, port=0, **{"drain_seconds": 1.0, **settings})
+    with telemetry("publisher-api", {}) as signals:
+        async with connect(nats_url, SUBJECTS, "publisher-api") as bus:
+            await ensure_streams(bus, chosen.stream_limits(), update=True)
+            readiness = Readiness(bus)
+            server = serving(build(chosen, bus, await JobStates.open(bus), signals, readiness), chosen, readiness)
+            task = asyncio.create_task(server.serve())
+            await until(lambda: server.started, "publisher-api listens")
+            try:
+                async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{server.port}", timeout=20) as client:
+                    yield client, bus
+            finally:
+                server.should_exit = True
+                await task
