@@ -36,11 +36,10 @@ def edges(spans: list[Span]) -> set[tuple[str, str, str, str | None]]:
 
 async def whole(collected: Collector, trace_id: str, expected: list[tuple[str, str, str, str | None]]) -> list[Span]:
     """The spans of the trace, once all that are expected have come."""
-    await until(
-        lambda: set(expected) <= edges(collected.of(trace_id)),
-        f"{expected} in the trace; it has {sorted(map(str, edges(collected.of(trace_id))))}",
-        15,
-    )
+    try:
+        await until(lambda: set(expected) <= edges(collected.of(trace_id)), "the trace is whole", 15)
+    except AssertionError:
+        raise AssertionError(f"expected {expected}, the trace has {edges(collected.of(trace_id))}") from None
     return collected.of(trace_id)
 
 

@@ -17,6 +17,7 @@ class _TraceFilter(logging.Filter):
         if context.is_valid and not hasattr(record, "trace_id"):
             record.trace_id = trace.format_trace_id(context.trace_id)
             record.span_id = trace.format_span_id(context.span_id)
+        record.__dict__.pop("color_message", None)  # uvicorn's, for terminals
         return True
 
 
