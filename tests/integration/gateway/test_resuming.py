@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import signal
 from pathlib import Path
 
@@ -121,6 +122,33 @@ async def test_streams_stay_open_while_nats_is_away_and_get_what_came_meanwhile(
                     assert heard == [str(number) for number in range(20)]
                     await publisher.durable("client.a", Event("n", "after"), headers={})
                     assert (await stream.next()).data == "after"
+
+
+async def test_nats_lost_in_the_middle_of_a_replay_costs_neither_order_nor_an_event(tmp_path: Path) -> None:
+    """The client does not read at first, so that its replay stands still when NATS goes."""
+    async with broker(tmp_path) as (server, bus), running_gateway(server.url, max_backlog_bytes=20_000) as running:
+        publisher = Publisher(bus, History(bus), deadline_seconds=20)
+        before, padding = 400, "x" * 50_000
+        for number in range(before):
+            await publisher.durable("client.a", Event("n", f"{number} {padding}"), headers={})
+        host, port = running.url.removeprefix("http://").split(":")
+        reader, writer = await asyncio.open_connection(host, int(port), limit=1024)
+        query = f"client_id=a&last_event_id={await _start(bus)}"
+        writer.write(f"GET /api/sse?{query} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        await until(lambda: any(session.room for session in running.gateway.hub.sessions), "the replay stands still")
+        await publisher.durable("client.a", Event("n", f"{before} held"), headers={})
+        await server.run.stop(signal.SIGKILL)
+        await until(lambda: not running.bus.connected, "the gateway notices")
+        async with nats_server(tmp_path, server.port):
+            await publisher.durable("client.a", Event("n", f"{before + 1} after"), headers={})
+            await until(lambda: running.bus.connected, "NATS is back", 20)
+            received = b""
+            async with asyncio.timeout(30):
+                while b" after" not in received[-200:]:
+                    received += await reader.read(1 << 20)
+            numbers = [int(found) for found in re.findall(rb"\ndata: (\d+) ", received)]
+            assert numbers == list(range(before + 2))
+            writer.close()
 
 
 async def test_stopping_a_gateway_tells_its_clients_and_ends_in_time(tmp_path: Path, streams: str) -> None:

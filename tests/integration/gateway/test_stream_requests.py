@@ -1,5 +1,6 @@
 """`/api/sse`: what is asked for, what is refused, and what comes first."""
 
+import asyncio
 import re
 from pathlib import Path
 from typing import Any
@@ -157,6 +158,19 @@ async def test_headers_over_the_limit_are_refused_whether_whole_or_endless(tmp_p
         answer = await client.get(f"{running.url}/api/sse", headers={"x-long": "x" * 2000})
         assert answer.status_code == 431
         assert answer.json()["status"] == 431
+        host, port = running.url.removeprefix("http://").split(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(b"GET /healthz HTTP/1.1\r\nx-endless: ")
+        for _ in range(5):
+            writer.write(b"x" * 500)
+            await writer.drain()
+        async with asyncio.timeout(5):
+            assert (await reader.readline()).startswith(b"HTTP/1.1 431")
+        writer.close()
+        body = b"{" + b" " * 30_000 + b"}"
+        json_type = {"content-type": "application/json"}
+        async with client.stream("POST", f"{running.url}/api/sse", content=body, headers=json_type) as large:
+            assert large.status_code == 200, "a body is not counted as a head"
         assert (await client.get(f"{running.url}/healthz")).status_code == 200
 
 
