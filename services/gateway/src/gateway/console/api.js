@@ -1,0 +1,97 @@
+/** What went wrong with a call, as RFC 9457 tells it: `title`, and where known `detail`, `field`, `status`, `traceId`. */
+export class Problem extends Error {
+  constructor({ title, detail = "", field = "", status = 0, traceId = "", retryAfterMs }) {
+    super(title);
+    Object.assign(this, { title, detail, field, status, traceId, retryAfterMs });
+  }
+}
+
+/** The problem that a response other than a success tells. */
+export async function problemOf(response) {
+  const text = await response.text().catch(() => "");
+  const facts = parsed(text);
+  return new Problem({
+    title: facts.title || `${response.status} ${response.statusText}`.trim(),
+    detail: facts.detail || (facts.title ? "" : text.slice(0, 500)),
+    field: facts.field,
+    status: response.status,
+    traceId: facts.trace_id,
+    retryAfterMs: retryAfter(response.headers.get("Retry-After")),
+  });
+}
+
+/** Why `fetch` failed, for people: browsers say little on purpose. */
+export function unreachable(error) {
+  return error.name === "AbortError" ? "the connection was cut" : "the server can't be reached";
+}
+
+function parsed(text) {
+  try {
+    return Object(JSON.parse(text));
+  } catch {
+    return {};
+  }
+}
+
+function retryAfter(value) {
+  if (!value) return undefined;
+  const seconds = /^\d+$/.test(value) ? Number(value) : (Date.parse(value) - Date.now()) / 1_000;
+  return Number.isFinite(seconds) ? Math.max(0, seconds * 1_000) : undefined;
+}
+
+/**
+ * Where publisher-api is: told by the gateway in the page, else this origin when its API description is there
+ * (behind an edge), else this host's port 8001. Gives `{url, how}`; `url` has no slash at its end.
+ */
+export async function findPublisher() {
+  const told = document.querySelector('meta[name="tidegate-publisher"]').content;
+  if (told) return { url: told.replace(/\/+$/, ""), how: "told by the gateway" };
+  const here = new URL(".", document.baseURI).href.replace(/\/$/, "");
+  try {
+    const response = await fetch(`${here}/api/openapi.json`);
+    if (response.ok && (await response.json()).openapi) return { url: here, how: "same origin" };
+  } catch {
+    // not there: the next place is tried
+  }
+  return { url: `${location.protocol}//${location.hostname}:8001`, how: "its usual port" };
+}
+
+/** publisher-api's calls. Each gives the answer's JSON or throws a Problem. */
+export class Publisher {
+  #url;
+
+  /** `url` is a promise: calls made before publisher-api was found wait for it. */
+  constructor(url) {
+    this.#url = url;
+  }
+
+  send(event) {
+    return this.#call("POST", "/api/sse/send", event);
+  }
+
+  broadcast(event) {
+    return this.#call("POST", "/api/sse/broadcast", event);
+  }
+
+  chat(request) {
+    return this.#call("POST", "/api/ai/chat", request);
+  }
+
+  cancel(jobId) {
+    return this.#call("DELETE", `/api/ai/chat/${encodeURIComponent(jobId)}`);
+  }
+
+  async #call(method, path, body) {
+    const url = await this.#url;
+    const init = { method };
+    if (body !== undefined) {
+      init.headers = { "Content-Type": "application/json" };
+      init.body = JSON.stringify(body);
+    }
+    const response = await fetch(url + path, init).catch((error) => {
+      throw new Problem({ title: "publisher-api can't be reached", detail: `${url}: ${unreachable(error)}` });
+    });
+    if (!response.ok) throw await problemOf(response);
+    return response.status === 204 ? {} : response.json();
+  }
+}

@@ -1,0 +1,135 @@
+import { Connection } from "./connection.js";
+import { byId, copyText, showProblem } from "./view.js";
+
+const REMEMBERED = "tidegate.client_id";
+const LABELS = { connecting: "Connecting", open: "Open", waiting: "Waiting to reconnect", closed: "Closed" };
+
+/** The connection's panel: what is listened to, and how the connection does. */
+export class ConnectPanel {
+  /** The id that the gateway confirmed, or "" before the first connection. */
+  clientId = "";
+  #connection;
+  #onEvent;
+  #countdown = null;
+
+  /** `onEvent` gets every event of the stream, in order. */
+  constructor(onEvent) {
+    this.#onEvent = onEvent;
+    this.#connection = new Connection({
+      onState: (state) => this.#show(state),
+      onEvent: (event) => this.#take(event),
+    });
+    byId("client-id").value = remembered();
+    byId("copy").hidden = !byId("client-id").value;
+    byId("client-id").addEventListener("input", (event) => (byId("copy").hidden = !event.target.value));
+    byId("connect-form").addEventListener("submit", (event) => this.#toggle(event));
+    byId("copy").addEventListener("click", () => this.#copy());
+    this.#watchPage();
+  }
+
+  /** Whether a connection is open or on its way. */
+  get running() {
+    return this.#connection.running;
+  }
+
+  /** Moves the focus to the Connect button. */
+  focus() {
+    byId("connect").focus();
+  }
+
+  #watchPage() {
+    // A page that the browser keeps for "back" would keep its socket too, one of the six that a host gets.
+    addEventListener("pagehide", () => this.#connection.rest());
+    addEventListener("online", () => this.#connection.wake(true));
+    addEventListener("pageshow", (event) => this.#connection.wake(event.persisted));
+    document.addEventListener("visibilitychange", () => {
+      if (!document.hidden) this.#connection.wake();
+    });
+  }
+
+  #toggle(event) {
+    event.preventDefault();
+    if (this.running) {
+      this.#connection.stop();
+      return;
+    }
+    byId("connect-problem").replaceChildren();
+    const asked = byId("client-id").value.trim();
+    // The same client goes on where it was; another one starts at the present.
+    const from = asked && asked === this.clientId ? this.#connection.lastEventId : "";
+    this.#connection.start(address, from);
+  }
+
+  #take(event) {
+    if (event.type === "connected") this.#confirmed(JSON.parse(event.data).client_id);
+    byId("fact-last").textContent = event.lastEventId || "–";
+    this.#onEvent(event);
+  }
+
+  #confirmed(clientId) {
+    this.clientId = clientId;
+    byId("client-id").value = clientId;
+    byId("copy").hidden = false;
+    remember(clientId);
+  }
+
+  #show(state) {
+    byId("state").dataset.state = state.name;
+    byId("state-text").textContent = LABELS[state.name];
+    byId("state").title = state.reason ?? "";
+    // Read-only, not disabled: what is listened to can still be reached, read and copied.
+    for (const input of byId("connect-fields").querySelectorAll("input")) input.readOnly = this.running;
+    byId("connect").textContent = this.running ? "Disconnect" : "Connect";
+    byId("connect").classList.toggle("primary", !this.running);
+    byId("fact-reconnects").textContent = this.#connection.reconnects;
+    this.#countDown(state);
+    if (state.problem) showProblem(byId("connect-problem"), state.problem);
+  }
+
+  /** Counts in an element that screen readers skip: they are told the state alone, once. */
+  #countDown({ name, until, reason }) {
+    clearInterval(this.#countdown);
+    const show = () => {
+      const seconds = Math.max(0, Math.ceil((until - Date.now()) / 1_000));
+      byId("state-countdown").textContent = name === "waiting" ? ` in ${seconds} s: ${reason}` : "";
+    };
+    show();
+    if (name === "waiting") this.#countdown = setInterval(show, 250);
+  }
+
+  async #copy() {
+    const copied = await copyText(byId("client-id"));
+    byId("copy").textContent = copied ? "Copied" : "Selected";
+    setTimeout(() => (byId("copy").textContent = "Copy"), 1_500);
+  }
+}
+
+/** The stream's address as the fields stand now. They are read-only while connected; the id appears once it was made. */
+function address() {
+  const query = new URLSearchParams();
+  const clientId = byId("client-id").value.trim();
+  const userId = byId("user-id").value.trim();
+  if (clientId) query.set("client_id", clientId);
+  if (userId) query.set("user_id", userId);
+  for (const topic of byId("topics").value.split(",")) {
+    if (topic.trim()) query.append("topic", topic.trim());
+  }
+  return `api/sse?${query}`;
+}
+
+// Storage may be forbidden to the page; then the id lives as long as the page does.
+function remembered() {
+  try {
+    return localStorage.getItem(REMEMBERED) ?? "";
+  } catch {
+    return "";
+  }
+}
+
+function remember(clientId) {
+  try {
+    localStorage.setItem(REMEMBERED, clientId);
+  } catch {
+    // see above
+  }
+}

@@ -1,0 +1,492 @@
+"""The console page in a real Chromium, in front of the whole stack as processes."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+import pytest_asyncio
+from selenium.webdriver import Chrome
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.remote.webelement import WebElement
+
+from tests.support.browser import chromium, require_browser
+from tests.support.nats import nats_server
+from tests.support.ports import free_port
+from tests.support.processes import Running, service
+from tests.support.waiting import until
+from tidegate_common.contract.ids import new_client_id
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+CHINESE = re.compile(r"[\u4e00-\u9fff]")
+ENGLISH = re.compile(r"[A-Za-z]{3}")
+SCRIPTED_TIMES = {"TIDEGATE_SCRIPTED_THINK_SECONDS": "0.1", "TIDEGATE_SCRIPTED_TOKEN_SECONDS": "0.01"}
+LAYOUTS = ((320, 800), (768, 1024), (1280, 860), (1920, 1080))
+
+
+class Stack:
+    """nats-server and the three services; the gateway can be ended and started again on its port."""
+
+    def __init__(self, exits: AsyncExitStack) -> None:
+        self.gateway: Running
+        self.publisher_url = ""
+        self._exits = exits
+        self._gateway_port = free_port()
+        self._gateway_env: dict[str, str] = {}
+        self.url = f"http://127.0.0.1:{self._gateway_port}"
+
+    async def start(self, nats_url: str) -> None:
+        common = {"TIDEGATE_NATS_URL": nats_url, "TIDEGATE_DRAIN_SECONDS": "2"}
+        port = free_port()
+        self.publisher_url = f"http://127.0.0.1:{port}"
+        self._gateway_env = {**common, "TIDEGATE_PUBLISHER_URL": self.publisher_url}
+        publisher = {**common, "TIDEGATE_CORS_ORIGINS": self.url}
+        worker = {**common, "TIDEGATE_AI_BACKEND": "scripted", **SCRIPTED_TIMES}
+        await self._exits.enter_async_context(service("publisher_api", port, publisher))
+        await self._exits.enter_async_context(service("ai_worker", free_port(), worker))
+        await self.start_gateway()
+
+    async def start_gateway(self) -> None:
+        running = service("gateway", self._gateway_port, self._gateway_env)
+        self.gateway = await self._exits.enter_async_context(running)
+
+    async def publish(self, path: str, **event: Any) -> None:
+        async with httpx.AsyncClient(base_url=self.publisher_url) as client:
+            answer = await client.post(path, json=event)
+        assert answer.status_code == 202, answer.text
+
+
+class Console:
+    """What a person does on the page and sees there."""
+
+    def __init__(self, browser: Chrome, url: str) -> None:
+        self.browser = browser
+        self.url = url
+
+    def open(self) -> None:
+        self.browser.get(self.url)
+
+    def find(self, selector: str) -> WebElement:
+        return self.browser.find_element(By.CSS_SELECTOR, selector)
+
+    def text(self, selector: str) -> str:
+        """Text of all that match, also of what is scrolled out of sight; read at one moment."""
+        found = self.script("return [...document.querySelectorAll(arguments[0])].map((e) => e.textContent)", selector)
+        return "\n".join(found)
+
+    def script(self, code: str, *arguments: Any) -> Any:
+        return self.browser.execute_script(code, *arguments)
+
+    def fill(self, selector: str, text: str) -> None:
+        field = self.find(selector)
+        field.clear()
+        field.send_keys(text)
+
+    def size(self, width: int, height: int) -> None:
+        metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+        self.browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+
+    def color_scheme(self, name: str) -> None:
+        features = [{"name": "prefers-color-scheme", "value": name}]
+        self.browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+
+    @property
+    def state(self) -> str:
+        return str(self.find("#state").get_attribute("data-state"))
+
+    async def connect(self, client_id: str = "", user_id: str = "", topics: str = "") -> str:
+        """Connects on a freshly loaded page and gives the client id."""
+        self.open()
+        self.fill("#client-id", client_id)
+        self.fill("#user-id", user_id)
+        self.fill("#topics", topics)
+        self.find("#connect").click()
+        await until(lambda: self.state == "open", "the page is connected")
+        return str(self.find("#client-id").get_attribute("value"))
+
+    def send(self, event_type: str, data: str, to: str = "self", name: str = "", *, as_text: bool = False) -> None:
+        self.script("document.querySelector(`input[name=to][value=${arguments[0]}]`).click()", to)
+        self.script(
+            "document.querySelector(`input[name=as][value=${arguments[0]}]`).click()", "text" if as_text else "json"
+        )
+        if name:
+            self.fill("#name", name)
+        self.fill("#event-type", event_type)
+        self.fill("#data", data)
+        self.find("#send").click()
+
+    async def logged(self, text: str, event_type: str) -> None:
+        row = f'#log li[data-type="{event_type}"]'
+        await until(lambda: text in self.text(row), f"the log shows {event_type} with {text!r}")
+
+    def ask(self, prompt: str) -> None:
+        self.find("#prompt").send_keys(prompt + Keys.ENTER)
+
+    def answer(self) -> tuple[str, str, str]:
+        """State, text and closing line of the newest answer."""
+        code = """const answer = [...document.querySelectorAll(".answer")].at(-1);
+            const text = (name) => answer?.querySelector(name).textContent ?? "";
+            return [answer?.dataset.state ?? "", text(".answer-text"), text(".answer-state")]"""
+        state, text, closing = self.script(code)
+        return state, text, closing
+
+    def complaints(self) -> list[str]:
+        """What the browser logged, newest since the last call; failed requests too."""
+        return [entry["message"] for entry in self.browser.get_log("browser")]
+
+    def requested(self) -> set[str]:
+        """Host and port of every request since the last call."""
+        hosts = set()
+        for entry in self.browser.get_log("performance"):
+            message = json.loads(entry["message"])["message"]
+            if message["method"] == "Network.requestWillBeSent":
+                hosts.add(urlsplit(message["params"]["request"]["url"]).netloc)
+        return hosts
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def stack(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack]:
+    require_browser()
+    async with AsyncExitStack() as exits:
+        server = await exits.enter_async_context(nats_server(tmp_path_factory.mktemp("nats")))
+        stack = Stack(exits)
+        await stack.start(server.url)
+        yield stack
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
+    require_browser()
+    with chromium(tmp_path_factory.mktemp("chromium")) as driver:
+        yield driver
+
+
+@pytest.fixture
+def console(stack: Stack, browser: Chrome) -> Console:
+    console = Console(browser, stack.url)
+    console.size(1280, 860)
+    console.color_scheme("light")
+    browser.get("about:blank")
+    console.complaints()
+    console.requested()
+    return console
+
+
+async def test_the_gateway_makes_a_client_id_which_the_page_shows_and_remembers(console: Console) -> None:
+    client_id = await console.connect()
+    assert re.fullmatch(r"[\w-]{22}", client_id)
+    assert console.text("#fact-last") != "–"
+    console.open()
+    assert console.find("#client-id").get_attribute("value") == client_id
+
+
+async def test_an_event_sent_to_myself_appears_with_the_id_that_the_answer_told(console: Console) -> None:
+    await console.connect(new_client_id())
+    console.send("greeting", '{"text": "hello 你好"}')
+    await console.logged("hello 你好", "greeting")
+    await until(lambda: "Accepted" in console.text("#send-result"), "the answer is shown")
+    event_id, trace_id = console.text("#send-result code").split("\n")
+    assert event_id == console.text('#log li[data-type="greeting"] .id') == console.text("#fact-last")
+    assert re.fullmatch(r"[0-9a-f]{32}", trace_id)
+
+
+async def test_events_arrive_by_broadcast_by_user_and_by_a_topic_that_a_wildcard_covers(console: Console) -> None:
+    await console.connect(new_client_id(), user_id="ada@example.org", topics="prices.*, alerts.>")
+    console.send("notice", "for all of you", to="broadcast", as_text=True)
+    await console.logged("for all of you", "notice")
+    console.send("note", '"for Ada"', to="user", name="ada@example.org")
+    await console.logged("for Ada", "note")
+    console.send("price", '{"bid": 1.0841}', to="topic", name="prices.eur")
+    await console.logged("1.0841", "price")
+    console.send("alert", '["flood"]', to="topic", name="alerts.sea.level")
+    await console.logged("flood", "alert")
+
+
+async def test_a_volatile_event_is_shown_as_one_without_an_id(console: Console) -> None:
+    await console.connect(new_client_id())
+    before = console.text("#fact-last")
+    console.find("#durable").click()
+    console.send("tick", "1")
+    await console.logged("volatile", "tick")
+    assert console.text("#fact-last") == before
+
+
+async def test_whatever_an_event_holds_is_shown_as_text_and_harms_nothing(console: Console) -> None:
+    await console.connect(new_client_id())
+    attack = "<img src=x onerror=alert(1)><b>bold</b>"
+    console.send("attack", attack, as_text=True)
+    await console.logged(attack, "attack")
+    assert console.script("return document.querySelectorAll('#log img, #log b').length") == 0
+    console.send("ai_response", "no JSON at all", as_text=True)
+    await console.logged("no JSON at all", "ai_response")
+    assert (console.state, console.text("#fact-reconnects")) == ("open", "0")
+
+
+async def test_an_answer_streams_piece_by_piece_in_chinese_and_english_and_ends_with_its_usage(
+    console: Console,
+) -> None:
+    await console.connect(new_client_id())
+    lengths = set()
+    for prompt, expected in (("Hello, what is a tide gate?", ENGLISH), ("你好,潮汐闸门是什么?", CHINESE)):
+        console.ask(prompt)
+
+        def finished() -> bool:
+            state, text, _ = console.answer()
+            lengths.add(len(text))
+            return state == "done"
+
+        await until(finished, "the answer is complete", 30)
+        _, text, closing = console.answer()
+        assert expected.search(text)
+        assert re.search(r"stop · \d+ tokens in, \d+ out", closing)
+    assert len(lengths) > 5
+    assert text in console.text("#log .joined")
+    assert len(console.browser.find_elements(By.CSS_SELECTOR, ".said")) == 2
+
+
+async def test_stop_ends_an_answer_in_the_middle(console: Console) -> None:
+    await console.connect(new_client_id())
+    console.ask("[long] Tell me everything.")
+    await until(lambda: console.answer()[1], "the answer has begun", 20)
+    console.find("#stop").click()
+    await until(lambda: console.answer()[0] == "stopped", "the answer has stopped")
+    assert "cancelled" in console.answer()[2]
+    assert console.find("#ask").is_displayed()
+    assert not console.find("#stop").is_displayed()
+
+
+async def test_an_answer_that_fails_is_shown_as_an_error_and_the_next_one_is_not_held_up(console: Console) -> None:
+    await console.connect(new_client_id())
+    console.ask("[fail]")
+    await until(lambda: console.answer()[0] == "failed", "the failure is shown", 20)
+    assert "could not answer" in console.answer()[2]
+    console.ask("Hello?")
+    await until(lambda: console.answer()[0] == "done", "the next answer is complete", 20)
+
+
+async def test_the_next_question_brings_along_what_was_said(console: Console) -> None:
+    await console.connect(new_client_id())
+    tokens = []
+    for prompt in ("One?", "Two?"):
+        console.ask(prompt)
+        await until(lambda: console.answer()[0] == "done", "the answer is complete", 20)
+        tokens.append(int(re.findall(r"(\d+) tokens in", console.answer()[2])[0]))
+    _, text, _ = console.answer()
+    assert tokens == [len("One?"), len("One?") + len(text) + len("Two?")]
+
+
+async def test_a_page_that_was_left_gives_its_socket_back(console: Console) -> None:
+    """Pages that Chromium kept for "back" held their streams: the seventh page on a host waited for a socket."""
+    for _ in range(8):
+        await console.connect(new_client_id())
+        console.browser.get("about:blank")
+    console.browser.back()
+    await until(lambda: console.state == "open", "the page that came back is connected again")
+
+
+@pytest.mark.parametrize("sig", [signal.SIGKILL, signal.SIGTERM])
+async def test_after_the_gateway_was_away_the_page_returns_and_gets_what_was_sent_meanwhile(
+    console: Console, stack: Stack, sig: signal.Signals
+) -> None:
+    client_id = await console.connect(new_client_id())
+    await stack.gateway.stop(sig)
+    await until(lambda: console.state == "waiting", "the page waits to reconnect")
+    assert "in " in console.text("#state-countdown")
+    for number in range(3):
+        await stack.publish("/api/sse/send", client_id=client_id, event_type="missed", data=f"missed {number}")
+    await stack.start_gateway()
+    await until(lambda: console.state == "open", "the page is connected again", 30)
+    await console.logged("missed 2", "missed")
+    assert console.text("#log li[data-type=missed] pre").split("\n") == ["missed 0", "missed 1", "missed 2"]
+    assert console.text("#fact-reconnects") == "1"
+    console.send("greeting", '"after"')
+    await console.logged("after", "greeting")
+
+
+async def test_bad_json_is_told_before_sending_and_a_refusal_is_shown_with_its_field(console: Console) -> None:
+    await console.connect(new_client_id())
+    console.send("greeting", '{"text": ')
+    await until(lambda: "no JSON" in console.text("#send-result"), "the fault is shown")
+    assert "field: data" in console.text("#send-result")
+    console.send("connected", "1")
+    await until(lambda: "field: event_type" in console.text("#send-result"), "the refusal is shown")
+    assert "status 422" in console.text("#send-result")
+    assert console.find("#event-type").get_attribute("aria-invalid") == "true"
+
+
+async def test_a_stream_that_the_gateway_refuses_is_closed_with_the_reason(console: Console) -> None:
+    console.open()
+    console.fill("#topics", "prices..eur")
+    console.find("#connect").click()
+    await until(lambda: "field: topic" in console.text("#connect-problem"), "the reason is shown")
+    assert console.state == "closed"
+
+
+async def test_the_log_keeps_500_rows_and_stays_where_someone_reads(console: Console, stack: Stack) -> None:
+    client_id = await console.connect(new_client_id())
+    lines = [{"client_id": client_id, "event_type": "many", "data": f"event {n}"} for n in range(600)]
+    async with httpx.AsyncClient(base_url=stack.publisher_url) as client:
+        body = "\n".join(json.dumps(line) for line in lines)
+        headers = {"Content-Type": "application/x-ndjson"}
+        assert (await client.post("/api/sse/batch", content=body, headers=headers)).status_code == 200
+    await console.logged("event 599", "many")
+    assert console.script("return document.querySelectorAll('#log li').length") == 500
+    at_end = "const v = document.getElementById('log-view'); return v.scrollHeight - v.scrollTop - v.clientHeight < 24"
+    assert console.script(at_end)
+    console.script("document.getElementById('log-view').scrollTop -= 1000")
+    await until(lambda: console.find("#log-jump").is_displayed(), "the way back to the newest is offered")
+    await stack.publish("/api/sse/send", client_id=client_id, event_type="late", data="late")
+    await console.logged("late", "late")
+    assert not console.script(at_end)
+    console.find("#log-jump").click()
+    assert console.script(at_end)
+
+
+async def test_pausing_holds_events_back_and_the_filter_shows_one_type(console: Console) -> None:
+    await console.connect(new_client_id())
+    console.find("#log-pause").click()
+    console.send("held", '"later"')
+    await until(lambda: "1 new" in console.text("#log-pause"), "the pause button counts")
+    assert "later" not in console.text("#log")
+    console.find("#log-pause").click()
+    await console.logged("later", "held")
+    console.script("""const filter = document.getElementById("log-filter");
+        filter.value = "held"; filter.dispatchEvent(new Event("change"))""")
+    assert console.script(
+        "return [...document.querySelectorAll('#log li:not([hidden])')].map((r) => r.dataset.type)"
+    ) == ["held"]
+
+
+async def test_everything_can_be_done_from_the_keyboard_with_the_focus_in_sight(console: Console) -> None:
+    console.open()
+    console.fill("#client-id", new_client_id())
+    press = console.browser.switch_to
+
+    def focused() -> str:
+        code = """const at = document.activeElement;
+            const ring = getComputedStyle(at.type === "radio" ? at.nextElementSibling : at);
+            return (at.id || at.value) + (ring.outlineStyle === "none" ? " without a ring" : "")"""
+        return str(console.script(code))
+
+    visited = [focused()]
+    while visited[-1] != "ask":
+        press.active_element.send_keys(Keys.TAB)
+        visited.append(focused())
+        assert len(visited) < 40, visited
+    assert visited == (
+        "client-id copy user-id topics connect self event-type data json durable send "
+        "log-filter log-pause log-clear log-view chat-clear chat-view prompt ask"
+    ).replace("client-id copy", "client-id").split(" ")
+
+    console.find("#connect").send_keys(Keys.ENTER)
+    await until(lambda: console.state == "open", "the page is connected")
+    console.find("#data").send_keys(Keys.CONTROL, Keys.ENTER)
+    await console.logged("Hello, tide! 你好", "greeting")
+    console.ask("[long] Tell me everything.")
+    await until(lambda: console.answer()[1], "the answer has begun", 20)
+    press.active_element.send_keys(Keys.ESCAPE)
+    await until(lambda: console.answer()[0] == "stopped", "the answer has stopped")
+    console.find("#connect").send_keys(Keys.ENTER)
+    await until(lambda: console.state == "closed", "the page is disconnected")
+
+
+async def test_the_page_asks_nobody_but_the_stack_and_the_browser_has_nothing_to_complain_of(
+    console: Console, stack: Stack
+) -> None:
+    await console.connect(new_client_id())
+    console.send("greeting", '"hello"')
+    await console.logged("hello", "greeting")
+    console.ask("Hello?")
+    await until(lambda: console.answer()[0] == "done", "the answer is complete", 30)
+    assert console.requested() == {urlsplit(url).netloc for url in (stack.url, stack.publisher_url)}
+    assert console.complaints() == []
+
+
+async def test_no_width_needs_scrolling_to_the_side(console: Console) -> None:
+    await console.connect(new_client_id())
+    console.send("wide", json.dumps({"unbroken": "x" * 300}))
+    await console.logged("unbroken", "wide")
+    for width, height in LAYOUTS:
+        console.size(width, height)
+        overflow = console.script(
+            """const root = document.documentElement;
+            const wide = [...document.querySelectorAll("body *")].filter((e) => !e.closest(".unseen")
+                && e.getBoundingClientRect().right > root.clientWidth + 0.5);
+            return [root.scrollWidth - root.clientWidth, wide.map((e) => e.id || e.className || e.tagName)]"""
+        )
+        assert overflow == [0, []], f"at {width} px"
+
+
+@pytest.mark.parametrize(("scheme", "dark"), [("light", False), ("dark", True)])
+async def test_the_page_follows_the_system_s_colors_and_all_text_stands_out(
+    console: Console, scheme: str, dark: bool
+) -> None:
+    """WCAG 2.2 AA: text has a contrast of 4.5 to what is behind it."""
+    await console.connect(new_client_id())
+    console.send("greeting", '"hello"')
+    await console.logged("hello", "greeting")
+    console.send("connected", "1")
+    await until(lambda: "field" in console.text("#send-result"), "the refusal is shown")
+    console.ask("Hello?")
+    await until(lambda: console.answer()[0] == "done", "the answer is complete", 30)
+    console.color_scheme(scheme)
+    painted = console.script(
+        """const behind = (e) => {
+          const color = getComputedStyle(e).backgroundColor;
+          return color === "rgba(0, 0, 0, 0)" && e.parentElement ? behind(e.parentElement) : color;
+        };
+        return [...document.querySelectorAll("body *")]
+          .filter((e) => e.checkVisibility() && [...e.childNodes].some((n) => n.nodeType === 3 && n.data.trim()))
+          .map((e) => [e.textContent, getComputedStyle(e).color, behind(e)])"""
+    )
+    assert len(painted) > 40
+    assert (_luminance(console.script("return getComputedStyle(document.body).backgroundColor")) < 0.05) is dark
+    assert [row for row in painted if _contrast(row[1], row[2]) < 4.5] == []
+
+
+async def test_the_parser_reads_the_same_events_however_the_stream_is_cut(console: Console) -> None:
+    """WHATWG HTML 9.2.6: three line ends, comments, a missing space, an id with NUL, an event that the end cuts off."""
+    stream = (
+        ": hello\r\nretry: 250\r\nretry: soon\nid: 1\revent: a\r\ndata: one\rdata:two\r\r\n"
+        "data\n\nid: 2\n\nid: x\0y\ndata:  two spaces: 你好\n\nid\ndata: cleared\n\nevent: b\n\ndata: cut off\n"
+    )
+    expected = [
+        {"type": "a", "data": "one\ntwo", "id": "1", "lastEventId": "1"},
+        {"type": "message", "data": "", "id": None, "lastEventId": "1"},
+        {"type": "message", "data": None, "id": "2", "lastEventId": "2"},
+        {"type": "message", "data": " two spaces: 你好", "id": None, "lastEventId": "2"},
+        {"type": "message", "data": "cleared", "id": "", "lastEventId": ""},
+    ]
+    console.open()
+    results = console.browser.execute_async_script(
+        """const [stream, done] = arguments;
+        import("/console/sse.js").then(({ EventParser }) => done([1, 2, 3, 7, stream.length].map((size) => {
+          const events = [], retries = [];
+          const parser = new EventParser({ onEvent: (e) => events.push(e), onRetry: (ms) => retries.push(ms) });
+          for (let at = 0; at < stream.length; at += size) parser.feed(stream.slice(at, at + size));
+          return { events, retries };
+        })))""",
+        stream,
+    )
+    assert results == [{"events": expected, "retries": [250]}] * 5
+
+
+def _contrast(one: str, other: str) -> float:
+    darker, lighter = sorted((_luminance(one), _luminance(other)))
+    return (lighter + 0.05) / (darker + 0.05)
+
+
+def _luminance(color: str) -> float:
+    """Relative luminance (WCAG 2.2) of a CSS `rgb(…)`."""
+    parts = [float(part) / 255 for part in re.findall(r"[\d.]+", color)[:3]]
+    red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
