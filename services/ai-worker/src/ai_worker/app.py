@@ -1,0 +1,118 @@
+"""Builds one worker: the only place that knows all its parts."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from starlette.applications import Starlette
+
+from ai_worker.answering import Answering, Limits
+from ai_worker.handlers.chat import Chat
+from ai_worker.handlers.handler import Handlers, Work
+from ai_worker.intake import Intake
+from ai_worker.models.choice import build
+from ai_worker.models.model import ChatModel
+from ai_worker.records import Records
+from ai_worker.refusal import refuse
+from ai_worker.relay import ended
+from ai_worker.settings import WorkerSettings
+from tidegate_common.bus.connection import Bus, connect
+from tidegate_common.bus.history import History
+from tidegate_common.bus.jobs import Delivery, JobQueue, JobStates, on_cancel
+from tidegate_common.bus.publishing import Publisher
+from tidegate_common.bus.streams import ensure_streams
+from tidegate_common.contract.jobs import Job
+from tidegate_common.errors import Unavailable
+from tidegate_common.runtime import problems
+from tidegate_common.runtime.health import Readiness, health_routes
+from tidegate_common.runtime.server import Server, check_port_free, server
+from tidegate_common.telemetry import names
+from tidegate_common.telemetry.providers import Telemetry, telemetry
+
+log = logging.getLogger(__name__)
+
+DRAIN_SHARE = 0.7
+"""Part of the drain time that running jobs have; the rest is for giving them back."""
+
+
+class Worker:
+    """The parts of one worker, wired. `handlers` is filled once the model is there."""
+
+    def __init__(self, settings: WorkerSettings, bus: Bus, states: JobStates, signals: Telemetry) -> None:
+        self._settings = settings
+        self._bus = bus
+        self._signals = signals
+        self._loaded = False
+        self._publisher = Publisher(bus, History(bus), settings.publish_deadline_seconds)
+        self._records = Records(states)
+        self._limits = Limits(settings.ai_job_seconds, settings.ai_ack_seconds, settings.ai_coalesce_ms / 1000)
+        self._handlers: Handlers = {}
+        self.intake = Intake(
+            self._open_queue, self._answering, self._refuse, settings.ai_concurrency, bus.subjects.job("*"), signals
+        )
+        bus.on_reconnect.append(self.intake.renew)
+        self.readiness = Readiness(bus, model=self._model_ready)
+        self.app = Starlette(routes=health_routes(signals, self.readiness))
+        problems.install(self.app)
+        intake, observe = self.intake, signals.observe
+        observe("updown", names.METRIC_JOBS_ACTIVE, lambda: len(intake.active), "{job}", "Jobs in hand")
+        observe("counter", names.METRIC_JOBS, lambda: dict(intake.outcomes), "{job}", "Attempts by how they ended")
+        observe("gauge", names.METRIC_QUEUE_DEPTH, lambda: intake.depth, "{job}", "Jobs that wait for a worker")
+
+    async def run(self, model: ChatModel) -> None:
+        """Loads the model, then takes jobs until the drain. Raises Unavailable where it can't be loaded."""
+        default = await model.start()
+        self._handlers = {"chat": Chat(model, default, self._settings, self._signals)}
+        self._loaded = True
+        log.info("ready for jobs, model %s", default or "as each job names it")
+        stop_listening = on_cancel(self._bus, self.intake.cancel)
+        try:
+            await self.intake.run()
+        finally:
+            stop_listening()
+
+    def server(self) -> Server:
+        return server(self.app, self._settings, drain=self._drain)
+
+    async def _drain(self) -> None:
+        self.readiness.draining = True
+        await self.intake.drain(self._settings.drain_seconds * DRAIN_SHARE)
+
+    async def _model_ready(self) -> None:
+        if not self._loaded:
+            raise Unavailable("model loading")
+
+    async def _open_queue(self) -> JobQueue:
+        await ensure_streams(self._bus, self._settings.stream_limits(), update=False)
+        return await JobQueue.open(self._bus, self._settings.ai_ack_seconds)
+
+    def _answering(self, job: Job, delivery: Delivery, work: Work) -> Answering:
+        return Answering(job, delivery, work, self._handlers, self._publisher, self._records, self._limits)
+
+    async def _refuse(self, delivery: Delivery) -> None:
+        await refuse(delivery, self._publisher, self._records)
+
+
+async def main(settings: WorkerSettings) -> None:
+    """Runs a worker until it is told to stop. Raises ConfigError, Unavailable where it can't start."""
+    check_port_free(settings)
+    with telemetry("ai-worker") as signals:
+        async with connect(settings.nats_url, settings.subjects(), "ai-worker") as bus:
+            await ensure_streams(bus, settings.stream_limits(), update=False)
+            worker = Worker(settings, bus, await JobStates.open(bus), signals)
+            model = build(settings)
+            running = asyncio.create_task(worker.run(model))
+            listening = worker.server()
+
+            def stop(_: asyncio.Task[None]) -> None:
+                listening.should_exit = True
+
+            running.add_done_callback(stop)
+            try:
+                await listening.serve()
+                if running.done():
+                    running.result()
+            finally:
+                await ended(running)
+                await model.aclose()

@@ -1,0 +1,164 @@
+"""Takes jobs from the work queue, one for each free slot, and runs them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Awaitable, Callable
+
+import msgspec
+from opentelemetry.trace import SpanKind, set_span_in_context
+
+from ai_worker.answering import Answering, Outcome, Stop
+from ai_worker.handlers.handler import Work
+from ai_worker.relay import RETRY_SECONDS
+from tidegate_common.bus.jobs import Delivery, JobQueue
+from tidegate_common.contract.jobs import Job
+from tidegate_common.errors import TidegateError
+from tidegate_common.telemetry import names, propagation
+from tidegate_common.telemetry.providers import Telemetry
+
+log = logging.getLogger(__name__)
+
+TAKE_SECONDS = 1.0
+"""How long one request for a job waits: stopping waits for it, so that no job is lost on its way here."""
+
+HAND_BACK_SECONDS = 1.0
+DEPTH_SECONDS = 5.0
+
+Start = Callable[[Job, Delivery, Work], Answering]
+Refuse = Callable[[Delivery], Awaitable[None]]
+OpenQueue = Callable[[], Awaitable[JobQueue]]
+
+
+class Intake:
+    """`active` are the jobs in hand, by id; `outcomes` counts how attempts ended; `depth` is the queue's length."""
+
+    def __init__(
+        self, open_queue: OpenQueue, start: Start, refuse: Refuse, concurrency: int, subject: str, signals: Telemetry
+    ) -> None:
+        self._open_queue = open_queue
+        self._start = start
+        self._refuse = refuse
+        self._slots = asyncio.Semaphore(concurrency)
+        self._subject = subject
+        self._tracer = signals.tracer
+        self._queue: JobQueue | None = None
+        self._stopping = asyncio.Event()
+        self._taking = asyncio.Lock()
+        self._tasks: dict[asyncio.Task[None], Answering] = {}
+        self.active: dict[str, Answering] = {}
+        self.outcomes: Counter[str] = Counter()
+        self.depth = 0
+
+    async def run(self) -> None:
+        """Takes jobs until `drain` is called, whatever happens to NATS."""
+        measuring = asyncio.create_task(self._measure())
+        try:
+            while not self._stopping.is_set():
+                try:
+                    await self._take()
+                except TidegateError as error:
+                    log.warning("no jobs for now: %s", error)
+                    await asyncio.sleep(RETRY_SECONDS)
+                except Exception:
+                    log.exception("no jobs for now")
+                    await asyncio.sleep(RETRY_SECONDS)
+        finally:
+            measuring.cancel()
+            await asyncio.wait([measuring])
+
+    async def renew(self) -> None:
+        """The queue is opened anew: the server that came back may not know it any more."""
+        queue, self._queue = self._queue, None
+        if queue is not None:
+            await queue.close()
+
+    def cancel(self, job_id: str) -> None:
+        """Stops the job, where it is in hand."""
+        if job_id in self.active:
+            self.active[job_id].stop(Stop.CANCELLED)
+
+    async def drain(self, seconds: float) -> None:
+        """Takes no more; jobs that are not done within `seconds` are given back."""
+        self._stopping.set()
+        given = asyncio.get_running_loop().time() + seconds
+        async with self._taking:
+            pass  # the request that is under way ends first: it would take again what is given back
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=max(0.0, given - asyncio.get_running_loop().time()))
+        for answering in self._tasks.values():
+            answering.stop(Stop.HANDED_BACK)
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=max(HAND_BACK_SECONDS, seconds / 4))
+
+    async def _take(self) -> None:
+        async with self._slots:
+            pass  # waits for a free slot; this loop alone takes them
+        async with self._taking:
+            if self._stopping.is_set():
+                return
+            if self._queue is None:
+                self._queue = await self._open_queue()
+            for delivery in await self._queue.take(1, TAKE_SECONDS):
+                if self._stopping.is_set():
+                    await delivery.give_back()
+                else:
+                    await self._slots.acquire()
+                    await self._begin(delivery)
+
+    async def _begin(self, delivery: Delivery) -> None:
+        try:
+            job = delivery.job()
+        except (msgspec.ValidationError, msgspec.DecodeError) as error:
+            self._slots.release()
+            log.warning("a message that is no job was discarded: %s", error)
+            await self._refuse(delivery)
+            return
+        parent = propagation.extract(delivery.headers)
+        attributes: dict[str, str | int] = {
+            names.MESSAGING_SYSTEM: "nats",
+            names.MESSAGING_DESTINATION: self._subject.replace("*", job.kind),
+            names.MESSAGING_OPERATION_NAME: "process",
+            names.MESSAGING_OPERATION_TYPE: "process",
+            names.MESSAGING_MESSAGE_ID: job.job_id,
+            names.JOB_ID: job.job_id,
+            names.JOB_KIND: job.kind,
+            names.JOB_ATTEMPT: delivery.attempt,
+        }
+        name = f"process {self._subject.replace('*', job.kind)}"
+        span = self._tracer.start_span(name, parent, SpanKind.CONSUMER, attributes)
+        work = Work(job.job_id, delivery.attempt, set_span_in_context(span, parent))
+        with propagation.attached(work.trace):  # the task keeps it, for its logs
+            answering = self._start(job, delivery, work)
+            earlier = self.active.get(job.job_id)
+            self.active[job.job_id] = answering
+            task = asyncio.create_task(self._answer(answering, earlier, span.end))
+        self._tasks[task] = answering
+        task.add_done_callback(self._tasks.pop)
+
+    async def _answer(self, answering: Answering, earlier: Answering | None, end: Callable[[], None]) -> None:
+        outcome: str = Outcome.ABANDONED
+        try:
+            if earlier is not None:  # NATS gave it again while it ran here
+                earlier.stop(Stop.TAKEN_OVER)
+                await earlier.over.wait()
+            outcome = await answering.run()
+        finally:
+            end()
+            self._slots.release()
+            self.outcomes[outcome] += 1
+            if self.active.get(answering.job.job_id) is answering:
+                del self.active[answering.job.job_id]
+            log.info("job %s: %s", answering.job.job_id, outcome)
+
+    async def _measure(self) -> None:
+        while True:
+            queue = self._queue
+            try:
+                if queue is not None:
+                    self.depth = await queue.depth()
+            except TidegateError:
+                pass  # the last figure stands
+            await asyncio.sleep(DEPTH_SECONDS)

@@ -1,0 +1,1 @@
+"""Where answers come from: one Protocol, one module for each backend."""

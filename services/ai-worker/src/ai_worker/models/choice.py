@@ -1,0 +1,39 @@
+"""Which backend answers."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from ai_worker.models import local
+from ai_worker.models.local import LocalModel
+from ai_worker.models.model import ChatModel
+from ai_worker.models.openai import OpenAIModel
+from ai_worker.models.scripted import ScriptedModel
+from ai_worker.settings import WorkerSettings
+
+log = logging.getLogger(__name__)
+
+
+def choose(settings: WorkerSettings, local_installed: Callable[[], bool] = local.installed) -> tuple[str, str]:
+    """Name of the backend, and why it is that one."""
+    if settings.ai_backend != "auto":
+        return settings.ai_backend, "TIDEGATE_AI_BACKEND says so"
+    if settings.openai_base_url:
+        return "openai", "OPENAI_BASE_URL is set"
+    if settings.openai_api_key:
+        return "openai", "OPENAI_API_KEY is set"
+    if local_installed():
+        return "local", "no endpoint is set and the local model is installed"
+    return "scripted", "no endpoint is set and the local model is not installed"
+
+
+def build(settings: WorkerSettings) -> ChatModel:
+    """The backend that the settings ask for, not started yet."""
+    name, reason = choose(settings)
+    log.info("answers come from the backend %s: %s", name, reason)
+    if name == "openai":
+        return OpenAIModel(settings.openai_base_url, settings.openai_api_key, settings.ai_model)
+    if name == "local":
+        return LocalModel()
+    return ScriptedModel(settings.scripted_think_seconds, settings.scripted_token_seconds)

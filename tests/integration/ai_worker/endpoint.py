@@ -1,0 +1,98 @@
+"""A server that speaks OpenAI's chat completions on a real socket; the prompt says how it behaves."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from tests.support.ports import free_port
+from tests.support.waiting import until
+
+MODEL = "endpoint-1"
+
+
+class Endpoint:
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.asked: list[dict[str, Any]] = []
+        self.keys: list[str | None] = []
+        self.disconnected = asyncio.Event()
+
+    async def models(self, _: Request) -> Response:
+        return JSONResponse(
+            {"object": "list", "data": [{"id": MODEL, "object": "model", "created": 1, "owned_by": "t"}]}
+        )
+
+    async def chat(self, request: Request) -> Response:
+        body = await request.json()
+        self.asked.append(body)
+        self.keys.append(request.headers.get("authorization"))
+        prompt = body["messages"][-1]["content"]
+        if prompt == "status 400":
+            return JSONResponse({"error": {"message": "no", "code": "context_length_exceeded", "type": "x"}}, 400)
+        if prompt == "status 401":
+            return JSONResponse({"error": {"message": "secret-key is wrong", "code": "invalid_api_key"}}, 401)
+        if prompt == "busy once" and len(self.asked) == 1:
+            return JSONResponse({"error": {"message": "later"}}, 503, {"retry-after-ms": "1"})
+        return StreamingResponse(self._answer(prompt), media_type="text/event-stream")
+
+    async def _answer(self, prompt: str) -> AsyncIterator[bytes]:
+        try:
+            yield _chunk({"role": "assistant", "content": ""})
+            yield _chunk({"reasoning_content": "hm"})
+            yield _chunk({"reasoning": "ah"})
+            yield _chunk({"content": "Good "})
+            if prompt == "cut":
+                raise ConnectionAbortedError
+            while prompt == "endless":
+                yield _chunk({"content": "x"})
+                await asyncio.sleep(0.01)
+            yield _chunk({"content": "day"})
+            if prompt == "no end":
+                return
+            yield _chunk({}, finish_reason="stop")
+            if prompt != "uncounted":
+                yield _chunk(None, usage={"prompt_tokens": 7, "completion_tokens": 2, "total_tokens": 9})
+            yield b"data: [DONE]\n\n"
+        except (asyncio.CancelledError, GeneratorExit):
+            self.disconnected.set()
+            raise
+
+
+def _chunk(delta: dict[str, Any] | None, finish_reason: str | None = None, usage: Any = None) -> bytes:
+    choices = [] if delta is None else [{"index": 0, "delta": delta, "finish_reason": finish_reason}]
+    chunk = {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": MODEL, "choices": choices}
+    return b"data: " + json.dumps({**chunk, "usage": usage}).encode() + b"\n\n"
+
+
+@asynccontextmanager
+async def endpoint() -> AsyncIterator[Endpoint]:
+    """The server, on a free port; `url` is what OPENAI_BASE_URL would be."""
+    port = free_port()
+    found = Endpoint(f"http://127.0.0.1:{port}/v1")
+    app = Starlette(
+        routes=[
+            Route("/v1/models", found.models),
+            Route("/v1/chat/completions", found.chat, methods=["POST"]),
+        ]
+    )
+    config = uvicorn.Config(
+        app, host="127.0.0.1", port=port, log_config=None, lifespan="off", timeout_graceful_shutdown=1
+    )
+    server = uvicorn.Server(config)
+    serving = asyncio.create_task(server.serve())
+    await until(lambda: server.started, "the endpoint listens")
+    try:
+        yield found
+    finally:
+        server.should_exit = True
+        await serving

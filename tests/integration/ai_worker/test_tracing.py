@@ -1,0 +1,34 @@
+from pathlib import Path
+
+from tests.integration.ai_worker.support import FAST, TRACE, desk, worker
+from tests.support.otlp import collector
+from tests.support.waiting import until
+
+
+async def test_a_job_is_a_consumer_span_with_the_models_call_inside_and_no_span_for_a_token(tmp_path: Path) -> None:
+    async with collector() as collected, desk(tmp_path) as (nats, asking):
+        env = {**FAST, "OTEL_EXPORTER_OTLP_ENDPOINT": collected.endpoint, "OTEL_METRICS_EXPORTER": "none"}
+        async with worker(nats, {**env, "OTEL_BSP_SCHEDULE_DELAY": "100"}):
+            await asking.ask("j1", max_tokens=30, temperature=0.5)
+            await asking.end("j1")
+            await until(lambda: len(collected.of(TRACE)) >= 2, "both spans")
+        process, chat = sorted(collected.of(TRACE), key=lambda span: span.name, reverse=True)
+        assert (process.name, process.kind, process.parent_id) == (
+            "process tg.jobs.chat",
+            "CONSUMER",
+            "0123456789abcdef",
+        )
+        assert (chat.name, chat.kind, chat.parent_id) == ("chat scripted", "CLIENT", process.span_id)
+        wanted = {
+            "gen_ai.operation.name": "chat",
+            "gen_ai.provider.name": "scripted",
+            "gen_ai.request.model": "scripted",
+            "gen_ai.request.max_tokens": 30,
+            "gen_ai.request.temperature": 0.5,
+            "gen_ai.response.model": "scripted",
+            "gen_ai.usage.output_tokens": 30,
+        }
+        assert wanted.items() <= chat.attributes.items()
+        carried = [event.trace_parent for event in asking.of("j1") if event.trace_parent]
+        assert len(carried) == 2
+        assert all(chat.span_id in parent for parent in carried)

@@ -1,0 +1,48 @@
+from contextlib import aclosing
+
+import pytest
+
+from ai_worker.errors import BackendFailed
+from ai_worker.models.model import ChatRequest
+from ai_worker.models.scripted import ANSWERS, FAIL_AFTER, ScriptedModel
+from ai_worker.pieces import Finish, Piece, Reasoning, Text
+from tidegate_common.contract.jobs import ChatMessage, Usage
+
+
+def request(prompt: str, max_tokens: int = 512) -> ChatRequest:
+    return ChatRequest(messages=[ChatMessage(role="user", content=prompt)], model="scripted", max_tokens=max_tokens)
+
+
+async def answer(asked: ChatRequest) -> list[Piece]:
+    async with aclosing(ScriptedModel(0, 0).stream(asked)) as pieces:
+        return [piece async for piece in pieces]
+
+
+@pytest.mark.parametrize(("prompt", "language"), [("hello", "en"), ("你好", "zh"), ("explain 云", "zh"), ("", "en")])
+async def test_it_answers_in_the_language_of_the_prompt_one_character_at_a_time(prompt: str, language: str) -> None:
+    pieces = await answer(request(prompt))
+    assert isinstance(pieces[0], Reasoning)
+    assert [piece.content for piece in pieces if isinstance(piece, Text)] == list(ANSWERS[language])
+    assert pieces[-1] == Finish("stop", Usage(len(prompt), len(ANSWERS[language])), "scripted")
+
+
+async def test_the_same_question_has_the_same_answer() -> None:
+    assert await answer(request("hello")) == await answer(request("hello"))
+
+
+async def test_a_limit_ends_the_answer_with_the_reason_length() -> None:
+    *_, last = await answer(request("hello", max_tokens=3))
+    assert last == Finish("length", Usage(5, 3), "scripted")
+
+
+async def test_the_marker_fail_fails_after_the_first_characters() -> None:
+    seen: list[Piece] = []
+
+    async def read() -> None:
+        async with aclosing(ScriptedModel(0, 0).stream(request("[fail]"))) as pieces:
+            async for piece in pieces:
+                seen.append(piece)  # noqa: PERF401 - what came before the failure counts
+
+    with pytest.raises(BackendFailed):
+        await read()
+    assert sum(isinstance(piece, Text) for piece in seen) == FAIL_AFTER
