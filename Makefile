@@ -9,13 +9,14 @@ MANIFESTS := $(wildcard libs/*/pyproject.toml services/*/pyproject.toml)
 .PHONY: run setup test check lock format
 
 run: setup
-	@exec $(BIN)/python scripts/run.py
+	@exec $(BIN)/python -m scripts.run
 
 setup: $(STAMP)
 
 $(STAMP): requirements/dev.lock requirements/model.lock $(MANIFESTS)
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Tidegate needs Python 3.11 or newer, this is " + sys.version.split()[0] + ": set PYTHON, for example make PYTHON=python3.13 $(MAKECMDGOALS)")'
 	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "$(PYTHON) has no venv module: install it (Debian: apt-get install python3-venv) or set PYTHON" >&2; exit 1; }
+	@$(PYTHON) -c 'import ssl' 2>/dev/null || { echo "$(PYTHON) was built without TLS (module ssl): set PYTHON to another one, for example make PYTHON=/usr/bin/python3 $(MAKECMDGOALS)" >&2; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing into $(VENV) from requirements/*.lock"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements/dev.lock -r requirements/model.lock

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from ai_worker.errors import PromptTooLong
-from ai_worker.models.local import NAME, LocalModel, installed
+from ai_worker.models.local import NAME, LocalModel, obstacle
 from ai_worker.models.model import ChatRequest
 from tests.integration.ai_worker.support import desk, worker
 from tests.support.waiting import until
@@ -18,7 +18,7 @@ from tidegate_common.contract.jobs import ChatMessage
 
 @pytest.fixture(autouse=True)
 def local_packages() -> None:
-    if not installed():
+    if obstacle():
         if os.environ.get("TIDEGATE_REQUIRE_ALL") == "1":
             pytest.fail("the local model is not installed")
         pytest.skip("the local model is not installed")

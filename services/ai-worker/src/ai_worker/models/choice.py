@@ -15,23 +15,25 @@ from ai_worker.settings import WorkerSettings
 log = logging.getLogger(__name__)
 
 
-def choose(settings: WorkerSettings, local_installed: Callable[[], bool] = local.installed) -> tuple[str, str]:
-    """Name of the backend, and why it is that one."""
+def choose(settings: WorkerSettings, local_obstacle: Callable[[], str] = local.obstacle) -> tuple[str, str]:
+    """Name of the backend, and why it is that one; `local_obstacle` says what keeps the local one from being used."""
     if settings.ai_backend != "auto":
         return settings.ai_backend, "TIDEGATE_AI_BACKEND says so"
     if settings.openai_base_url:
         return "openai", "OPENAI_BASE_URL is set"
     if settings.openai_api_key:
         return "openai", "OPENAI_API_KEY is set"
-    if local_installed():
+    obstacle = local_obstacle()
+    if not obstacle:
         return "local", "no endpoint is set and the local model is installed"
-    return "scripted", "no endpoint is set and the local model is not installed"
+    return "scripted", f"no endpoint is set and the local model can't be used: {obstacle}"
 
 
 def build(settings: WorkerSettings) -> ChatModel:
     """The backend that the settings ask for, not started yet."""
     name, reason = choose(settings)
-    log.info("answers come from the backend %s: %s", name, reason)
+    by_default = settings.ai_backend == "auto" and name == "scripted"
+    log.log(logging.WARNING if by_default else logging.INFO, "answers come from the backend %s: %s", name, reason)
     if name == "openai":
         return OpenAIModel(settings.openai_base_url, settings.openai_api_key, settings.ai_model)
     if name == "local":

@@ -7,6 +7,7 @@ free 50 ms later. Everything but `/health` there needs a key that only this proc
 from __future__ import annotations
 
 import asyncio
+import importlib
 import importlib.metadata
 import importlib.util
 import os
@@ -38,9 +39,16 @@ def model_file() -> Path | None:
     return found[0] if found and found[0].exists() else None
 
 
-def installed() -> bool:
-    """Whether the engine and the model's file are there."""
-    return importlib.util.find_spec(ENGINE) is not None and model_file() is not None
+def obstacle() -> str:
+    """What keeps the local model from being used; empty where nothing does. Loads the engine, 100 MB of native code."""
+    if importlib.util.find_spec(ENGINE) is None or model_file() is None:
+        return f"the packages {ENGINE} and {MODEL_PACKAGE} are not installed"
+    try:
+        importlib.import_module(ENGINE)
+    except ImportError as error:
+        hint = ", Debian's package libgomp1" if "libgomp" in str(error) else ""
+        return f"its engine needs a library of the system{hint}: {error}"
+    return ""
 
 
 class LocalModel:
@@ -54,8 +62,9 @@ class LocalModel:
 
     async def start(self) -> str:
         path = model_file()
-        if path is None or not installed():
-            raise Unavailable(f"the local model needs the packages {ENGINE} and {MODEL_PACKAGE}")
+        hindered = obstacle()
+        if path is None or hindered:
+            raise Unavailable(f"the local model can't be used: {hindered}")
         key = secrets.token_urlsafe(32)
         try:
             self._engine = await asyncio.to_thread(_load, path, key)
@@ -85,7 +94,7 @@ class LocalModel:
 
 
 def _load(path: Path, key: str) -> Any:
-    import xllamacpp  # loads 100 MB of native code: only where it is used
+    import xllamacpp
 
     params = xllamacpp.CommonParams()
     params.model.path = str(path)
