@@ -63,6 +63,9 @@ async def test_a_send_a_broadcast_and_a_chat_are_one_trace_each_over_all_service
 
             broadcast = await client.post(f"{running.publisher}/api/sse/broadcast", json=event)
             spans = await whole(collected, broadcast.json()["trace_id"], BROADCAST)
+            server = next(span for span in spans if span.kind == "SERVER")
+            assert server.attributes["http.request.method"] == "POST"
+            assert server.attributes["http.response.status_code"] == 202
             deliver = next(span for span in spans if span.name == "deliver")
             assert deliver.attributes["tidegate.connections"] == 1
             assert deliver.attributes["messaging.system"] == "nats"

@@ -1,9 +1,12 @@
 from pathlib import Path
 
-from tests.support.bus import broker
+import msgspec
+
+from tests.support.bus import SUBJECTS, broker
 from tests.support.publisher import running_publisher
 from tests.support.waiting import until
-from tidegate_common.bus.jobs import JobQueue, on_cancel
+from tidegate_common.bus.jobs import JobQueue, JobStates, on_cancel
+from tidegate_common.contract.jobs import JobStatus
 
 CHAT = {"client_id": "a", "prompt": "hi"}
 
@@ -61,3 +64,28 @@ async def test_a_full_queue_answers_503_and_leaves_no_record(tmp_path: Path) -> 
         assert int(full.headers["retry-after"]) > 0
         again = await client.post("/api/ai/chat", json=CHAT, headers=key)
         assert again.status_code == 503, "the key was not used up by the refusal"
+
+
+async def test_a_refused_repeat_leaves_the_first_job_s_record(tmp_path: Path) -> None:
+    """With the queue full and the duplicate window over, a repeat took away the record of a job that was queued."""
+    async with broker(tmp_path) as (server, bus), running_publisher(server.url, jobs_max_queued=1) as (client, _):
+        config = (await bus.jetstream.stream_info(SUBJECTS.jobs_stream)).config
+        config.duplicate_window = 0.1
+        await bus.jetstream.update_stream(config)
+        key = {"idempotency-key": "k"}
+        job_id = (await client.post("/api/ai/chat", json=CHAT, headers=key)).json()["job_id"]
+
+        async def refused() -> bool:
+            return (await client.post("/api/ai/chat", json=CHAT, headers=key)).status_code == 503
+
+        await until(refused, "the repeat is no duplicate any more")
+        assert (await client.get(f"/api/ai/chat/{job_id}")).json()["status"] == "queued"
+
+
+async def test_cancelling_a_job_that_has_ended_answers_200_and_changes_nothing(tmp_path: Path) -> None:
+    async with broker(tmp_path) as (server, bus), running_publisher(server.url) as (client, _):
+        job_id = (await client.post("/api/ai/chat", json=CHAT)).json()["job_id"]
+        states = await JobStates.open(bus)
+        ended = await states.change(job_id, lambda state: msgspec.structs.replace(state, status=JobStatus.DONE))
+        answer = await client.delete(f"/api/ai/chat/{job_id}")
+        assert (answer.status_code, msgspec.convert(answer.json(), type(ended))) == (200, ended)

@@ -138,11 +138,24 @@ async def test_what_is_wrong_is_said_as_problem_details_and_nothing_is_stored(
         assert (await History(bus).position()).last == 0
 
 
+async def test_json_that_is_nested_too_deeply_is_refused_and_stops_no_other_line(tmp_path: Path) -> None:
+    """It was an internal error, and one such line failed its whole batch."""
+    deep = b'{"client_id":"a","event_type":"n","data":' + b"[" * 20_000 + b"]" * 20_000 + b"}"
+    good = b'{"broadcast":true,"event_type":"n","data":1}'
+    async with broker(tmp_path) as (server, _), running_publisher(server.url) as (client, _):
+        alone = await client.post("/api/sse/send", content=deep, headers={"content-type": "application/json"})
+        assert (alone.status_code, alone.json()["type"]) == (400, "urn:tidegate:problem:invalid-body")
+        batch = (await client.post("/api/sse/batch", content=b"\n".join([good, deep, good]), headers=NDJSON)).json()
+        assert [result["status"] for result in batch["results"]] == [202, 400, 202]
+
+
 async def test_methods_origins_and_unknown_paths_are_answered_as_http_has_it(tmp_path: Path) -> None:
     async with broker(tmp_path) as (server, _), running_publisher(server.url) as (client, _):
         refused = await client.get("/api/sse/send")
         assert (refused.status_code, refused.headers["allow"]) == (405, "POST")
         assert refused.headers["content-type"] == "application/problem+json"
+        other = await client.put("/api/ai/chat/x")
+        assert (other.status_code, set(other.headers["allow"].split(", "))) == (405, {"GET", "HEAD", "DELETE"})
         assert (await client.get("/api/nothing")).status_code == 404
         preflight = {"origin": "http://127.0.0.1:8000", "access-control-request-method": "DELETE"}
         allowed = await client.options("/api/ai/chat/x", headers=preflight)

@@ -42,7 +42,7 @@ class Chats:
         job_id = new_job_id() if key is None else hashlib.sha256(f"{KIND}\0{tail}\0{key}".encode()).hexdigest()[:32]
         job = Job(job_id=job_id, kind=KIND, tail=tail, params=msgspec.to_builtins(params), created=time.time())
         subject = self._bus.subjects.job(KIND)
-        with producing(self._tracer, subject, 0) as (span, headers):
+        with producing(self._tracer, subject) as (span, headers):
             span.set_attributes({names.JOB_ID: job_id, names.JOB_KIND: KIND})
             return await enqueue(self._publisher, self._states, self._bus, job, headers, trace_id())
 

@@ -32,14 +32,13 @@ class LineResult(msgspec.Struct, frozen=True):
 
 
 @contextmanager
-def producing(tracer: Tracer, subject: str, size: int) -> Iterator[tuple[Span, dict[str, str]]]:
+def producing(tracer: Tracer, subject: str) -> Iterator[tuple[Span, dict[str, str]]]:
     """A span for sending to `subject`, and the headers that carry its context."""
-    attributes: dict[str, str | int] = {
+    attributes = {
         names.MESSAGING_SYSTEM: "nats",
         names.MESSAGING_OPERATION_NAME: "send",
         names.MESSAGING_OPERATION_TYPE: "send",
         names.MESSAGING_DESTINATION: subject,
-        names.MESSAGING_BODY_SIZE: size,
     }
     with tracer.start_as_current_span(f"send {subject}", kind=SpanKind.PRODUCER, attributes=attributes) as span:
         headers: dict[str, str] = {}
@@ -68,7 +67,9 @@ class Sending:
         """
         event = event_of(published, self._max_ttl)
         subject = self._subjects.inbound(tail) if published.durable else self._subjects.outbound(tail)
-        with producing(self._tracer, subject, len(event.data)) as (span, headers):
+        with producing(self._tracer, subject) as (span, headers):
+            if span.is_recording():
+                span.set_attribute(names.MESSAGING_BODY_SIZE, len(event.data.encode()))
             if not published.durable:
                 await self._publisher.volatile(tail, event, headers=headers)
                 return None

@@ -71,7 +71,7 @@ class ChatBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     model: Annotated[str, Meta(min_length=1, max_length=200)] | None = None
     max_tokens: Annotated[int, Meta(ge=1, le=32_768)] | None = None
     temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
-    n: Annotated[int, Meta(ge=1, le=1, description="Candidates; one for now.")] = 1
+    n: Annotated[int, Meta(description="Candidates; only 1 is built so far.")] = 1
 
 
 SEND = msgspec.json.Decoder(SendBody)
@@ -126,6 +126,8 @@ def text_of(data: msgspec.Raw) -> str:
             if raw.startswith(b'"')
             else bytes(msgspec.json.format(raw, indent=-1)).decode()
         )
+    except RecursionError:
+        raise InvalidField("data", "JSON that is not nested so deeply") from None
     except (msgspec.MsgspecError, UnicodeError):
         raise InvalidField("data", allowed) from None
     if not is_well_formed(text):
@@ -137,6 +139,8 @@ def chat_of(body: ChatBody) -> ChatParams:
     """The job's parameters. Raises InvalidField."""
     if (body.prompt is None) == (body.messages is None):
         raise InvalidField("prompt", "exactly one of prompt and messages")
+    if body.n != 1:
+        raise InvalidField("n", "1: more than one candidate is not built yet")
     messages = body.messages or [ChatMessage("user", body.prompt or "")]
     for number, message in enumerate(messages):
         if not is_well_formed(message.content):

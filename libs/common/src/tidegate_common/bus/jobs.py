@@ -98,19 +98,22 @@ async def enqueue(
 
     A job that has a record already is not recorded again, and while it is queued it is put under the same message id,
     which stores it at most once: so a caller may repeat what it is not sure of. Raises QueueFull, BrokerUnavailable,
-    TooLarge: then there is no such job.
+    TooLarge: then there is no such job, unless it had a record before.
     """
     now = time.time()
     state = JobState(
         job_id=job.job_id, kind=job.kind, status=JobStatus.QUEUED, created=now, updated=now, trace_id=trace_id
     )
-    if not await states.create(state):
+    created = await states.create(state)
+    if not created:
         state = await states.get(job.job_id)
         if state.status is not JobStatus.QUEUED:
             return state
     try:
         await publisher.store(bus.subjects.job(job.kind), msgspec.json.encode(job), dict(headers), job.job_id)
     except TidegateError:
+        if not created:
+            raise  # the record belongs to an earlier call, whose job may be in the queue
         with contextlib.suppress(BrokerUnavailable):
             await states.forget(job.job_id)
         raise

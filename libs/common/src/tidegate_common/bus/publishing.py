@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import uuid
 from collections.abc import Mapping
 
@@ -97,6 +98,8 @@ class Publisher:
         """
         self._check_size(payload)
         fields = {**fields, MESSAGE_ID: message_id or uuid.uuid4().hex}
+        with contextlib.suppress(_TryAgain):
+            return await self._store_once(subject, payload, fields)  # nearly always: without the loop's cost
         try:
             async for attempt in stamina.retry_context(
                 on=_TryAgain,

@@ -44,6 +44,8 @@ def decode(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
         raise invalid_field(error, getattr(decoder.type, "__struct_encode_fields__", ())) from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InvalidBody(f"the body is no valid JSON: {error}") from None
+    except RecursionError:
+        raise InvalidBody("the body's JSON is nested too deeply") from None
 
 
 def invalid_field(error: msgspec.ValidationError, known: Sequence[str] = ()) -> InvalidField:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from typing import Any
 
@@ -12,13 +13,19 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from tidegate_common.telemetry.propagation import attached, extract
 from tidegate_common.telemetry.providers import Telemetry
 
-UNTRACED = "healthz,readyz,metrics"
+UNTRACED = "/healthz$,/readyz$,/metrics$"
+STABLE_HTTP = "OTEL_SEMCONV_STABILITY_OPT_IN"
+"""The instrumentation's own switch for the stable HTTP conventions, which it reads once."""
+
 _JOB = re.compile(r"^(/api/ai/chat)/[^/]+$")
+_PRESENCE = re.compile(r"^(/api/presence/(?:clients|users|topics))/[^/]+$")
+_ROUTES = re.compile(r"/api/(sse/(send|broadcast|batch)|ai/chat(/\{job_id\})?|presence/\w+/\{name\})")
 
 
 def traced(app: ASGIApp, telemetry: Telemetry) -> ASGIApp:
     """`app` within a trace: the caller's, where it brings one."""
     if telemetry.tracing:
+        os.environ.setdefault(STABLE_HTTP, "http")
         return OpenTelemetryMiddleware(
             app,
             excluded_urls=UNTRACED,
@@ -31,9 +38,12 @@ def traced(app: ASGIApp, telemetry: Telemetry) -> ASGIApp:
 
 
 def _details(scope: Any) -> tuple[str, dict[str, Any]]:
-    """A span's name by route, so that job ids don't make a name each."""
-    route = _JOB.sub(r"\1/{job_id}", scope.get("path", ""))
-    return f"{scope.get('method', '')} {route}", {"http.route": route}
+    """A span's name: method and route. A path that is no route of ours makes no name of its own."""
+    method = str(scope.get("method", ""))
+    route = _PRESENCE.sub(r"\1/{name}", _JOB.sub(r"\1/{job_id}", scope.get("path", "")))
+    if _ROUTES.fullmatch(route):
+        return f"{method} {route}", {"http.route": route}
+    return method, {}
 
 
 class _Untraced:
