@@ -103,6 +103,7 @@ class Gateway:
         observe("counter", names.METRIC_RECONNECTS, lambda: attachments.returned, "{connection}", "Clients come back")
         observe("counter", names.METRIC_REPLAYED, lambda: attachments.replayed, "{message}", "Events replayed")
         observe("counter", names.METRIC_GAPS, lambda: attachments.gaps, "{gap}", "Gaps announced")
+        observe("counter", names.METRIC_FEED_HOLES, lambda: attachments.holes, "{hole}", "Holes in the feed, mended")
         observe("updown", names.METRIC_SUBSCRIPTIONS, lambda: hub.audiences, "{subscription}", "NATS subscriptions")
 
 

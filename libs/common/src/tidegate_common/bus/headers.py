@@ -7,6 +7,7 @@ its fields are needed, finding those takes 0.3 µs.
 from __future__ import annotations
 
 SEQUENCE = b"\r\nNats-Sequence:"
+LAST_SEQUENCE = b"\r\nNats-Last-Sequence:"
 SUBJECT = b"\r\nNats-Subject:"
 TIMESTAMP = b"\r\nNats-Time-Stamp:"
 EVENT_TYPE = b"\r\nTidegate-Event:"

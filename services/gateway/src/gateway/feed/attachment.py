@@ -14,7 +14,8 @@ from gateway import frame
 from gateway.feed.resume import Gap, merge, plan
 from gateway.feed.subscriptions import Subscriptions
 from gateway.hub.endings import Ending
-from gateway.hub.hub import Hub
+from gateway.hub.holding import Hole
+from gateway.hub.hub import Audience, Hub
 from gateway.hub.session import Session
 from tidegate_common.bus.connection import Bus
 from tidegate_common.bus.history import History, Position
@@ -51,6 +52,9 @@ class Attachments:
         self.gaps = {"expired": 0, "epoch": 0}
         self.returned = 0
         """Connections whose client had been here before."""
+        self.holes = 0
+        """Holes in the live feed that were mended."""
+        subscriptions.on_hole = self._mend
         bus.on_disconnect.append(self._cut_off)
         bus.on_reconnect.append(self._come_back)
 
@@ -85,7 +89,7 @@ class Attachments:
         self._subscriptions.epoch = position.epoch
         self.returned += last_event_id is not None
         # A resumed client that is cut off during the replay must come back with its own id, not with the present one.
-        session.position = due.after
+        session.position = session.covered = due.after
         if session.ending is not None:
             return
         session.send(welcome(EventId(position.epoch, due.after), due.resumed))
@@ -106,8 +110,9 @@ class Attachments:
                 if position.epoch != epoch:
                     gap = Gap("epoch", str(EventId(epoch, session.position)), f"{position.epoch}-{position.last}")
                     epoch = self._subscriptions.epoch = position.epoch
-                    session.position = position.last
+                    session.position = session.covered = position.last
                     self._announce(session, gap)
+                await self._fill(session)
                 await self._replay(session, position.last)
             except BrokerUnavailable:
                 # NATS is away: the connection stays open, and is tried again when there is something to ask.
@@ -116,11 +121,12 @@ class Attachments:
                 continue
             if _ended(session):
                 return
-            if session.held is not None and session.held.broken:
+            if session.holes or (session.held is not None and session.held.broken):
                 self._hub.hold(session)
                 position = None
                 continue
-            session.position = max(session.position, position.last)
+            session.position = session.covered = max(session.position, position.last)
+            self._subscriptions.known_from(session.tails, position.last)
             self._hub.release(session)
             return
 
@@ -131,7 +137,8 @@ class Attachments:
         batch: list[bytes] = []
         size = 0
         async for stored in merge([self._history.after(tail, session.position, upto) for tail in session.tails]):
-            chunk = self._subscriptions.chunk(stored.sequence, stored.header, stored.payload)
+            event_id = self._subscriptions.event_id(stored.sequence)
+            chunk = self._subscriptions.chunk(event_id, stored.header, stored.payload)
             session.position = stored.sequence
             batch.append(chunk)
             size += len(chunk)
@@ -141,6 +148,22 @@ class Attachments:
             if session.ending is not None:
                 return
         await self._write(session, batch)
+
+    async def _fill(self, session: Session) -> None:
+        """Writes what the live feed left out and later events, on other tails, have already overtaken.
+
+        Those events carry the id of the session's present place: ids on one connection never go back, so that a
+        client that breaks off here comes back with an id from which nothing is missed. What was not overtaken is
+        left to the replay.
+        """
+        while session.holes:
+            hole = session.holes[0]
+            late = self._subscriptions.event_id(session.position)
+            upto = min(hole.upto, session.position)
+            missed = self._history.after(hole.tail, max(hole.after, session.covered), upto)
+            batch = [self._subscriptions.chunk(late, stored.header, stored.payload) async for stored in missed]
+            await self._write(session, batch)
+            session.holes.remove(hole)
 
     async def _write(self, session: Session, batch: list[bytes]) -> None:
         if session.paused and session.ending is None:
@@ -161,8 +184,25 @@ class Attachments:
         self.gaps[gap.reason] += 1
         session.send(frame.chunk(frame.gap(gap.reason, gap.start, gap.end)))
 
+    def _mend(self, audience: Audience, hole: Hole) -> None:
+        """The feed has left events out: those who listen are held, before anything later is handed over, and read them.
+
+        A session that is being attached reads the stream once more by itself.
+        """
+        self.holes += 1
+        for session in audience.joining:
+            session.holes = [*(session.holes or []), hole]
+            if session.held is not None:
+                session.held.break_off()
+        sessions = list(audience.live)
+        for session in sessions:
+            session.holes = [hole]
+            self._hub.hold(session)
+        self._start(sessions, "rejoining sessions after a hole in the feed")
+
     def _cut_off(self) -> None:
         """NATS is gone: what comes on the next connection may have a hole before it."""
+        self._subscriptions.forget()
         for session in self._hub.sessions:
             if session.held is None:
                 self._waiting.append(session)
@@ -173,19 +213,23 @@ class Attachments:
     async def _come_back(self) -> None:
         """NATS is back: every session that was live gets its place again, in a task that outlives this callback."""
         sessions, self._waiting = self._waiting, []
-        task = asyncio.create_task(self._rejoin(sessions))
-        self._rejoining.add(task)
-        task.add_done_callback(self._rejoining.discard)
+        self._start(sessions, "rejoining sessions after NATS was away")
+
+    def _start(self, sessions: list[Session], reason: str) -> None:
+        if sessions:
+            log.info(reason, extra={"sessions": len(sessions)})
+            task = asyncio.create_task(self._rejoin(sessions))
+            self._rejoining.add(task)
+            task.add_done_callback(self._rejoining.discard)
 
     async def _rejoin(self, sessions: list[Session]) -> None:
-        log.info("rejoining sessions after NATS was away", extra={"sessions": len(sessions)})
         limit = asyncio.Semaphore(REJOIN_AT_ONCE)
         epoch = self._subscriptions.epoch
 
         async def one(session: Session) -> None:
             async with limit:
                 if session.ending is None:
-                    self._hub.hold(session)
+                    self._hub.hold(session)  # anew: what came meanwhile is in the stream, and the hold is bounded
                     try:
                         await self._catch_up(session, epoch, None)
                     except TidegateError:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from functools import partial
 
 from opentelemetry.trace import SpanKind
 
 from gateway import frame
+from gateway.hub.holding import Hole
 from gateway.hub.hub import Audience, Hub
 from tidegate_common.bus import headers
 from tidegate_common.bus.connection import Bus
@@ -23,6 +24,9 @@ log = logging.getLogger(__name__)
 
 SAMPLED = b"13579bdf"
 """Last digits of a `traceparent` whose trace is recorded: bit 0 of its flags, beside others (W3C Trace Context)."""
+
+SUBJECTS_FOLLOWED = 10_000
+"""Subjects of one wildcard tail whose last sequences are remembered; beyond that it starts anew."""
 
 LATENCY_EVERY = 64
 """One event in so many has its delivery latency measured: parsing a time stamp costs more than framing an event."""
@@ -40,6 +44,8 @@ class Subscriptions:
         )
         self._count = 0
         self._chunk_of: tuple[int, bytes] = (0, b"")
+        self.on_hole: Callable[[Audience, Hole], None] | None = None
+        """Called before an event is handed on that shows that others on its subject have not come."""
         self.epoch = ""
         self.received = 0
         self.malformed = 0
@@ -51,10 +57,14 @@ class Subscriptions:
     def unsubscribe(self, audience: Audience) -> None:
         self._bus.client.unsubscribe_direct(audience.subscription)
 
-    def chunk(self, sequence: int, header: bytes, payload: bytes) -> bytes:
-        """The stored event as a chunk for sockets."""
+    def event_id(self, sequence: int) -> bytes:
+        """What stands in `id:` for a place in the stream."""
+        return b"%s-%d" % (self.epoch.encode(), sequence)
+
+    def chunk(self, event_id: bytes, header: bytes, payload: bytes) -> bytes:
+        """A stored event as a chunk for sockets."""
         event_type = headers.field(header, headers.EVENT_TYPE) or b""
-        return frame.chunk(frame.event(b"%s-%d" % (self.epoch.encode(), sequence), event_type, payload))
+        return frame.chunk(frame.event(event_id, event_type, payload))
 
     def _receive(self, audience: Audience, subject: bytes, header: bytes, payload: bytes) -> None:
         self.received += 1
@@ -68,14 +78,53 @@ class Subscriptions:
                 self.malformed += 1
                 return
             number = int(sequence)
+            self._follow(audience, subject, number, header)
             if number != self._chunk_of[0]:  # several audiences may match one event: it is encoded once
-                self._chunk_of = (number, self.chunk(number, header, payload))
+                self._chunk_of = (number, self.chunk(self.event_id(number), header, payload))
             self._hub.durable(audience, number, self._chunk_of[1])
             self._count += 1
             if self._count % LATENCY_EVERY == 0:
                 self._measure(header)
         if self._telemetry.tracing:
             self._trace(audience, subject, header, payload)
+
+    def known_from(self, tails: Iterable[str], sequence: int) -> None:
+        """Up to `sequence` a session on `tails` has its events from the stream: the feed is followed from there."""
+        for tail in tails:
+            audience = self._hub.audience(tail)
+            if audience is not None and audience.heard < sequence:
+                audience.heard = sequence
+
+    def forget(self) -> None:
+        """The connection is gone: what comes on the next one does not follow on what came before."""
+        for audience in self._hub.everyone():
+            audience.heard = 0
+            if audience.heard_by_subject is not None:
+                audience.heard_by_subject.clear()
+
+    def _follow(self, audience: Audience, subject: bytes, number: int, header: bytes) -> None:
+        """Sees a hole: the event before this one on its subject (the stream says which) is not the last that came.
+
+        A message before that was removed from the stream makes `previous` smaller, never larger.
+        """
+        heard = audience.heard
+        if audience.heard_by_subject is not None:
+            last = audience.heard_by_subject.get(subject, 0)
+            if len(audience.heard_by_subject) >= SUBJECTS_FOLLOWED and not last:
+                audience.heard_by_subject.clear()
+                audience.heard = number  # from here on, nothing is known of what came before
+            audience.heard_by_subject[subject] = number
+            known = max(heard, last)
+        else:
+            audience.heard = number
+            known = heard
+        if not heard:
+            audience.heard = number
+            return
+        previous = headers.field(header, headers.LAST_SEQUENCE)
+        if previous is not None and previous.isdigit() and int(previous) > known and self.on_hole is not None:
+            tail = subject.decode()[len(self._bus.subjects.outbound("")) :]
+            self.on_hole(audience, Hole(tail, known, int(previous)))
 
     def _measure(self, header: bytes) -> None:
         stamp = headers.field(header, headers.TIMESTAMP)

@@ -3,6 +3,15 @@
 from __future__ import annotations
 
 from collections import deque
+from typing import NamedTuple
+
+
+class Hole(NamedTuple):
+    """Events on `tail` (one subject) with sequences over `after` up to `upto` that the live feed has not brought."""
+
+    tail: str
+    after: int
+    upto: int
 
 
 class Held:

@@ -32,7 +32,7 @@ class Interest(Protocol):
 class Audience:
     """The sessions that listen to one tail. `live` ones get events at once, `joining` ones have them held."""
 
-    __slots__ = ("joining", "live", "subscription", "tail")
+    __slots__ = ("heard", "heard_by_subject", "joining", "live", "subscription", "tail")
 
     def __init__(self, tail: str) -> None:
         self.tail = tail
@@ -40,6 +40,10 @@ class Audience:
         self.joining: dict[Session, None] = {}
         self.subscription: int = 0
         """For the feed to remember its own by."""
+        self.heard = 0
+        """For the feed: sequence up to which nothing is missing on this tail; 0 where that is not known yet."""
+        self.heard_by_subject: dict[bytes, int] | None = {} if "*" in tail or ">" in tail else None
+        """For the feed, where the tail has wildcards: the last sequence heard on each subject."""
 
 
 class Hub:
@@ -91,6 +95,14 @@ class Hub:
             else:
                 audience.joining[session] = None
         session.held = Held(self._max_held)
+
+    def audience(self, tail: str) -> Audience | None:
+        """Who listens to exactly `tail`; None where nobody does."""
+        return self._audiences.get(tail)
+
+    def everyone(self) -> Iterable[Audience]:
+        """All audiences."""
+        return self._audiences.values()
 
     def hold(self, session: Session) -> Held:
         """Live events wait from now on (again): the session's place in the stream has to be made sure of."""

@@ -6,7 +6,7 @@ from asyncio import Future
 from collections.abc import Callable
 
 from gateway.hub.endings import Ending
-from gateway.hub.holding import Held, Seen
+from gateway.hub.holding import Held, Hole, Seen
 
 
 class Session:
@@ -19,8 +19,10 @@ class Session:
     __slots__ = (
         "address",
         "beats",
+        "covered",
         "ending",
         "held",
+        "holes",
         "on_lost",
         "paused",
         "pending",
@@ -41,6 +43,10 @@ class Session:
         """What the session listens to."""
         self.position = 0
         """Sequence of the last durable event that was handed over; those up to it are repeats."""
+        self.covered = 0
+        """All events up to this sequence were replayed, or came before the session did."""
+        self.holes: list[Hole] | None = None
+        """What live events were found not to have come, on one of the tails each."""
         self.pending: bytes | list[bytes] | None = None
         """Chunks that this pass has for the session, joined into one write at its end."""
         self.held: Held | None = None

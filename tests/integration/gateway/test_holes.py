@@ -1,0 +1,111 @@
+"""Holes in the live feed: the stream says which event came before, so a gateway sees that one has not come."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.support.bus import broker
+from tests.support.gateway import RunningGateway, open_stream, running_gateway
+from tidegate_common.bus.history import History
+from tidegate_common.bus.publishing import Publisher
+from tidegate_common.contract.events import Event
+
+
+@contextmanager
+def deaf(running: RunningGateway, tail: str) -> Iterator[None]:
+    """The gateway hears nothing of `tail` and does not know it, as when a route between NATS servers loses messages."""
+    audience = running.gateway.hub.audience(tail)
+    assert audience is not None
+    running.gateway.subscriptions.unsubscribe(audience)
+    yield
+    running.gateway.subscriptions.subscribe(audience)
+
+
+async def synced(running: RunningGateway) -> None:
+    """What the gateway asked of its server so far has been done."""
+    await History(running.bus).position()
+
+
+async def test_what_the_feed_left_out_is_read_from_the_stream_before_anything_later(tmp_path: Path) -> None:
+    async with broker(tmp_path) as (server, bus), running_gateway(server.url) as running:
+        publisher = Publisher(bus, History(bus))
+
+        async def publish(data: str, tail: str = "client.a") -> None:
+            await publisher.durable(tail, Event("n", data), headers={})
+
+        async with open_stream(running.url, {"client_id": "a"}) as stream:
+            await stream.connected()
+            await publish("1")
+            with deaf(running, "client.a"):
+                await synced(running)
+                for data in ("2", "3"):
+                    await publish(data)
+            await synced(running)
+            for data in ("4", "5"):
+                await publish(data)
+            heard = [await stream.next() for _ in range(5)]
+            assert [event.data for event in heard] == ["1", "2", "3", "4", "5"]
+            ids = [int(event.id.split("-")[1]) for event in heard]
+            assert ids == sorted(set(ids))
+            assert running.gateway.attachments.holes == 1
+
+
+async def test_an_event_that_others_have_overtaken_comes_late_and_takes_no_id_back(tmp_path: Path) -> None:
+    async with broker(tmp_path) as (server, bus), running_gateway(server.url) as running:
+        publisher = Publisher(bus, History(bus))
+
+        async def publish(data: str, tail: str = "client.a") -> None:
+            await publisher.durable(tail, Event("n", data), headers={})
+
+        await publish("before the client came")
+        async with open_stream(running.url, {"client_id": "a"}) as stream:
+            await stream.connected()
+            with deaf(running, "client.a"):
+                await synced(running)
+                await publish("missed")
+                await publish("overtakes", "broadcast")
+                assert (await stream.next()).data == "overtakes"
+            await synced(running)
+            await publish("shows the hole")
+            await publish("after", "broadcast")
+            heard = [await stream.next() for _ in range(3)]
+            assert [event.data for event in heard] == ["missed", "shows the hole", "after"]
+            assert [int(event.id.split("-")[1]) for event in heard] == [3, 4, 5]
+
+
+async def test_a_wildcard_sees_a_hole_on_one_of_its_subjects_and_takes_no_first_event_for_one(tmp_path: Path) -> None:
+    async with broker(tmp_path) as (server, bus), running_gateway(server.url) as running:
+        publisher = Publisher(bus, History(bus))
+
+        async def publish(data: str, topic: str) -> None:
+            await publisher.durable(f"topic.t.{topic}", Event("n", data), headers={})
+
+        for topic in ("x", "y"):
+            await publish("before the client came", topic)
+        async with open_stream(running.url, {"client_id": "a", "topic": "t.*"}) as stream:
+            await stream.connected()
+            for topic in ("x", "y", "new"):
+                await publish(f"{topic}1", topic)
+            assert [(await stream.next()).data for _ in range(3)] == ["x1", "y1", "new1"]
+            assert running.gateway.attachments.holes == 0
+            with deaf(running, "topic.t.*"):
+                await synced(running)
+                await publish("x2", "x")
+            await synced(running)
+            await publish("y2", "y")
+            await publish("x3", "x")
+            assert sorted([(await stream.next()).data for _ in range(3)]) == ["x2", "x3", "y2"]
+            assert running.gateway.attachments.holes == 1
+
+
+async def test_an_event_that_its_time_to_live_removed_is_no_hole(tmp_path: Path) -> None:
+    async with broker(tmp_path) as (server, bus), running_gateway(server.url) as running:
+        publisher = Publisher(bus, History(bus))
+        async with open_stream(running.url, {"client_id": "a"}) as stream:
+            await stream.connected()
+            for data in ("1", "2"):
+                await publisher.durable("client.a", Event("n", data), headers={})
+            await bus.jetstream.delete_msg("TG_EVENTS", 2)
+            await publisher.durable("client.a", Event("n", "3"), headers={})
+            assert [(await stream.next()).data for _ in range(3)] == ["1", "2", "3"]
+            assert running.gateway.attachments.holes == 0
