@@ -4,6 +4,7 @@ import asyncio
 import json
 import re
 import signal
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,29 @@ async def test_what_was_missed_is_replayed_in_order_over_all_tails_and_then_it_i
             due = [str(number) for number in range(total) if number % 5 != 3] + ["live"]
             assert [(await stream.next()).data for _ in due] == due
         assert running.gateway.attachments.replayed >= len(due) - 1
+
+
+async def test_clients_that_come_back_together_read_what_they_share_once(tmp_path: Path) -> None:
+    """Each had its own page of every broadcast: thousands of them at once, when a gateway died."""
+    async with broker(tmp_path) as (server, bus), running_gateway(server.url) as running:
+        publisher = Publisher(bus, History(bus))
+        start, clients, missed = await _start(bus), 40, PAGE + 20
+        for number in range(missed):
+            await publisher.durable("broadcast", Event("n", str(number)), headers={})
+        async with AsyncExitStack() as open_streams:
+            streams = await asyncio.gather(
+                *(
+                    open_streams.enter_async_context(
+                        open_stream(running.url, {"client_id": str(number)}, {"last-event-id": start})
+                    )
+                    for number in range(clients)
+                )
+            )
+            for stream in streams:
+                await stream.connected()
+                assert [(await stream.next()).data for _ in range(missed)] == [str(number) for number in range(missed)]
+        own_pages, shared_pages = clients, 2
+        assert running.gateway.history.pages <= own_pages + shared_pages * 2
 
 
 async def test_a_client_cut_off_before_its_first_event_loses_nothing(tmp_path: Path) -> None:

@@ -50,7 +50,8 @@ class Gateway:
             max_age_seconds=settings.max_age_seconds,
         )
         self.subscriptions = Subscriptions(bus, self.hub, signals)
-        self.attachments = Attachments(bus, self.hub, History(bus), self.subscriptions)
+        self.history = History(bus)
+        self.attachments = Attachments(bus, self.hub, self.history, self.subscriptions)
         self.admission = Admission(settings.max_connections, settings.max_connections_per_ip)
         self.readiness = Readiness(bus)
         self.hub.interest = self.subscriptions

@@ -17,6 +17,9 @@ from tidegate_common.errors import BrokerUnavailable
 PAGE = 256
 """Messages asked for at once: bounds what a replay holds in memory."""
 
+AT_ONCE = 64
+"""Pages that are asked for at the same time: a storm of returning clients must not drown the server's live work."""
+
 TIMEOUT_SECONDS = 5.0
 
 
@@ -58,6 +61,9 @@ class History:
         self._stream = bus.subjects.events_stream
         self._asked: asyncio.Task[Position] | None = None
         self._next: asyncio.Task[Position] | None = None
+        self._places = asyncio.Semaphore(AT_ONCE)
+        self.pages = 0
+        """Pages read so far."""
 
     async def position(self) -> Position:
         """The stream's position at some moment after this call. Raises BrokerUnavailable.
@@ -96,7 +102,8 @@ class History:
         Raises BrokerUnavailable.
         """
         while sequence < upto:
-            page = await self._page(tail, sequence + 1)
+            async with self._places:
+                page = await self._page(tail, sequence + 1)
             for stored in page:
                 if stored.sequence > upto:
                     return
@@ -130,6 +137,7 @@ class History:
 
         if not self._bus.connected:
             raise BrokerUnavailable("NATS is away")
+        self.pages += 1
         inbox: str = client.new_inbox()
         sid = client.subscribe_direct(inbox, receive)
         try:

@@ -8,17 +8,18 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 from gateway import frame
 from gateway.feed.resume import Gap, merge, plan
+from gateway.feed.shared import SharedHistory
 from gateway.feed.subscriptions import Subscriptions
 from gateway.hub.endings import Ending
 from gateway.hub.holding import Hole
 from gateway.hub.hub import Audience, Hub
 from gateway.hub.session import Session
 from tidegate_common.bus.connection import Bus
-from tidegate_common.bus.history import History, Position
+from tidegate_common.bus.history import History, Position, Stored
 from tidegate_common.contract.ids import EventId
 from tidegate_common.contract.subjects import overlap
 from tidegate_common.errors import BrokerUnavailable, TidegateError
@@ -45,6 +46,7 @@ class Attachments:
         self._bus = bus
         self._hub = hub
         self._history = history
+        self._shared = SharedHistory(history, asyncio.get_running_loop().time)
         self._subscriptions = subscriptions
         self._rejoining: set[asyncio.Task[None]] = set()
         self._waiting: list[Session] = []
@@ -136,7 +138,7 @@ class Attachments:
             return
         batch: list[bytes] = []
         size = 0
-        async for stored in merge([self._history.after(tail, session.position, upto) for tail in session.tails]):
+        async for stored in merge([self._missed(tail, session.position, upto) for tail in session.tails]):
             event_id = self._subscriptions.event_id(stored.sequence)
             chunk = self._subscriptions.chunk(event_id, stored.header, stored.payload)
             session.position = stored.sequence
@@ -149,6 +151,13 @@ class Attachments:
                 return
         await self._write(session, batch)
 
+    def _missed(self, tail: str, sequence: int, upto: int) -> AsyncIterator[Stored]:
+        """What the stream keeps for `tail`; read together with others who listen to it."""
+        audience = self._hub.audience(tail)
+        if audience is not None and len(audience.live) + len(audience.joining) > 1:
+            return self._shared.after(self._subscriptions.epoch, tail, sequence, upto)
+        return self._history.after(tail, sequence, upto)
+
     async def _fill(self, session: Session) -> None:
         """Writes what the live feed left out and later events, on other tails, have already overtaken.
 
@@ -160,7 +169,7 @@ class Attachments:
             hole = session.holes[0]
             late = self._subscriptions.event_id(session.position)
             upto = min(hole.upto, session.position)
-            missed = self._history.after(hole.tail, max(hole.after, session.covered), upto)
+            missed = self._missed(hole.tail, max(hole.after, session.covered), upto)
             batch = [self._subscriptions.chunk(late, stored.header, stored.payload) async for stored in missed]
             await self._write(session, batch)
             session.holes.remove(hole)
