@@ -22,10 +22,11 @@ class NatsServer:
 
 
 @asynccontextmanager
-async def nats_server(data: Path, port: int | None = None) -> AsyncIterator[NatsServer]:
+async def nats_server(data: Path, port: int | None = None, *, jetstream: bool = True) -> AsyncIterator[NatsServer]:
     """A server that keeps its streams below `data`; the same `data` and `port` again is the same server restarted."""
     port = port or free_port()
     binary = Path(sys.executable).with_name("nats-server")
-    async with running(str(binary), "-a", "127.0.0.1", "-p", str(port), "-js", "-sd", str(data)) as run:
+    streams = ("-js", "-sd", str(data)) if jetstream else ()
+    async with running(str(binary), "-a", "127.0.0.1", "-p", str(port), *streams) as run:
         await until(lambda: run.said("Server is ready"), "nats-server is ready")
         yield NatsServer(port, run)

@@ -166,7 +166,7 @@ async def test_nats_lost_in_the_middle_of_a_replay_costs_neither_order_nor_an_ev
         async with nats_server(tmp_path, server.port):
             await publisher.durable("client.a", Event("n", f"{before + 1} after"), headers={})
             await until(lambda: running.bus.connected, "NATS is back", 20)
-            received = b""
+            received = bytearray()
             async with asyncio.timeout(30):
                 while b" after" not in received[-200:]:
                     received += await reader.read(1 << 20)

@@ -159,6 +159,9 @@ class Intake:
             try:
                 if queue is not None:
                     self.depth = await queue.depth()
-            except TidegateError:
-                pass  # the last figure stands
+            except TidegateError as error:
+                # The last figure stands. Where NATS is there, the stream or its consumer was deleted: a request for
+                # jobs would hear nothing for ever.
+                log.warning("the queue is opened anew: %s", error)
+                await self.renew()
             await asyncio.sleep(DEPTH_SECONDS)

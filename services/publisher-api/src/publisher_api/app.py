@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
+
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
@@ -18,11 +21,17 @@ from tidegate_common.bus.history import History
 from tidegate_common.bus.jobs import JobStates
 from tidegate_common.bus.publishing import Publisher
 from tidegate_common.bus.streams import ensure_streams
+from tidegate_common.errors import BrokerUnavailable
 from tidegate_common.runtime import problems
 from tidegate_common.runtime.health import Readiness, health_routes
 from tidegate_common.runtime.server import Server, check_port_free, server
 from tidegate_common.telemetry import names
 from tidegate_common.telemetry.providers import Telemetry, telemetry
+
+log = logging.getLogger(__name__)
+
+KEEP_STREAMS_SECONDS = 5.0
+"""A stream that was deleted is back after so long: publishing to it is refused meanwhile."""
 
 
 def build(
@@ -63,7 +72,23 @@ async def main(settings: PublisherSettings) -> None:
             await ensure_streams(bus, settings.stream_limits(), update=True)
             readiness = Readiness(bus)
             app = build(settings, bus, await JobStates.open(bus), signals, readiness)
-            await serving(app, settings, readiness).serve()
+            keeping = asyncio.create_task(keep_streams(bus, settings))
+            try:
+                await serving(app, settings, readiness).serve()
+            finally:
+                keeping.cancel()
+                await asyncio.wait([keeping])
+
+
+async def keep_streams(bus: Bus, settings: PublisherSettings, every_seconds: float = KEEP_STREAMS_SECONDS) -> None:
+    """Makes the streams and the bucket again where somebody has deleted them. Runs until it is cancelled."""
+    while True:
+        await asyncio.sleep(every_seconds)
+        try:
+            if bus.connected:
+                await ensure_streams(bus, settings.stream_limits(), update=False)
+        except BrokerUnavailable as error:
+            log.warning("the streams could not be looked after: %s", error)
 
 
 def serving(app: ASGIApp, settings: PublisherSettings, readiness: Readiness) -> Server:

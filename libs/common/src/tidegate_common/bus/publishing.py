@@ -46,6 +46,7 @@ class Publisher:
         self._bus = bus
         self._history = history
         self._epoch: str | None = None
+        self._last = 0
         self._deadline = deadline_seconds
         self.published = {"durable": 0, "volatile": 0}
         bus.on_reconnect.append(self._forget_epoch)
@@ -73,6 +74,10 @@ class Publisher:
         if ttl_seconds is not None:
             fields["Nats-TTL"] = f"{ttl_seconds}s"
         ack = await self.store(self._bus.subjects.inbound(tail), event.data.encode(), fields, message_id)
+        if not ack.duplicate:
+            if ack.seq <= self._last:
+                self._epoch = None  # the stream counts from the start again: it was made anew
+            self._last = ack.seq
         if self._epoch is None:
             self._epoch = (await self._history.position()).epoch
         self.published["durable"] += 1
@@ -122,6 +127,8 @@ class Publisher:
         try:
             answer = await self._bus.client.request(subject, payload, timeout=ATTEMPT_SECONDS, headers=fields)
         except (nats_errors.Error, TimeoutError) as error:
+            if isinstance(error, nats_errors.NoRespondersError):
+                self._epoch = None  # no leader, or no stream: the next one may be another
             raise _TryAgain(str(error)) from error
         ack = _ACK.decode(answer.data)
         if ack.error is not None:

@@ -7,11 +7,13 @@ import hashlib
 from dataclasses import asdict
 
 import msgspec
+from nats.errors import Error as NatsError
 from nats.js import JetStreamContext
 from nats.js.api import DiscardPolicy, KeyValueConfig, RePublish, RetentionPolicy, StorageType, StreamConfig
 from nats.js.errors import BadRequestError, NotFoundError
 
 from tidegate_common.bus.connection import Bus
+from tidegate_common.errors import BrokerUnavailable
 
 STREAM_NAME_IN_USE = 10058
 """JetStream's error code for a stream that exists with another configuration."""
@@ -40,8 +42,19 @@ def epoch_of(stream: str, created: str) -> str:
 async def ensure_streams(bus: Bus, limits: StreamLimits, *, update: bool) -> None:
     """Makes the streams and the bucket; with `update`, gives existing ones `limits`, which loses nothing they keep.
 
-    All services make them, so that any may start first; one alone updates.
+    All services make them, so that any may start first; one alone updates. Raises BrokerUnavailable.
     """
+    try:
+        await _make(bus, limits, update)
+    except (NatsError, TimeoutError) as error:
+        reason = str(error) or type(error).__name__
+        raise BrokerUnavailable(
+            f"NATS does not make the streams ({reason}): JetStream has to be on (nats-server -js), with "
+            "TIDEGATE_REPLICAS servers"
+        ) from error
+
+
+async def _make(bus: Bus, limits: StreamLimits, update: bool) -> None:
     subjects = bus.subjects
     events = StreamConfig(
         name=subjects.events_stream,

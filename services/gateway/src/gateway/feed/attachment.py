@@ -57,6 +57,7 @@ class Attachments:
         self.holes = 0
         """Holes in the live feed that were mended."""
         subscriptions.on_hole = self._mend
+        subscriptions.on_restart = self._restart
         bus.on_disconnect.append(self._cut_off)
         bus.on_reconnect.append(self._come_back)
 
@@ -113,7 +114,11 @@ class Attachments:
                     gap = Gap("epoch", str(EventId(epoch, session.position)), f"{position.epoch}-{position.last}")
                     epoch = self._subscriptions.epoch = position.epoch
                     session.position = session.covered = position.last
+                    session.holes = None
                     self._announce(session, gap)
+                    self._hub.hold(session)  # anew: what is held may carry ids of the old epoch
+                    position = None
+                    continue
                 await self._fill(session)
                 await self._replay(session, position.last)
             except BrokerUnavailable:
@@ -212,12 +217,19 @@ class Attachments:
     def _cut_off(self) -> None:
         """NATS is gone: what comes on the next connection may have a hole before it."""
         self._subscriptions.forget()
+        self._waiting += self._hold_all()
+
+    def _restart(self) -> None:
+        """The stream was made anew: every session has to find its place in the new one."""
+        self._start(self._hold_all(), "rejoining sessions, the stream was made anew")
+
+    def _hold_all(self) -> list[Session]:
+        """Holds every session, and breaks what those held that were held already. Gives those that were live."""
+        live = [session for session in self._hub.sessions if session.held is None]
         for session in self._hub.sessions:
-            if session.held is None:
-                self._waiting.append(session)
-                self._hub.hold(session)
-            if session.held is not None:
-                session.held.break_off()
+            held = session.held or self._hub.hold(session)
+            held.break_off()
+        return live
 
     async def _come_back(self) -> None:
         """NATS is back: every session that was live gets its place again, in a task that outlives this callback."""

@@ -46,6 +46,9 @@ class Subscriptions:
         self._chunk_of: tuple[int, bytes] = (0, b"")
         self.on_hole: Callable[[Audience, Hole], None] | None = None
         """Called before an event is handed on that shows that others on its subject have not come."""
+        self.on_restart: Callable[[], None] | None = None
+        """Called before an event is handed on whose sequence is below one before it: the stream was made anew."""
+        self._highest = 0
         self.epoch = ""
         self.received = 0
         self.malformed = 0
@@ -78,6 +81,12 @@ class Subscriptions:
                 self.malformed += 1
                 return
             number = int(sequence)
+            if number < self._highest and self.on_restart is not None:
+                # The server writes in stream order over all subjects. No position of a session means anything now.
+                self._chunk_of = (0, b"")
+                self.forget()
+                self.on_restart()
+            self._highest = number
             self._follow(audience, subject, number, header)
             if number != self._chunk_of[0]:  # several audiences may match one event: it is encoded once
                 self._chunk_of = (number, self.chunk(self.event_id(number), header, payload))
@@ -96,7 +105,8 @@ class Subscriptions:
                 audience.heard = sequence
 
     def forget(self) -> None:
-        """The connection is gone: what comes on the next one does not follow on what came before."""
+        """What comes from now on does not follow on what came before: another connection, or another stream."""
+        self._highest = 0
         for audience in self._hub.everyone():
             audience.heard = 0
             if audience.heard_by_subject is not None:

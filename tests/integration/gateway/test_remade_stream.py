@@ -1,0 +1,80 @@
+"""A stream that is deleted under a running stack: said as a gap, never as wrong or silently missing events."""
+
+import asyncio
+import json
+from pathlib import Path
+
+import pytest
+
+from publisher_api.app import keep_streams
+from publisher_api.settings import PublisherSettings
+from tests.support.bus import broker
+from tests.support.gateway import open_stream, running_gateway
+from tests.support.nats import nats_server
+from tests.support.waiting import until
+from tidegate_common.bus.connection import connect
+from tidegate_common.bus.history import History
+from tidegate_common.bus.publishing import Publisher
+from tidegate_common.bus.streams import StreamLimits, ensure_streams
+from tidegate_common.contract.events import Event
+from tidegate_common.contract.subjects import Subjects
+from tidegate_common.errors import BrokerUnavailable
+
+
+@pytest.fixture(params=["slim", "plain"])
+def streams(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+async def test_open_streams_hear_of_the_new_life_by_a_gap_and_then_its_events(tmp_path: Path, streams: str) -> None:
+    async with broker(tmp_path) as (server, bus), running_gateway(server.url, streams=streams) as running:
+        publisher = Publisher(bus, History(bus), deadline_seconds=20)
+        async with open_stream(running.url, {"client_id": "a"}) as stream:
+            await stream.connected()
+            for number in range(5):
+                await publisher.durable("client.a", Event("n", f"old {number}"), headers={})
+                await stream.next("n")
+            old_epoch = stream.events[-1].id.split("-")[0]
+            await bus.jetstream.delete_stream("TG_EVENTS")
+            keeping = asyncio.create_task(keep_streams(bus, PublisherSettings(), 0.05))
+            # Refused while there is no stream, then the first of a new life: sequence 1, below what clients have.
+            for number in range(3):
+                await publisher.durable("client.a", Event("n", f"new {number}"), headers={})
+            gap = json.loads((await stream.next("gap")).data)
+            assert (gap["reason"], gap["from"].split("-")[0]) == ("epoch", old_epoch)
+            await publisher.durable("client.a", Event("n", "last"), headers={})
+            heard = [await stream.next("n")]
+            while heard[-1].data != "last":
+                heard.append(await stream.next("n"))
+            assert [event.data for event in heard] == ["new 0", "new 1", "new 2", "last"][-len(heard) :]
+            assert all(event.id.split("-")[0] != old_epoch for event in heard)
+            assert gap["to"].split("-")[0] == heard[0].id.split("-")[0]
+            first_sequence = int(heard[0].id.split("-")[1])
+            assert int(gap["to"].split("-")[1]) == first_sequence - 1, (
+                "between the gap and the first event none is missing"
+            )
+            keeping.cancel()
+            await asyncio.wait([keeping])
+
+
+async def test_publishing_without_the_stream_is_refused_until_it_is_back(tmp_path: Path) -> None:
+    async with broker(tmp_path) as (_, bus):
+        history = History(bus)
+        publisher = Publisher(bus, history, deadline_seconds=0.2)
+        await publisher.durable("broadcast", Event("n", "1"), headers={})
+        await bus.jetstream.delete_stream("TG_EVENTS")
+        with pytest.raises(BrokerUnavailable):
+            await publisher.durable("broadcast", Event("n", "refused"), headers={})
+        await ensure_streams(bus, StreamLimits(), update=False)
+
+        async def accepted() -> bool:
+            receipt = await publisher.durable("broadcast", Event("n", "2"), headers={})
+            return receipt.id.split("-")[0] == (await history.position()).epoch
+
+        await until(accepted, "ids are of the new life")
+
+
+async def test_a_server_without_jetstream_is_one_clear_line(tmp_path: Path) -> None:
+    async with nats_server(tmp_path, jetstream=False) as server, connect(server.url, Subjects.of("tg"), "test") as bus:
+        with pytest.raises(BrokerUnavailable, match="JetStream has to be on"):
+            await ensure_streams(bus, StreamLimits(), update=True)
