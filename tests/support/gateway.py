@@ -18,6 +18,7 @@ from tests.support.bus import SUBJECTS
 from tests.support.waiting import until
 from tidegate_common.bus.connection import Bus, connect
 from tidegate_common.bus.streams import ensure_streams
+from tidegate_common.runtime.tasks import end
 from tidegate_common.telemetry.providers import telemetry
 
 
@@ -52,8 +53,7 @@ async def running_gateway(nats_url: str, **settings: Any) -> AsyncIterator[Runni
                 yield RunningGateway(f"http://127.0.0.1:{server.port}", gateway, bus, stop)
             finally:
                 await stop()
-                heartbeats.cancel()
-                await asyncio.wait([heartbeats])
+                await end([heartbeats])
                 await gateway.attachments.aclose()
 
 
@@ -98,8 +98,7 @@ class Stream:
         return dict(json.loads(event.data))
 
     async def close(self) -> None:
-        self._reading.cancel()
-        await asyncio.wait([self._reading])
+        await end([self._reading])
         await self.response.aclose()
 
 

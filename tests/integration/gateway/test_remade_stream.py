@@ -19,6 +19,7 @@ from tidegate_common.bus.streams import StreamLimits, ensure_streams
 from tidegate_common.contract.events import Event
 from tidegate_common.contract.subjects import Subjects
 from tidegate_common.errors import BrokerUnavailable
+from tidegate_common.runtime.tasks import end
 
 
 @pytest.fixture(params=["slim", "plain"])
@@ -53,8 +54,7 @@ async def test_open_streams_hear_of_the_new_life_by_a_gap_and_then_its_events(tm
             assert int(gap["to"].split("-")[1]) == first_sequence - 1, (
                 "between the gap and the first event none is missing"
             )
-            keeping.cancel()
-            await asyncio.wait([keeping])
+            await end([keeping])
 
 
 async def test_publishing_without_the_stream_is_refused_until_it_is_back(tmp_path: Path) -> None:

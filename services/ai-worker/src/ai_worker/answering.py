@@ -15,11 +15,12 @@ from ai_worker.errors import BackendFailed, InvalidParams, JobError, JobTimeout,
 from ai_worker.handlers.handler import Handlers, Work
 from ai_worker.pieces import Finish
 from ai_worker.records import Records
-from ai_worker.relay import Relay, ended, insist
+from ai_worker.relay import Relay, insist
 from tidegate_common.bus.jobs import MAX_ATTEMPTS, Delivery
 from tidegate_common.bus.publishing import Publisher
 from tidegate_common.contract.jobs import Job, JobStatus, Usage
 from tidegate_common.errors import BrokerUnavailable
+from tidegate_common.runtime.tasks import end
 
 log = logging.getLogger(__name__)
 
@@ -92,7 +93,7 @@ class Answering:
             log.exception("job %s is left to another worker", self.job.job_id)
             return Outcome.ABANDONED
         finally:
-            await ended(watching)
+            await end([watching])
             await self._relay.drop()
             self.over.set()
 
@@ -140,7 +141,7 @@ class Answering:
                 return await self._ended(pump)
         finally:
             # The generator is closed before anything else is written: nothing can follow the last event.
-            await ended(pump)
+            await end([pump])
         if self._stop.done():
             return await self._stopped(self._stop.result())
         if self._relay.writing.done():

@@ -15,7 +15,6 @@ from ai_worker.models.choice import build
 from ai_worker.models.model import ChatModel
 from ai_worker.records import Records
 from ai_worker.refusal import refuse
-from ai_worker.relay import ended
 from ai_worker.settings import WorkerSettings
 from tidegate_common.bus.connection import Bus, connect
 from tidegate_common.bus.history import History
@@ -27,6 +26,7 @@ from tidegate_common.errors import Unavailable
 from tidegate_common.runtime import problems
 from tidegate_common.runtime.health import Readiness, health_routes
 from tidegate_common.runtime.server import Server, check_port_free, server
+from tidegate_common.runtime.tasks import end
 from tidegate_common.telemetry import names
 from tidegate_common.telemetry.providers import Telemetry, telemetry
 
@@ -114,5 +114,5 @@ async def main(settings: WorkerSettings) -> None:
                 if running.done():
                     running.result()
             finally:
-                await ended(running)
+                await end([running])
                 await model.aclose()

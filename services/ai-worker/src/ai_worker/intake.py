@@ -16,6 +16,7 @@ from ai_worker.relay import RETRY_SECONDS
 from tidegate_common.bus.jobs import Delivery, JobQueue
 from tidegate_common.contract.jobs import Job
 from tidegate_common.errors import TidegateError
+from tidegate_common.runtime.tasks import end
 from tidegate_common.telemetry import names, propagation
 from tidegate_common.telemetry.providers import Telemetry
 
@@ -66,8 +67,7 @@ class Intake:
                     log.exception("no jobs for now")
                     await asyncio.sleep(RETRY_SECONDS)
         finally:
-            measuring.cancel()
-            await asyncio.wait([measuring])
+            await end([measuring])
 
     async def renew(self) -> None:
         """The queue is opened anew: the server that came back may not know it any more."""

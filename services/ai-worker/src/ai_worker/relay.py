@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import msgspec
 
@@ -14,6 +14,7 @@ from tidegate_common.bus.publishing import Publisher
 from tidegate_common.contract.events import Event
 from tidegate_common.contract.jobs import AiDone, AiError, AiResponse, AiRestart, Usage
 from tidegate_common.errors import BrokerUnavailable
+from tidegate_common.runtime.tasks import end
 from tidegate_common.telemetry import propagation
 
 T = TypeVar("T")
@@ -37,14 +38,6 @@ async def insist(action: Callable[[], Awaitable[T]], seconds: float) -> T:
             if loop.time() >= deadline:
                 raise
             await asyncio.sleep(RETRY_SECONDS)
-
-
-async def ended(task: asyncio.Task[Any]) -> None:
-    """Ends `task` and waits for it; its result or error, where nobody asked for it, does not matter any more."""
-    task.cancel()
-    await asyncio.wait([task])
-    if not task.cancelled():
-        task.exception()
 
 
 class Relay:
@@ -88,7 +81,7 @@ class Relay:
 
     async def drop(self) -> None:
         """Writes nothing more."""
-        await ended(self.writing)
+        await end([self.writing])
 
     async def _end(self, last: Last) -> None:
         putting = asyncio.create_task(self._pieces.put(last))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
@@ -27,6 +26,7 @@ from tidegate_common.runtime import problems
 from tidegate_common.runtime.health import Readiness, health_routes
 from tidegate_common.runtime.protocol import LimitedHttpProtocol
 from tidegate_common.runtime.server import Server, check_port_free, server
+from tidegate_common.runtime.tasks import end
 from tidegate_common.telemetry import names
 from tidegate_common.telemetry.providers import Telemetry, telemetry
 
@@ -119,7 +119,5 @@ async def main(settings: GatewaySettings) -> None:
             try:
                 await gateway.server().serve()
             finally:
-                heartbeats.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await heartbeats
+                await end([heartbeats])
                 await gateway.attachments.aclose()

@@ -25,6 +25,7 @@ from tidegate_common.errors import BrokerUnavailable
 from tidegate_common.runtime import problems
 from tidegate_common.runtime.health import Readiness, health_routes
 from tidegate_common.runtime.server import Server, check_port_free, server
+from tidegate_common.runtime.tasks import end
 from tidegate_common.telemetry import names
 from tidegate_common.telemetry.providers import Telemetry, telemetry
 
@@ -76,8 +77,7 @@ async def main(settings: PublisherSettings) -> None:
             try:
                 await serving(app, settings, readiness).serve()
             finally:
-                keeping.cancel()
-                await asyncio.wait([keeping])
+                await end([keeping])
 
 
 async def keep_streams(bus: Bus, settings: PublisherSettings, every_seconds: float = KEEP_STREAMS_SECONDS) -> None:

@@ -23,6 +23,7 @@ from tidegate_common.bus.history import History, Position, Stored
 from tidegate_common.contract.ids import EventId
 from tidegate_common.contract.subjects import overlap
 from tidegate_common.errors import BrokerUnavailable, TidegateError
+from tidegate_common.runtime.tasks import end
 
 log = logging.getLogger(__name__)
 
@@ -63,10 +64,7 @@ class Attachments:
 
     async def aclose(self) -> None:
         """Ends the tasks that bring sessions back."""
-        for task in self._rejoining:
-            task.cancel()
-        if self._rejoining:
-            await asyncio.wait(self._rejoining)
+        await end(self._rejoining)
 
     async def attach(
         self,

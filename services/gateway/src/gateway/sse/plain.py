@@ -11,6 +11,7 @@ from starlette.types import Receive, Send
 from gateway import frame
 from gateway.hub.endings import Ending
 from gateway.hub.session import Session
+from tidegate_common.runtime.tasks import end
 
 LINGER_SECONDS = 5.0
 """How long a peer that does not read may keep an ended stream. ASGI has no way to cut its connection."""
@@ -46,9 +47,7 @@ class PlainStream(Session):
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.wait(tasks)
+            await end(tasks)
             self.lost()
 
     def close(self, ending: Ending, farewell: bytes) -> None:
