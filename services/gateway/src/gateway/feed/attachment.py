@@ -164,16 +164,14 @@ class Attachments:
     async def _fill(self, session: Session) -> None:
         """Writes what the live feed left out and later events, on other tails, have already overtaken.
 
-        Those events carry the id of the session's present place: ids on one connection never go back, so that a
-        client that breaks off here comes back with an id from which nothing is missed. What was not overtaken is
-        left to the replay.
+        Those events have no `id:` line: ids on one connection never go back, and a client's last id stays that of its
+        present place, so that it misses nothing when it breaks off here. What was not overtaken is left to the replay.
         """
         while session.holes:
             hole = session.holes[0]
-            late = self._subscriptions.event_id(session.position)
             upto = min(hole.upto, session.position)
             missed = self._missed(hole.tail, max(hole.after, session.covered), upto)
-            batch = [self._subscriptions.chunk(late, stored.header, stored.payload) async for stored in missed]
+            batch = [self._subscriptions.chunk(None, stored.header, stored.payload) async for stored in missed]
             await self._write(session, batch)
             session.holes.remove(hole)
 

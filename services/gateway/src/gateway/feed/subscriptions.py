@@ -64,8 +64,8 @@ class Subscriptions:
         """What stands in `id:` for a place in the stream."""
         return b"%s-%d" % (self.epoch.encode(), sequence)
 
-    def chunk(self, event_id: bytes, header: bytes, payload: bytes) -> bytes:
-        """A stored event as a chunk for sockets."""
+    def chunk(self, event_id: bytes | None, header: bytes, payload: bytes) -> bytes:
+        """A stored event as a chunk for sockets; without an id where None is given."""
         event_type = headers.field(header, headers.EVENT_TYPE) or b""
         return frame.chunk(frame.event(event_id, event_type, payload))
 
