@@ -2,11 +2,11 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-EDITABLE := -e libs/common -e services/gateway -e services/publisher-api -e services/ai-worker
+EDITABLE := -e libs/common -e services/gateway -e services/publisher-api -e services/ai-worker -e clients/python
 STAMP := $(VENV)/.ready
-MANIFESTS := $(wildcard libs/*/pyproject.toml services/*/pyproject.toml)
+MANIFESTS := $(wildcard libs/*/pyproject.toml services/*/pyproject.toml clients/python/pyproject.toml)
 
-.PHONY: run setup test check lock format
+.PHONY: run setup test stress check lock format
 
 run: setup
 	@exec $(BIN)/python -m scripts.run
@@ -25,6 +25,9 @@ $(STAMP): requirements/dev.lock requirements/model.lock $(MANIFESTS)
 
 test: setup
 	$(BIN)/python -m pytest $(ARGS)
+
+stress: setup
+	$(BIN)/python -m tests.stress $(ARGS)
 
 check: setup
 	$(BIN)/ruff check .

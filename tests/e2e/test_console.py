@@ -469,7 +469,7 @@ async def test_the_parser_reads_the_same_events_however_the_stream_is_cut(consol
     console.open()
     results = console.browser.execute_async_script(
         """const [stream, done] = arguments;
-        import("/console/sse.js").then(({ EventParser }) => done([1, 2, 3, 7, stream.length].map((size) => {
+        import("/console/client/parser.js").then(({ EventParser }) => done([1, 2, 3, 7, stream.length].map((size) => {
           const events = [], retries = [];
           const parser = new EventParser({ onEvent: (e) => events.push(e), onRetry: (ms) => retries.push(ms) });
           for (let at = 0; at < stream.length; at += size) parser.feed(stream.slice(at, at + size));

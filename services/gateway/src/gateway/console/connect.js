@@ -1,4 +1,4 @@
-import { Connection } from "./connection.js";
+import { Tidegate } from "./client/index.js";
 import { byId, copyText, showProblem } from "./view.js";
 
 const REMEMBERED = "tidegate.client_id";
@@ -8,28 +8,23 @@ const LABELS = { connecting: "Connecting", open: "Open", waiting: "Waiting to re
 export class ConnectPanel {
   /** The id that the gateway confirmed, or "" before the first connection. */
   clientId = "";
-  #connection;
+  #client = null;
   #onEvent;
   #countdown = null;
 
   /** `onEvent` gets every event of the stream, in order. */
   constructor(onEvent) {
     this.#onEvent = onEvent;
-    this.#connection = new Connection({
-      onState: (state) => this.#show(state),
-      onEvent: (event) => this.#take(event),
-    });
     byId("client-id").value = remembered();
     byId("copy").hidden = !byId("client-id").value;
     byId("client-id").addEventListener("input", (event) => (byId("copy").hidden = !event.target.value));
     byId("connect-form").addEventListener("submit", (event) => this.#toggle(event));
     byId("copy").addEventListener("click", () => this.#copy());
-    this.#watchPage();
   }
 
   /** Whether a connection is open or on its way. */
   get running() {
-    return this.#connection.running;
+    return this.#client?.running ?? false;
   }
 
   /** Moves the focus to the Connect button. */
@@ -37,27 +32,19 @@ export class ConnectPanel {
     byId("connect").focus();
   }
 
-  #watchPage() {
-    // A page that the browser keeps for "back" would keep its socket too, one of the six that a host gets.
-    addEventListener("pagehide", () => this.#connection.rest());
-    addEventListener("online", () => this.#connection.wake(true));
-    addEventListener("pageshow", (event) => this.#connection.wake(event.persisted));
-    document.addEventListener("visibilitychange", () => {
-      if (!document.hidden) this.#connection.wake();
-    });
-  }
-
   #toggle(event) {
     event.preventDefault();
     if (this.running) {
-      this.#connection.stop();
+      this.#client.close();
       return;
     }
     byId("connect-problem").replaceChildren();
     const asked = byId("client-id").value.trim();
     // The same client goes on where it was; another one starts at the present.
-    const from = asked && asked === this.clientId ? this.#connection.lastEventId : "";
-    this.#connection.start(address, from);
+    const from = asked && asked === this.clientId ? this.#client.lastEventId : "";
+    this.#client = new Tidegate(address, { lastEventId: from });
+    this.#client.on("state", (state) => this.#show(state));
+    this.#client.on("event", (taken) => this.#take(taken));
   }
 
   #take(event) {
@@ -81,7 +68,7 @@ export class ConnectPanel {
     for (const input of byId("connect-fields").querySelectorAll("input")) input.readOnly = this.running;
     byId("connect").textContent = this.running ? "Disconnect" : "Connect";
     byId("connect").classList.toggle("primary", !this.running);
-    byId("fact-reconnects").textContent = this.#connection.reconnects;
+    byId("fact-reconnects").textContent = this.#client.reconnects;
     this.#countDown(state);
     if (state.problem) showProblem(byId("connect-problem"), state.problem);
   }

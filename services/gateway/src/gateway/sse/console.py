@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 from importlib.resources import files
+from pathlib import Path
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -41,4 +42,14 @@ def console_routes(publisher_url: str) -> list[BaseRoute]:
     async def index(_: Request) -> Response:
         return Response(page, media_type="text/html; charset=utf-8", headers=HEADERS)
 
-    return [Route("/", index), Mount("/console", _Assets(packages=[("gateway", "console")]))]
+    return [
+        Route("/", index),
+        Mount("/console/client", _Assets(directory=_client())),
+        Mount("/console", _Assets(packages=[("gateway", "console")])),
+    ]
+
+
+def _client() -> Path:
+    """The folder of the JavaScript client: packed into the wheel, or in the repository that this file is edited in."""
+    packed = Path(str(files("gateway.console"))) / "client"
+    return packed if packed.is_dir() else Path(__file__).resolve().parents[5] / "clients" / "js" / "src"

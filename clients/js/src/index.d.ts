@@ -1,0 +1,87 @@
+/** One event. `id` is its own, or null for a volatile one; `lastEventId` is what to go on from after it. */
+export interface TidegateEvent {
+  readonly type: string;
+  readonly data: string;
+  readonly id: string | null;
+  readonly lastEventId: string;
+}
+
+/** `until` is Unix time in milliseconds. A `problem` with `closed` says why the client must not come back. */
+export type State =
+  | { readonly name: "connecting" }
+  | { readonly name: "open" }
+  | { readonly name: "waiting"; readonly seconds: number; readonly until: number; readonly reason: string }
+  | { readonly name: "closed"; readonly reason: string; readonly problem?: Problem };
+
+export interface Options {
+  /** Empty: the gateway makes one, which is kept over reconnects. */
+  clientId?: string;
+  userId?: string;
+  topics?: Iterable<string>;
+  /** Where to go on, from an earlier `lastEventId`. */
+  lastEventId?: string;
+  /** Fields, or what gives them before each attempt, for tokens that expire. */
+  headers?: HeadersInit | (() => HeadersInit | Promise<HeadersInit>);
+  /** More for `fetch`, for example `credentials`. */
+  fetchOptions?: Omit<RequestInit, "headers" | "signal">;
+  fetch?: typeof fetch;
+  /** Seconds without a byte after which the connection counts as dead: 45; 0 or false is never. */
+  silence?: number | false;
+  /** How many attempts in a row may fail before the client gives up: no limit. */
+  attempts?: number;
+  /** Gives numbers from 0 to 1 for the jitter. */
+  random?: () => number;
+}
+
+interface Kinds {
+  /** Every event, `connected`, `gap` and `closing` included. */
+  event: TidegateEvent;
+  gap: TidegateEvent;
+  closing: TidegateEvent;
+  state: State;
+}
+
+/** One event stream that comes back by itself, from where it was. It connects at once and lives until `close`. */
+export class Tidegate {
+  /** `url` is the stream's whole address, as `/api/sse`, or what gives it before each attempt. */
+  constructor(url: string | URL | (() => string | URL), options?: Options);
+  /** What to go on from: store it to resume later. */
+  readonly lastEventId: string;
+  readonly clientId: string;
+  readonly reconnects: number;
+  readonly state: State;
+  readonly running: boolean;
+  /** Calls `listener` from now on; gives what ends that. */
+  on<Kind extends keyof Kinds>(type: Kind, listener: (value: Kinds[Kind]) => void): () => boolean;
+  /** Ends the stream for good. */
+  close(): void;
+  /** Goes on now instead of waiting; with `suspect`, a live connection is replaced too. Pages do it by themselves. */
+  wake(suspect?: boolean): void;
+  /** Gives the socket back until `wake`. */
+  rest(): void;
+}
+
+/** What went wrong with a call, as RFC 9457 tells it. `status` is 0 where there was no answer. */
+export class Problem extends Error {
+  constructor(facts: { title: string; detail?: string; field?: string; status?: number; traceId?: string; retryAfterMs?: number });
+  readonly title: string;
+  readonly detail: string;
+  readonly field: string;
+  readonly status: number;
+  readonly traceId: string;
+  readonly retryAfterMs?: number;
+}
+
+export function problemOf(response: Response): Promise<Problem>;
+export function unreachable(error: Error): string;
+export function backOff(failures: number, atLeast?: number, random?: () => number): number;
+
+/** The event stream format, from text in pieces of any size. `data` is null where only the id moves. */
+export class EventParser {
+  constructor(to: {
+    onEvent: (event: Omit<TidegateEvent, "data"> & { data: string | null }) => void;
+    onRetry: (milliseconds: number) => void;
+    lastEventId?: string;
+  });
+  feed(text: string): void;
+}

@@ -1,0 +1,227 @@
+import { watched } from "./attempt.js";
+import { backOff } from "./backoff.js";
+import { followPage } from "./page.js";
+import { EventParser, readStream } from "./parser.js";
+import { Problem, problemOf, unreachable } from "./problem.js";
+
+const CONNECT_SECONDS = 15;
+const PROVEN_SECONDS = 10;
+const PASSING = new Set([408, 425, 429]);
+const OWN_TYPES = new Set(["connected", "gap", "closing"]);
+
+/** One event stream that comes back by itself, from where it was. The contract is in index.d.ts. */
+export class Tidegate {
+  lastEventId;
+  clientId;
+  reconnects = 0;
+  state = { name: "connecting" };
+  #url;
+  #options;
+  #listeners = new Map();
+  #life = new AbortController();
+  #leavePage;
+  #attempt = null;
+  #goOn = null;
+  #retry = 0;
+  #failures = 0;
+  #opened = false;
+
+  constructor(url, options = {}) {
+    this.#url = url;
+    this.#options = { silence: 45, attempts: Infinity, random: Math.random, ...options };
+    this.lastEventId = options.lastEventId ?? "";
+    this.clientId = options.clientId ?? "";
+    this.#leavePage = followPage(this);
+    queueMicrotask(() => this.#run(this.#life.signal));
+  }
+
+  on(type, listener) {
+    const listeners = this.#listeners.get(type) ?? new Set();
+    this.#listeners.set(type, listeners.add(listener));
+    return () => listeners.delete(listener);
+  }
+
+  get running() {
+    return this.state.name !== "closed";
+  }
+
+  close() {
+    this.#end({ reason: "closed by the caller" });
+  }
+
+  /**
+   * The page is looked at again, or the network is back: what waits goes on now (but never before the time that a
+   * Retry-After named), a stream that fell silent is replaced, and with `suspect` a live one too.
+   */
+  wake(suspect = false) {
+    this.#goOn?.();
+    if (this.#attempt && (suspect || this.#attempt.silent())) this.#attempt.replace();
+  }
+
+  /** The page is left, perhaps to be shown again later: gives the socket back, and waits for `wake`. */
+  rest() {
+    this.#attempt?.abort();
+  }
+
+  #end(facts) {
+    if (!this.running) return;
+    this.#life.abort();
+    this.#attempt?.abort();
+    this.#goOn?.();
+    this.#leavePage();
+    this.#tell({ name: "closed", ...facts });
+  }
+
+  #tell(state) {
+    this.state = state;
+    this.#emit("state", state);
+  }
+
+  #emit(type, value) {
+    for (const listener of this.#listeners.get(type) ?? []) {
+      try {
+        listener(value);
+      } catch (error) {
+        // A listener's fault is its own: it is reported, and the stream goes on.
+        queueMicrotask(() => {
+          throw error;
+        });
+      }
+    }
+  }
+
+  async #run(life) {
+    while (!life.aborted) {
+      this.#tell({ name: "connecting" });
+      const end = await this.#try(life);
+      if (life.aborted) return;
+      if (end.final) {
+        this.#end({ reason: end.reason, problem: end.problem });
+        return;
+      }
+      if (end.replaced) continue;
+      if (end.useful) this.#failures = 0;
+      if (this.#failures >= this.#options.attempts) {
+        this.#end({ reason: `given up: ${end.reason}`, problem: end.problem ?? new Problem({ title: end.reason }) });
+        return;
+      }
+      const bound = Math.max(this.#retry, end.notBefore ?? 0);
+      // The gateway's own `retry:` with `closing` is already spread over its clients.
+      const spread = end.closing && bound > 0;
+      const seconds = spread ? bound : backOff(this.#failures, bound, this.#options.random);
+      this.#failures += 1;
+      await this.#wait(seconds, end.notBefore ?? 0, end.reason, life);
+    }
+  }
+
+  #wait(seconds, notBefore, reason, life) {
+    const until = Date.now() + seconds * 1_000;
+    const earliest = Date.now() + notBefore * 1_000;
+    return new Promise((resolve) => {
+      const go = () => {
+        clearTimeout(timer);
+        this.#goOn = null;
+        resolve();
+      };
+      const timer = setTimeout(go, seconds * 1_000);
+      this.#goOn = () => {
+        if (life.aborted || Date.now() >= earliest) go();
+      };
+      this.#tell({ name: "waiting", seconds, until, reason });
+    });
+  }
+
+  /** One request, to its end. */
+  async #try(life) {
+    const attempt = (this.#attempt = watched(CONNECT_SECONDS));
+    const end = { useful: false, closing: false, final: false, reason: "the stream ended" };
+    try {
+      const init = { cache: "no-store", ...this.#options.fetchOptions, headers: await this.#headers(), signal: attempt.signal };
+      const response = await (this.#options.fetch ?? fetch)(this.#address(), init);
+      if (!isStream(response)) return await refusal(response);
+      attempt.limit = this.#options.silence || 0;
+      await readStream(response.body, this.#parser(end, life), attempt.heard);
+    } catch (error) {
+      end.replaced = attempt.replaced;
+      end.reason = attempt.timedOut ? "nothing was heard for too long" : unreachable(error);
+    } finally {
+      end.useful ||= attempt.limit !== CONNECT_SECONDS && attempt.age() > PROVEN_SECONDS;
+      attempt.end();
+      if (this.#attempt === attempt) this.#attempt = null;
+    }
+    return end;
+  }
+
+  async #headers() {
+    const { headers } = this.#options;
+    const made = new Headers(typeof headers === "function" ? await headers() : headers);
+    made.set("Accept", "text/event-stream");
+    if (this.lastEventId) made.set("Last-Event-ID", this.lastEventId);
+    return made;
+  }
+
+  #address() {
+    const url = String(typeof this.#url === "function" ? this.#url() : this.#url);
+    const [path, search = ""] = url.split("#")[0].split(/\?(.*)/s);
+    const query = new URLSearchParams(search);
+    if (this.clientId && !query.has("client_id")) query.set("client_id", this.clientId);
+    if (this.#options.userId) query.set("user_id", this.#options.userId);
+    for (const topic of this.#options.topics ?? []) query.append("topic", topic);
+    return `${path}?${query}`;
+  }
+
+  #parser(end, life) {
+    return new EventParser({
+      lastEventId: this.lastEventId,
+      onRetry: (milliseconds) => (this.#retry = milliseconds / 1_000),
+      onEvent: (event) => {
+        if (life.aborted) return;
+        this.lastEventId = event.lastEventId;
+        if (event.data === null) return;
+        this.#heard(event);
+        if (!OWN_TYPES.has(event.type)) end.useful = true;
+        if (event.type === "closing") end.closing = true;
+        this.#emit("event", event);
+        if (event.type === "gap" || event.type === "closing") this.#emit(event.type, event);
+        if (event.type === "closing" && facts(event).reconnect === false) {
+          this.#end({ reason: "the gateway asks not to come back" });
+        }
+      },
+    });
+  }
+
+  /** The first event of a connection opens it. A client id made by the gateway is kept for the next connection. */
+  #heard(event) {
+    if (event.type === "connected") this.clientId = facts(event).client_id ?? this.clientId;
+    if (this.state.name === "open") return;
+    if (this.#opened) this.reconnects += 1;
+    this.#opened = true;
+    this.#tell({ name: "open" });
+  }
+}
+
+function facts(event) {
+  try {
+    return Object(JSON.parse(event.data));
+  } catch {
+    return {};
+  }
+}
+
+function isStream(response) {
+  return response.status === 200 && (response.headers.get("Content-Type") ?? "").startsWith("text/event-stream");
+}
+
+/** What an answer that is no event stream means: 408, 425, 429 and 5xx pass, everything else is final. */
+async function refusal(response) {
+  const { status } = response;
+  if (status < 300) {
+    await response.body?.cancel();
+    if (status === 204) return { final: true, reason: "the server asks not to come back (204)" };
+    const title = "The answer is no event stream";
+    return { final: true, reason: title, problem: new Problem({ title, status }) };
+  }
+  const problem = await problemOf(response);
+  if (status < 500 && !PASSING.has(status)) return { final: true, reason: problem.title, problem };
+  return { reason: problem.title, problem, notBefore: (problem.retryAfterMs ?? 0) / 1_000 };
+}

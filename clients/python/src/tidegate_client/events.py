@@ -1,0 +1,79 @@
+"""What a stream tells its caller."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import httpx
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One event. `id` is its own, or "" for a volatile one."""
+
+    id: str
+    type: str
+    data: str
+
+    def json(self) -> Any:
+        """The data decoded. Raises ValueError where it is no JSON."""
+        return json.loads(self.data)
+
+
+@dataclass(frozen=True, slots=True)
+class Gap(Event):
+    """What lay between two ids can't be had any more: see `json()` for `reason`, `from` and `to`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Closing(Event):
+    """The gateway ends the stream: see `json()` for `reason`. The client comes back unless `final`."""
+
+    @property
+    def final(self) -> bool:
+        """Whether the gateway asks not to come back: data with `"reconnect": false`."""
+        try:
+            facts = self.json()
+        except ValueError:
+            return False
+        return isinstance(facts, dict) and facts.get("reconnect") is False
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """How the connection does. `seconds` is the wait before the next attempt, `reason` why it waits or is closed."""
+
+    name: Literal["connecting", "open", "waiting", "closed"]
+    seconds: float = 0.0
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """Why the gateway refused, as RFC 9457 tells it. `facts` is the whole document, empty where there was none."""
+
+    status: int
+    title: str
+    detail: str
+    facts: dict[str, Any]
+
+    @staticmethod
+    def of(response: httpx.Response) -> Problem:
+        """The problem that a response, read to its end, tells."""
+        try:
+            document = response.json()
+        except ValueError:
+            document = None
+        facts = document if isinstance(document, dict) else {}
+        title = facts.get("title") or f"{response.status_code} {response.reason_phrase}".strip()
+        return Problem(response.status_code, str(title), str(facts.get("detail", "")), facts)
+
+
+class Stopped(Exception):
+    """The client must not come back, or may not try again. `problem` is the gateway's last answer, if it gave one."""
+
+    def __init__(self, reason: str, problem: Problem | None = None) -> None:
+        super().__init__(reason)
+        self.problem = problem

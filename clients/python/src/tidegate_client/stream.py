@@ -1,0 +1,251 @@
+"""One event stream that comes back by itself, from where it was."""
+
+from __future__ import annotations
+
+import asyncio
+import random as randomness
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+
+import httpx
+
+from tidegate_client.backoff import BackOff, retry_after
+from tidegate_client.events import Closing, Event, Gap, Problem, State, Stopped
+from tidegate_client.parser import EventParser, Frame
+
+CONNECT_SECONDS = 15.0
+PROVEN_SECONDS = 10.0
+PASSING = (408, 425, 429)
+KINDS: dict[str, type[Event]] = {"gap": Gap, "closing": Closing}
+
+Headers = Mapping[str, str] | Callable[[], Awaitable[Mapping[str, str]]]
+
+
+class _Open:
+    """A response that is being read."""
+
+    def __init__(self, response: httpx.Response, now: float) -> None:
+        self.response = response
+        self.pieces = response.aiter_bytes()
+        self.parser = EventParser()
+        self.since = now
+        self.closing = False
+        self.useful = False
+
+
+class Stream:
+    """Iterate over it for events. Made by `connect`; one task reads it at a time."""
+
+    def __init__(
+        self,
+        client: httpx.AsyncClient,
+        url: str,
+        params: list[tuple[str, str]],
+        last_event_id: str,
+        headers: Headers | None,
+        silence: float | None,
+        attempts: int | None,
+        on_state: Callable[[State], None] | None,
+        random: Callable[[], float],
+    ) -> None:
+        self.last_event_id = last_event_id
+        self.state = State("closed", reason="not started")
+        self._client = client
+        self._url = httpx.URL(url)
+        self._params = params
+        self._headers = headers
+        self._timeout = httpx.Timeout(CONNECT_SECONDS, read=silence)
+        self._attempts = attempts
+        self._on_state = on_state
+        self._back_off = BackOff(random)
+        self._retry = 0.0
+        self._frames: deque[Frame] = deque()
+        self._open: _Open | None = None
+        self._reading: asyncio.Task[None] | None = None
+        self._final = False
+        self._ended = False
+
+    def __aiter__(self) -> Stream:
+        return self
+
+    async def __anext__(self) -> Event:
+        """The next event. Raises Stopped where the client must not come back; ends after `close` and after a 204."""
+        while not self._ended:
+            if self._frames:
+                event = self._take(self._frames.popleft())
+                if event is not None:
+                    return event
+                continue
+            self._reading = asyncio.ensure_future(self._fill())
+            try:
+                await self._reading
+            except asyncio.CancelledError:
+                await self._drop()
+                # Cancelled by `close`, not by whoever runs this task.
+                if not self._ended:
+                    raise
+            except Stopped as stopped:
+                await self._end(str(stopped))
+                raise
+        raise StopAsyncIteration
+
+    async def close(self) -> None:
+        """Ends the stream, from any task: who iterates comes to the end. Can be called again."""
+        if self._ended:
+            return
+        self._ended = True
+        self._frames.clear()
+        if self._reading is not None and not self._reading.done():
+            self._reading.cancel()
+            await asyncio.wait([self._reading])
+        await self._end("closed by the caller")
+
+    async def _end(self, reason: str) -> None:
+        self._ended = True
+        await self._drop()
+        if self.state.name != "closed" or self.state.reason == "not started":
+            self._tell(State("closed", reason=reason))
+
+    async def _drop(self) -> None:
+        current, self._open = self._open, None
+        if current is not None:
+            await current.response.aclose()
+
+    def _tell(self, state: State) -> None:
+        self.state = state
+        if self._on_state is not None:
+            self._on_state(state)
+
+    def _take(self, frame: Frame) -> Event | None:
+        """The event to hand over. Its id counts from here on: what was not handed over is asked for again."""
+        if frame.id is not None:
+            self.last_event_id = frame.id
+        if frame.data is None:
+            return None
+        event = KINDS.get(frame.type, Event)(frame.id or "", frame.type, frame.data)
+        if frame.type == "connected":
+            self._adopt(event)
+        if isinstance(event, Closing):
+            if self._open is not None:
+                self._open.closing = True
+            if event.final:
+                self._frames.clear()
+                self._final = True
+        elif frame.type not in ("connected", "gap"):
+            self._back_off.reset()
+        return event
+
+    def _adopt(self, connected: Event) -> None:
+        """A client id made by the gateway is kept: the next connection listens to the same."""
+        if any(name == "client_id" for name, _ in self._params):
+            return
+        try:
+            self._params.append(("client_id", str(connected.json()["client_id"])))
+        except (ValueError, KeyError, TypeError):
+            return
+
+    async def _fill(self) -> None:
+        """One step: connects, or reads a piece, or waits."""
+        if self._final:
+            await self._end("the gateway asks not to come back")
+            return
+        try:
+            if self._open is None:
+                await self._connect()
+            else:
+                await self._read(self._open)
+        except httpx.ReadTimeout:
+            await self._wait("nothing was heard for too long")
+        except (httpx.TransportError, httpx.StreamError) as error:
+            await self._wait(str(error) or type(error).__name__)
+
+    async def _read(self, current: _Open) -> None:
+        piece = await anext(current.pieces, None)
+        if piece is None:
+            await self._wait("the stream ended")
+            return
+        self._frames.extend(current.parser.feed(piece))
+        if current.parser.retry is not None:
+            self._retry = current.parser.retry
+
+    async def _connect(self) -> None:
+        self._tell(State("connecting"))
+        given = await self._headers() if callable(self._headers) else self._headers
+        headers = {**(given or {}), "Accept": "text/event-stream", "Cache-Control": "no-store"}
+        if self.last_event_id:
+            headers["Last-Event-ID"] = self.last_event_id
+        url = self._url.copy_merge_params(tuple(self._params)) if self._params else self._url
+        request = self._client.build_request("GET", url, headers=headers, timeout=self._timeout)
+        response = await self._client.send(request, stream=True)
+        kind = response.headers.get("Content-Type", "")
+        if response.status_code == 200 and kind.startswith("text/event-stream"):
+            self._open = _Open(response, asyncio.get_running_loop().time())
+            self._tell(State("open"))
+            return
+        try:
+            await self._refused(response)
+        finally:
+            await response.aclose()
+
+    async def _refused(self, response: httpx.Response) -> None:
+        status = response.status_code
+        if status == 204:
+            await self._end("the server asks not to come back (204)")
+            return
+        if status == 200:
+            raise Stopped("the answer is no event stream", Problem(status, "the answer is no event stream", "", {}))
+        await response.aread()
+        problem = Problem.of(response)
+        if status < 500 and status not in PASSING:
+            raise Stopped(problem.title, problem)
+        await self._wait(problem.title, retry_after(response.headers.get("Retry-After")), problem)
+
+    async def _wait(self, reason: str, at_least: float = 0.0, problem: Problem | None = None) -> None:
+        current = self._open
+        await self._drop()
+        closing = current is not None and current.closing
+        if current is not None and (closing or asyncio.get_running_loop().time() - current.since > PROVEN_SECONDS):
+            self._back_off.reset()
+        if self._attempts is not None and self._back_off.failures >= self._attempts:
+            raise Stopped(f"given up after {self._attempts} attempts: {reason}", problem)
+        bound = max(self._retry, at_least)
+        # The gateway's own `retry:` with `closing` is already spread over its clients.
+        seconds = bound if closing and bound else self._back_off.next(bound)
+        self._tell(State("waiting", seconds, reason))
+        await asyncio.sleep(seconds)
+
+
+@asynccontextmanager
+async def connect(
+    url: str,
+    *,
+    client_id: str = "",
+    user_id: str = "",
+    topics: Sequence[str] = (),
+    last_event_id: str = "",
+    headers: Headers | None = None,
+    client: httpx.AsyncClient | None = None,
+    silence: float | None = 45.0,
+    attempts: int | None = None,
+    on_state: Callable[[State], None] | None = None,
+    random: Callable[[], float] = randomness.random,
+) -> AsyncIterator[Stream]:
+    """
+    A stream of `url` (the whole address, as `https://host/api/sse`), closed at the end of the block.
+
+    `headers`: fields, or an async function that gives them before each attempt, for tokens that expire. `silence`:
+    seconds without a byte after which the connection counts as dead, or None. `attempts`: how many attempts in a row
+    may fail before Stopped is raised; None is no limit. `client` is left open.
+    """
+    params = [("client_id", client_id)] if client_id else []
+    params += [("user_id", user_id)] if user_id else []
+    params += [("topic", topic) for topic in topics]
+    used = httpx.AsyncClient() if client is None else client
+    stream = Stream(used, url, params, last_event_id, headers, silence, attempts, on_state, random)
+    try:
+        yield stream
+    finally:
+        await stream.close()
+        if client is None:
+            await used.aclose()

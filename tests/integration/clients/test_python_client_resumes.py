@@ -1,0 +1,47 @@
+"""The Python client on a real gateway."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import httpx
+
+from tests.support.nats import nats_server
+from tests.support.ports import free_port
+from tests.support.processes import service
+from tests.support.publisher import running_publisher
+from tidegate_client import Closing, Event, Stream, connect
+
+
+async def send(publisher: httpx.AsyncClient, numbers: range) -> None:
+    for number in numbers:
+        event = {"topic": "a", "event_type": "note", "data": str(number)}
+        assert (await publisher.post("/api/sse/send", json=event)).status_code == 202
+
+
+async def read(stream: Stream, notes: int) -> list[Event]:
+    """The events up to and with the given number of notes."""
+    got: list[Event] = []
+    while sum(event.type == "note" for event in got) < notes:
+        got.append(await anext(stream))
+    return got
+
+
+async def test_a_restart_of_gateway_and_nats_is_told_by_closing_and_loses_and_repeats_nothing(tmp_path: Path) -> None:
+    port, http = free_port(), free_port()
+    async with connect(f"http://127.0.0.1:{http}/api/sse", topics=["a"]) as stream:
+        async with nats_server(tmp_path, port) as server, running_publisher(server.url) as (publisher, _):
+            env = {"TIDEGATE_NATS_URL": server.url, "TIDEGATE_DRAIN_SECONDS": "1"}
+            async with service("gateway", http, env):
+                assert (await anext(stream)).type == "connected"
+                await send(publisher, range(5))
+                got = await read(stream, 5)
+        async with nats_server(tmp_path, port) as server, running_publisher(server.url) as (publisher, _):
+            await send(publisher, range(5, 10))
+            async with service("gateway", http, env):
+                got += await read(stream, 5)
+                await send(publisher, range(10, 12))
+                got += await read(stream, 2)
+    assert [event.data for event in got if event.type == "note"] == [str(number) for number in range(12)]
+    assert [event.json()["reason"] for event in got if isinstance(event, Closing)] == ["drain"]
+    assert {event.type for event in got} == {"note", "closing", "connected"}

@@ -1,0 +1,146 @@
+"""The Python client against answers written byte by byte."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from tests.unit.clients.scripted import HEAD, Scripted, answer, scripted
+from tidegate_client import Closing, Event, Gap, State, Stopped, connect
+from tidegate_client.backoff import BackOff, retry_after
+from tidegate_client.parser import EventParser, Frame
+
+PROBLEM = '{"title": "Not you", "status": 401, "detail": "no token"}'
+
+
+def waits(states: list[State]) -> list[float]:
+    return [state.seconds for state in states if state.name == "waiting"]
+
+
+async def test_a_frame_cut_in_the_middle_is_not_delivered_and_the_next_connection_resumes_before_it() -> None:
+    cut = HEAD + "id: e-1\ndata: one\n\nid: e-2\ndata: tw"
+    whole = HEAD + "id: e-2\ndata: two\n\n" + Scripted.HOLD
+    async with scripted([cut, whole]) as server, connect(server.url, topics=["a", "b.>"], random=lambda: 0) as stream:
+        assert [(await anext(stream)).data for _ in range(2)] == ["one", "two"]
+        assert stream.last_event_id == "e-2"
+    assert "topic=a&topic=b.%3E" in server.requests[0]
+    assert "last-event-id" not in server.requests[0].lower()
+    assert "last-event-id: e-1" in server.requests[1].lower()
+
+
+async def test_what_was_read_but_not_handed_over_does_not_move_the_last_id() -> None:
+    text = HEAD + "id: e-1\ndata: one\n\nid: e-2\ndata: two\n\n" + Scripted.HOLD
+    async with scripted([text]) as server, connect(server.url) as stream:
+        await anext(stream)
+        assert stream.last_event_id == "e-1"
+
+
+async def test_two_events_under_one_id_are_both_delivered() -> None:
+    text = HEAD + "id: e-1\ndata: one\n\nid: e-1\ndata: mended\n\n" + Scripted.HOLD
+    async with scripted([text]) as server, connect(server.url) as stream:
+        assert [(await anext(stream)).data for _ in range(2)] == ["one", "mended"]
+
+
+@pytest.mark.parametrize("status", ["401 Unauthorized", "403 Forbidden", "404 Not Found", "422 Unprocessable"])
+async def test_a_refusal_stops_for_good_with_the_problem(status: str) -> None:
+    async with scripted([answer(status, PROBLEM)]) as server, connect(server.url) as stream:
+        with pytest.raises(Stopped, match="Not you") as stopped:
+            await anext(stream)
+        assert stopped.value.problem is not None
+        assert (stopped.value.problem.status, stopped.value.problem.detail) == (int(status[:3]), "no token")
+        assert stream.state.name == "closed"
+    assert len(server.requests) == 1
+
+
+async def test_204_ends_without_an_error() -> None:
+    async with scripted([answer("204 No Content")]) as server, connect(server.url) as stream:
+        assert [event async for event in stream] == []
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("status", ["408 Timeout", "425 Early", "429 Many", "500 Broken", "503 Full"])
+async def test_a_passing_refusal_is_tried_again_not_before_retry_after(status: str) -> None:
+    states: list[State] = []
+    answers = [answer(status, "", "Retry-After: 1"), HEAD + "data: x\n\n" + Scripted.HOLD]
+    async with scripted(answers) as server, connect(server.url, on_state=states.append, random=lambda: 0.5) as stream:
+        assert (await anext(stream)).data == "x"
+    assert waits(states) == [1.25]
+
+
+async def test_the_streams_own_retry_is_a_lower_bound_and_attempts_are_limited() -> None:
+    states: list[State] = []
+    broken = answer("503 Full")
+    async with scripted([HEAD + "retry: 20\n\n", broken, broken]) as server:
+        async with connect(server.url, on_state=states.append, random=lambda: 0, attempts=2) as stream:
+            with pytest.raises(Stopped, match="given up after 2 attempts"):
+                await anext(stream)
+    assert waits(states) == [0.02, 0.02]
+
+
+async def test_a_silent_connection_is_replaced_and_comments_count_as_life() -> None:
+    silent = HEAD + ": heartbeat\n\n" + Scripted.HOLD
+    states: list[State] = []
+    async with scripted([silent, HEAD + "data: x\n\n" + Scripted.HOLD]) as server:
+        async with connect(server.url, silence=0.1, on_state=states.append, random=lambda: 0) as stream:
+            assert (await anext(stream)).data == "x"
+    assert [state.reason for state in states if state.name == "waiting"] == ["nothing was heard for too long"]
+
+
+async def test_gap_and_closing_are_of_their_own_kind_and_closing_for_good_ends_the_stream() -> None:
+    text = HEAD + 'event: gap\ndata: {"reason":"epoch"}\n\nevent: closing\ndata: {"reconnect":false}\n\n'
+    async with scripted([text]) as server, connect(server.url) as stream:
+        got = [event async for event in stream]
+    assert [type(event) for event in got] == [Gap, Closing]
+    assert got[0].json() == {"reason": "epoch"}
+    assert len(server.requests) == 1
+
+
+async def test_a_client_id_made_by_the_gateway_is_kept_and_headers_are_asked_for_each_time() -> None:
+    tokens = iter(["first", "second"])
+
+    async def headers() -> dict[str, str]:
+        return {"Authorization": next(tokens)}
+
+    first = HEAD + 'event: connected\ndata: {"client_id":"made"}\n\n'
+    async with scripted([first, HEAD + "data: x\n\n" + Scripted.HOLD]) as server:
+        async with connect(server.url, headers=headers, random=lambda: 0) as stream:
+            assert [(await anext(stream)).type for _ in range(2)] == ["connected", "message"]
+    assert "client_id=" not in server.requests[0]
+    assert "client_id=made" in server.requests[1]
+    assert [request.lower().count(word) for request, word in zip(server.requests, ("first", "second"), strict=True)]
+
+
+async def test_close_from_another_task_ends_the_iteration_and_a_timeout_of_the_caller_loses_nothing() -> None:
+    text = HEAD + "id: e-1\ndata: one\n\n" + Scripted.HOLD
+    async with scripted([text]) as server, connect(server.url, random=lambda: 0) as stream:
+        assert isinstance(await anext(stream), Event)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.05):
+                await anext(stream)
+        assert (await anext(stream)).data == "one"
+        reading = asyncio.ensure_future(anext(stream, None))
+        await asyncio.sleep(0)
+        await stream.close()
+        assert await reading is None
+        assert stream.state == State("closed", reason="closed by the caller")
+    assert "last-event-id: e-1" in server.requests[1].lower()
+
+
+def test_the_window_doubles_to_its_cap_and_the_bound_is_added() -> None:
+    back_off = BackOff(lambda: 1.0)
+    assert [back_off.next(0) for _ in range(8)] == [0.5, 1, 2, 4, 8, 16, 30, 30]
+    back_off.reset()
+    assert back_off.next(5) == 5.5
+    assert retry_after("7") == 7
+    assert retry_after("soon") == 0
+
+
+def test_the_parser_gives_the_same_frames_wherever_the_stream_is_cut() -> None:
+    stream = "\ufeff:x\r\nid: 1\rdata:a\r\ndata:  é😀\n\nretry: 12\nid: 0\0\nevent: t\ndata\n\nid\n\ndata: cut".encode()
+    expected = [Frame("1", "message", "a\n é😀"), Frame(None, "t", ""), Frame("", "message", None)]
+    for size in (1, 2, 3, 7, len(stream)):
+        parser = EventParser()
+        got = [frame for at in range(0, len(stream), size) for frame in parser.feed(stream[at : at + size])]
+        assert got == expected
+        assert parser.retry == 0.012
