@@ -1,0 +1,73 @@
+"""`python -m tests.stress [--seed N] [--seconds S] [--clients N] [--rate N] [--only a,b] [--repeat N]`.
+
+Exit code 1 where one event was lost, doubled, out of order or for others, or a scenario found another problem.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import resource
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import uvloop
+
+from tests.stress.report import Row, row, table
+from tests.stress.scenarios import SCENARIOS
+from tests.stress.world import world
+
+
+async def run(name: str, seed: int, seconds: float, clients: int, rate: float) -> Row:
+    """One scenario in a world of its own. Raises where the world itself does not work."""
+    scenario = SCENARIOS[name]
+    random.seed(seed)
+    with tempfile.TemporaryDirectory(prefix="tidegate-stress-") as data:
+        async with world(Path(data), seed, clients, rate, scenario.env) as made:
+            await made.join(clients)
+            started = time.monotonic()
+            made.load.start()
+            await scenario.run(made, seconds)
+            await made.settle()
+            took = time.monotonic() - started
+            await made.leave()
+            return row(name, made, took, [part.rss_mb for part in made.gateways])
+
+
+def options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.stress")
+    parser.add_argument("--seed", type=int, default=random.randrange(1_000_000))
+    parser.add_argument("--seconds", type=float, default=10, help="of each scenario")
+    parser.add_argument("--clients", type=int, default=100)
+    parser.add_argument("--rate", type=float, default=30, help="calls of the publishing API a second")
+    parser.add_argument("--only", default=",".join(SCENARIOS), help="scenarios, with commas")
+    parser.add_argument("--repeat", type=int, default=1, help="the seed grows by one each time")
+    return parser.parse_args()
+
+
+def main() -> int:
+    chosen = options()
+    names = chosen.only.split(",")
+    unknown = [name for name in names if name not in SCENARIOS]
+    if unknown:
+        print(f"no such scenario: {', '.join(unknown)}; there are {', '.join(SCENARIOS)}", file=sys.stderr)
+        return 2
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    rows: list[Row] = []
+    for seed in range(chosen.seed, chosen.seed + chosen.repeat):
+        for name in names:
+            print(f"seed {seed}: {name}", flush=True)
+            rows.append(uvloop.run(run(name, seed, chosen.seconds, chosen.clients, chosen.rate)))
+            for problem in rows[-1].problems:
+                print(f"  {problem}", flush=True)
+    print(table(rows))
+    red = [each.name for each in rows if not each.green]
+    print(f"seed {chosen.seed}: " + (f"RED: {', '.join(red)}" if red else "0 lost, 0 duplicated, 0 out of order"))
+    return 1 if red else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

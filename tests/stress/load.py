@@ -1,0 +1,120 @@
+"""Publishers: they send through the real HTTP API until each event is accepted, and tell the ledger."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import httpx
+
+from tests.stress.ledger import Ledger
+
+WRITERS = 4
+
+
+class Load:
+    """Events for `names` (clients), `users`, `rooms` (topics) and all, at `rate` calls a second over all writers."""
+
+    def __init__(self, ledger: Ledger, url: str, seed: int, names: int, users: int, rooms: int, rate: float) -> None:
+        self._ledger = ledger
+        self._client = httpx.AsyncClient(base_url=url, timeout=20)
+        self._seed = seed
+        self._names, self._users, self._rooms = names, users, rooms
+        self._rate = rate
+        self._tasks: list[asyncio.Task[None]] = []
+        self._stopping = False
+        self.padding = 0
+        """Characters that each event has beside its number."""
+        self.refused = 0
+        """Answers that were not an acceptance; each of them was followed by another try."""
+        self.events = 0
+        self.sent_at: dict[int, float] = {}
+        """By an event's number, on time.perf_counter."""
+
+    def start(self) -> None:
+        self._stopping = False
+        writers = [random.Random(f"{self._seed}/{number}") for number in range(WRITERS)]
+        self._tasks = [asyncio.create_task(self._write(rng)) for rng in writers]
+
+    async def stop(self) -> None:
+        """Ends when what was being sent is accepted. Raises what broke a writer."""
+        self._stopping = True
+        await asyncio.gather(*self._tasks)
+        self._tasks = []
+
+    async def aclose(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await self._client.aclose()
+
+    async def burst(self, rng: random.Random, lines: int, broadcasts: float = 0.1) -> None:
+        """One batch of `lines` events."""
+        numbers, body = [], []
+        for _ in range(lines):
+            number, event = self._event("" if rng.random() < broadcasts else self._target(rng))
+            numbers.append(number)
+            body.append(json.dumps(event))
+        await self._until_accepted("/api/sse/batch", "\n".join(body).encode(), numbers)
+
+    async def broadcast(self) -> int:
+        """Sends one to all; gives its number."""
+        number, event = self._event("")
+        del event["broadcast"]
+        await self._until_accepted("/api/sse/broadcast", json.dumps(event).encode(), [number])
+        return number
+
+    async def _write(self, rng: random.Random) -> None:
+        while not self._stopping:
+            kind = rng.random()
+            if kind < 0.3:
+                await self.burst(rng, rng.randint(2, 30), 0.02)
+            elif kind < 0.7:
+                number, event = self._event(self._target(rng))
+                await self._until_accepted("/api/sse/send", json.dumps(event).encode(), [number])
+            else:
+                await self.broadcast()
+            await asyncio.sleep(rng.expovariate(self._rate / WRITERS))
+
+    def _target(self, rng: random.Random) -> str:
+        kind = rng.random()
+        if kind < 0.6:
+            return f"client:c{rng.randrange(self._names)}"
+        if kind < 0.8:
+            return f"user:u{rng.randrange(self._users)}@example.org"
+        return f"topic:room.{rng.randrange(self._rooms)}"
+
+    def _event(self, target: str) -> tuple[int, dict[str, Any]]:
+        kind, _, name = target.partition(":")
+        number = self._ledger.send(target or "all")
+        self.sent_at[number] = time.perf_counter()
+        to = {"broadcast": True} if not target else {kind if kind == "topic" else f"{kind}_id": name}
+        return number, {**to, "event_type": "e", "data": f"{number}:" + "x" * self.padding}
+
+    async def _until_accepted(self, path: str, body: bytes, numbers: list[int]) -> None:
+        headers = {
+            "idempotency-key": f"{self._seed}-{numbers[0]}",
+            "content-type": "application/x-ndjson" if path.endswith("batch") else "application/json",
+        }
+        while True:
+            try:
+                answer = await self._client.post(path, content=body, headers=headers)
+            except httpx.TransportError:
+                answer = None
+            if answer is not None and answer.status_code not in (200, 202, 503):
+                raise AssertionError(f"{path} answered {answer.status_code}: {answer.text}")
+            found = [] if answer is None or answer.status_code == 503 else _results(answer.json())
+            if found and all(result["status"] == 202 for result in found):
+                break
+            self.refused += 1
+            await asyncio.sleep(0.1)
+        for number, result in zip(numbers, found, strict=True):
+            self._ledger.accept(number, int(result["id"].rpartition("-")[2]))
+        self.events += len(numbers)
+
+
+def _results(answer: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return list(answer["results"]) if "results" in answer else [{"status": 202, **answer}]

@@ -1,0 +1,57 @@
+"""What a scenario came to, as a row of the table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tests.stress.ledger import Verdict
+from tests.stress.world import World
+
+COLUMNS = (
+    "scenario,clients,delivered,lost,duplicated,disordered,foreign,gaps,reconnects,"
+    "replay p50 ms,replay p99 ms,live p99 ms,delivered/s,RSS MB"
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    name: str
+    verdict: Verdict
+    problems: list[str]
+    cells: tuple[str, ...]
+
+    @property
+    def green(self) -> bool:
+        return self.verdict.clean and not self.problems
+
+
+def row(name: str, world: World, seconds: float, rss_after: list[float]) -> Row:
+    """The accounts of all clients, after they left. `seconds` of load; RSS of each gateway in MB."""
+    total = Verdict()
+    for client in world.clients:
+        total.add(world.ledger.judge(client.view))
+    replays = sorted(seconds for client in world.clients for seconds in client.replays)
+    pairs = zip(world.rss_before, rss_after, strict=True)
+    numbers = (len(world.clients), *(vars(total)[each] for each in ("delivered", "lost", "duplicated", "disordered")))
+    cells = (
+        *(str(number) for number in (*numbers, total.foreign, total.gaps)),
+        str(sum(client.reconnects for client in world.clients)),
+        percentile(replays, 0.5),
+        percentile(replays, 0.99),
+        percentile(sorted(world.live), 0.99),
+        f"{total.delivered / seconds:.0f}",
+        " ".join(f"{before:.0f}→{after:.0f}" for before, after in pairs),
+    )
+    return Row(name, total, world.problems, (name, *cells))
+
+
+def percentile(ordered: list[float], share: float) -> str:
+    """In ms; `-` for no value."""
+    return f"{ordered[int((len(ordered) - 1) * share)] * 1000:.0f}" if ordered else "-"
+
+
+def table(rows: list[Row]) -> str:
+    """A Markdown table."""
+    heads = COLUMNS.split(",")
+    lines = [heads, ["---"] * len(heads), *(list(row.cells) for row in rows)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

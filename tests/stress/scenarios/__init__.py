@@ -1,0 +1,30 @@
+"""The scenarios, by name."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import NamedTuple
+
+from tests.stress.scenarios import brokers, clients, deploys
+from tests.stress.world import World
+
+SMALL_BUFFERS = {"TIDEGATE_MAX_BACKLOG_BYTES": "65536", "TIDEGATE_SOCKET_SEND_BYTES": "16384"}
+
+
+class Scenario(NamedTuple):
+    """`run` gets the world with its clients connected and its publishers running, and the seconds that it has."""
+
+    run: Callable[[World, float], Awaitable[None]]
+    env: dict[str, str] = {}  # noqa: RUF012  # never changed
+
+
+SCENARIOS = {
+    "cuts": Scenario(clients.cuts),
+    "storm": Scenario(clients.storm),
+    "seam": Scenario(clients.seam),
+    "slow_reader": Scenario(clients.slow_reader, SMALL_BUFFERS),
+    "nats_restart": Scenario(brokers.nats_restart),
+    "feed_cut": Scenario(brokers.feed_cut),
+    "gateway_kill": Scenario(deploys.gateway_kill),
+    "rolling_restart": Scenario(deploys.rolling_restart),
+}

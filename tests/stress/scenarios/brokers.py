@@ -1,0 +1,40 @@
+"""Faults of NATS, and between the gateways and NATS."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+
+from tests.stress.proxy import Cut
+from tests.stress.world import World
+
+
+async def nats_restart(world: World, seconds: float) -> None:
+    """nats-server is killed with -9 and started again on the same store and port, under load."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        await asyncio.sleep(world.rng.uniform(1, 2))
+        await world.nats.end(signal.SIGKILL)
+        await asyncio.sleep(world.rng.uniform(0, 1))
+        await world.nats.start()
+        await asyncio.sleep(world.rng.uniform(1, 2))
+
+
+async def feed_cut(world: World, seconds: float) -> None:
+    """The gateways' connections to NATS are cut, and refused for a moment. No stream may end by that."""
+    before = [client.reconnects for client in world.clients]
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        await asyncio.sleep(world.rng.uniform(0.5, 1.5))
+        world.feed.refusing = world.rng.random() < 0.5
+        if world.rng.random() < 0.7:
+            world.feed.cut_all(world.rng.choice(list(Cut)))
+        else:
+            for link in list(world.feed.links)[:1]:
+                link.end(Cut.RST)
+        await asyncio.sleep(world.rng.uniform(0.1, 1.0))
+        world.feed.refusing = False
+    ended = sum(client.reconnects > count for client, count in zip(world.clients, before, strict=True))
+    if ended:
+        world.problems.append(f"{ended} streams ended when the feed was cut")

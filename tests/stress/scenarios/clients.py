@@ -1,0 +1,91 @@
+"""Faults between clients and gateways."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+
+from tests.stress.client import StressClient
+from tests.stress.proxy import Cut
+from tests.stress.world import World
+from tests.support.waiting import until
+
+CUT_SECONDS = (0.5, 4.0)
+MISSED = 20
+"""Events that each client of the storm has missed, at the least."""
+
+
+async def cuts(world: World, seconds: float) -> None:
+    """Every client's connection is cut, each at its own random moments, in all ways."""
+
+    async def one(client: StressClient) -> None:
+        while True:
+            await asyncio.sleep(random.uniform(*CUT_SECONDS))
+            world.cut(client, world.rng.choice(list(Cut)))
+
+    await _for(seconds, [one(client) for client in world.clients])
+
+
+async def storm(world: World, seconds: float) -> None:
+    """All clients of one gateway go at one moment and are back at once, having missed events; others are watched."""
+    struck = world.proxies[0]
+    for client in world.clients:
+        home = client.gateway_port
+        client.port = lambda home=home: home  # type: ignore[misc]
+        if home != struck.port:
+            world.watch(client)
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        struck.refusing = True
+        struck.cut_all(Cut.RST)
+        for _ in range(MISSED):
+            await world.load.broadcast()
+        struck.refusing = False
+        await until(lambda: all(client.connected for client in world.clients), "all are back", 30)
+        await asyncio.sleep(0.5)
+
+
+async def seam(world: World, seconds: float) -> None:
+    """Clients come back while a burst is being published: the replay's end and the live feed's start meet."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        burst = asyncio.create_task(world.load.burst(world.rng, 400, 0.1))
+        while not burst.done():
+            for client in world.rng.sample(world.clients, max(1, len(world.clients) // 10)):
+                world.cut(client, Cut.RST)
+            await asyncio.sleep(world.rng.uniform(0.005, 0.05))
+        await burst
+
+
+async def slow_reader(world: World, seconds: float) -> None:
+    """One client in five stops reading for a while, again and again, with more coming than buffers hold."""
+    world.load.padding = 8000
+    slow = world.clients[::5]
+
+    async def one(client: StressClient) -> None:
+        while True:
+            await asyncio.sleep(random.uniform(0.5, 1.5))
+            transport = client.transport
+            port = client.local_port
+            links = [link for proxy in world.proxies if port and (link := proxy.link_of(port)) is not None]
+            if transport is None or not links:
+                continue
+            links[0].pause(True)
+            try:
+                await asyncio.sleep(random.uniform(1, 4))
+            finally:
+                links[0].pause(False)
+
+    await _for(seconds, [one(client) for client in slow])
+    world.load.padding = 0
+
+
+async def _for(seconds: float, work: list[object]) -> None:
+    tasks = [asyncio.ensure_future(each) for each in work]  # type: ignore[call-overload]
+    done, _ = await asyncio.wait(tasks, timeout=seconds, return_when=asyncio.FIRST_EXCEPTION)
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
+    for task in done:
+        task.result()
