@@ -61,6 +61,7 @@ def main() -> int:
         for name in names:
             print(f"seed {seed}: {name}", flush=True)
             rows.append(uvloop.run(run(name, seed, chosen.seconds, chosen.clients, chosen.rate)))
+            print("  " + " ".join(rows[-1].cells) + ("" if rows[-1].green else "  RED"), flush=True)
             for problem in rows[-1].problems:
                 print(f"  {problem}", flush=True)
     print(table(rows))
