@@ -14,9 +14,10 @@ from tests.support.bus import broker
 from tests.support.gateway import open_stream, running_gateway
 from tests.support.nats import nats_server
 from tests.support.waiting import until
-from tidegate_common.bus.history import PAGE, History
+from tidegate_common.bus.history import PAGE, History, Stored
 from tidegate_common.bus.publishing import Publisher
 from tidegate_common.contract.events import Event
+from tidegate_common.errors import BrokerUnavailable
 
 
 @pytest.fixture(params=["slim", "plain"])
@@ -173,6 +174,33 @@ async def test_nats_lost_in_the_middle_of_a_replay_costs_neither_order_nor_an_ev
             numbers = [int(found) for found in re.findall(rb"\ndata: (\d+) ", received)]
             assert numbers == list(range(before + 2))
             writer.close()
+
+
+class Interrupted(History):
+    """Fails once, when it is asked for a client's second page."""
+
+    failed = False
+
+    async def _page(self, tail: str, start: int) -> list[Stored]:
+        if tail == "client.a" and start > PAGE and not self.failed:
+            self.failed = True
+            raise BrokerUnavailable("NATS went away between two pages")
+        return await super()._page(tail, start)
+
+
+async def test_a_replay_that_is_interrupted_between_two_pages_loses_neither(
+    tmp_path: Path,
+) -> None:
+    """A page that was read waited for more before it was written; the place had moved on, and the page was lost."""
+    async with broker(tmp_path) as (server, bus), running_gateway(server.url) as running:
+        publisher = Publisher(bus, History(bus))
+        total = PAGE * 2
+        for number in range(total):
+            await publisher.durable("client.a", Event("n", str(number)), headers={})
+        running.gateway.attachments._history = Interrupted(running.bus)
+        async with open_stream(running.url, {"client_id": "a"}, {"last-event-id": await _start(bus)}) as stream:
+            await stream.connected()
+            assert [(await stream.next()).data for _ in range(total)] == [str(number) for number in range(total)]
 
 
 async def test_stopping_a_gateway_tells_its_clients_and_ends_in_time(tmp_path: Path, streams: str) -> None:

@@ -140,19 +140,20 @@ class Attachments:
         if session.position >= upto:
             return
         batch: list[bytes] = []
-        size = 0
+        size = reached = 0
         async for stored in merge([self._missed(tail, session.position, upto) for tail in session.tails]):
             event_id = self._subscriptions.event_id(stored.sequence)
             chunk = self._subscriptions.chunk(event_id, stored.header, stored.payload)
-            session.position = stored.sequence
+            reached = stored.sequence
             batch.append(chunk)
             size += len(chunk)
             if size >= BATCH_BYTES:
-                await self._write(session, batch)
+                await self._write(session, batch, reached)
                 batch, size = [], 0
             if session.ending is not None:
                 return
-        await self._write(session, batch)
+        if batch:
+            await self._write(session, batch, reached)
 
     def _missed(self, tail: str, sequence: int, upto: int) -> AsyncIterator[Stored]:
         """What the stream keeps for `tail`; read together with others who listen to it."""
@@ -172,10 +173,14 @@ class Attachments:
             upto = min(hole.upto, session.position)
             missed = self._missed(hole.tail, max(hole.after, session.covered), upto)
             batch = [self._subscriptions.chunk(None, stored.header, stored.payload) async for stored in missed]
-            await self._write(session, batch)
+            await self._write(session, batch, session.position)
             session.holes.remove(hole)
 
-    async def _write(self, session: Session, batch: list[bytes]) -> None:
+    async def _write(self, session: Session, batch: list[bytes], reached: int) -> None:
+        """Writes `batch`, which brings the session to sequence `reached`, as soon as the client has room for it.
+
+        Only then has it got there: what was read and not written, because NATS went away, has to be read again.
+        """
         if session.paused and session.ending is None:
             session.room = asyncio.get_running_loop().create_future()
             try:
@@ -187,6 +192,7 @@ class Attachments:
                 session.room = None
         if batch and session.ending is None:
             session.send(b"".join(batch))
+            session.position = reached
             self._hub.sent += len(batch)
             self.replayed += len(batch)
 
