@@ -76,8 +76,10 @@ class Link:
     def join(self) -> None:
         """Both ends are there."""
         self.client.other, self.server.other = self.server, self.client
-        for data in self.client.early:
-            self.client._pass(data)
+        for side in (self.client, self.server):  # NATS speaks first: its greeting may be here already
+            early, side.early = side.early, []
+            for data in early:
+                side._pass(data)
 
     def end(self, how: Cut) -> None:
         """Ends both connections. Does nothing the second time."""
