@@ -30,6 +30,18 @@ async def answer_of(stream: Stream, job_id: str) -> list[dict[str, object]]:
     return pieces
 
 
+async def record_of(client: httpx.AsyncClient, job_id: str) -> dict[str, object]:
+    """The job's record once it is final: it is written after the answer's last event."""
+    found: dict[str, object] = {}
+
+    async def final() -> bool:
+        found.update((await client.get(f"/api/ai/chat/{job_id}")).json())
+        return "finish_reason" in found
+
+    await until(final, "the record is final")
+    return found
+
+
 async def test_each_gateway_delivers_to_its_own_clients_and_hears_no_other_s(tmp_path: Path) -> None:
     async with stack(tmp_path, gateways=2) as running, httpx.AsyncClient(base_url=running.publisher) as client:
         one, two = running.gateways
@@ -80,7 +92,7 @@ async def test_a_chat_streams_its_answer_in_order_and_a_cancel_ends_it(tmp_path:
             assert any(event.event == "ai_reasoning" for event in stream.events)
             indexes = [json.loads(event.data)["index"] for event in stream.events if event.event.startswith("ai_")]
             assert indexes == list(range(len(indexes)))
-            record = (await client.get(f"/api/ai/chat/{started.json()['job_id']}")).json()
+            record = await record_of(client, started.json()["job_id"])
             assert (record["status"], record["finish_reason"]) == ("done", "stop")
             assert record["usage"] == pieces[-1]["usage"]
 
@@ -89,7 +101,7 @@ async def test_a_chat_streams_its_answer_in_order_and_a_cancel_ends_it(tmp_path:
             await client.delete(f"/api/ai/chat/{long.json()['job_id']}")
             async with asyncio.timeout(10):
                 assert (await answer_of(stream, long.json()["job_id"]))[-1]["finish_reason"] == "cancelled"
-            record = (await client.get(f"/api/ai/chat/{long.json()['job_id']}")).json()
+            record = await record_of(client, long.json()["job_id"])
             assert record["status"] == "cancelled"
 
 
