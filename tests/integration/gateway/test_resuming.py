@@ -14,7 +14,8 @@ from tests.support.bus import broker
 from tests.support.gateway import open_stream, running_gateway
 from tests.support.nats import nats_server
 from tests.support.waiting import until
-from tidegate_common.bus.history import PAGE, History, Stored
+from tidegate_common.bus.connection import Bus
+from tidegate_common.bus.history import PAGE, History, Position, Stored
 from tidegate_common.bus.publishing import Publisher
 from tidegate_common.contract.events import Event
 from tidegate_common.errors import BrokerUnavailable
@@ -216,6 +217,42 @@ async def test_stopping_a_gateway_tells_its_clients_and_ends_in_time(tmp_path: P
                 assert (closing.event, json.loads(closing.data)["reason"]) == ("closing", "drain")
             await until(lambda: one.ended and other.ended, "the streams end")
             assert running.gateway.hub.sessions == {}
+
+
+class Waiting(History):
+    """Does not say the stream's position before it is told to."""
+
+    def __init__(self, bus: Bus) -> None:
+        super().__init__(bus)
+        self.asked = asyncio.Event()
+        self.told = asyncio.Event()
+
+    async def position(self) -> Position:
+        self.asked.set()
+        await self.told.wait()
+        return await super().position()
+
+
+async def test_a_stream_that_is_still_being_attached_when_a_drain_begins_is_told_so_too(
+    tmp_path: Path, streams: str
+) -> None:
+    """Without a socket of its own yet, the end passed it by: it was opened, and cut off without a word later."""
+    async with broker(tmp_path) as (server, _), running_gateway(server.url, streams=streams) as running:
+        history = Waiting(running.bus)
+        running.gateway.attachments._history = history
+
+        async def opened() -> list[str]:
+            async with open_stream(running.url) as stream:
+                await until(lambda: stream.ended, "the stream ends")
+                return [event.event for event in stream.events]
+
+        opening = asyncio.create_task(opened())
+        await history.asked.wait()
+        await running.gateway.drain()
+        history.told.set()
+        assert "closing" in await opening
+        assert running.gateway.hub.ended["drain"] == 1
+        assert running.gateway.admission.active == 0
 
 
 async def test_a_client_that_does_not_read_is_closed_and_loses_nothing_when_it_comes_back(

@@ -22,6 +22,7 @@ class SlimStream(Session, asyncio.Protocol):
         "_backlog",
         "_chunked",
         "_connections",
+        "_farewell",
         "_linger",
         "_send_buffer",
         "_started",
@@ -38,6 +39,8 @@ class SlimStream(Session, asyncio.Protocol):
         self._takeover: Takeover | None = takeover
         self._send_buffer = send_buffer_bytes
         self._linger: asyncio.TimerHandle | None = None
+        self._farewell = b""
+        """Of a stream that was ended before it had its socket."""
         self._backlog = max_backlog_bytes
         self._chunked = takeover.chunked
         self._transport: asyncio.Transport | None = None
@@ -60,18 +63,27 @@ class SlimStream(Session, asyncio.Protocol):
         self.send = write if self._chunked else lambda chunks: write(frame.unchunk(chunks))
         if transport.is_closing():
             self.lost()
+        elif self.ending is not None:
+            self._finish(transport, self._farewell)
 
     async def run(self) -> None:
         """Nothing is left to do for the request's task."""
 
     def close(self, ending: Ending, farewell: bytes) -> None:
-        if self.ending is None and self._transport is not None:
-            self.ending = ending
-            self.send(farewell)
-            if self._chunked:
-                self.send(frame.LAST_CHUNK)
-            self._transport.close()
-            self._linger = asyncio.get_running_loop().call_later(self.linger_seconds, self._transport.abort)
+        if self.ending is not None:
+            return
+        self.ending = ending
+        if self._transport is None:
+            self._farewell = farewell  # still being attached: said as soon as the head is out
+        else:
+            self._finish(self._transport, farewell)
+
+    def _finish(self, transport: asyncio.Transport, farewell: bytes) -> None:
+        self.send(farewell)
+        if self._chunked:
+            self.send(frame.LAST_CHUNK)
+        transport.close()
+        self._linger = asyncio.get_running_loop().call_later(self.linger_seconds, transport.abort)
 
     def age_seconds(self, now: float) -> float:
         return now - self._started
