@@ -35,7 +35,6 @@ class Bus:
         """Called, in order, each time the connection is back and its subscriptions are in force again."""
         self.on_disconnect: list[Callable[[], None]] = []
         """Called, in order, each time the connection is lost, before any message of the next one can come."""
-        self.slow_consumer_drops = 0
 
     @property
     def connected(self) -> bool:
@@ -62,8 +61,6 @@ async def connect(urls: str, subjects: Subjects, name: str) -> AsyncIterator[Bus
     bus = Bus(client, subjects)
 
     async def failed(error: Exception) -> None:
-        if isinstance(error, nats_errors.SlowConsumerError):
-            bus.slow_consumer_drops += 1
         if client.is_connected:
             log.warning("NATS: %s", str(error) or type(error).__name__)
 

@@ -24,11 +24,9 @@ GEN_AI_OUTPUT_TOKENS = "gen_ai.usage.output_tokens"
 
 CLIENT_ID = "tidegate.client.id"
 CONNECTIONS = "tidegate.connections"
-EVENT_TYPE = "tidegate.event.type"
 JOB_ID = "tidegate.job.id"
 JOB_KIND = "tidegate.job.kind"
 JOB_ATTEMPT = "tidegate.job.attempt"
-CLOSE_REASON = "tidegate.close.reason"
 
 METRIC_ACTIVE_CONNECTIONS = "tidegate.connections.active"
 METRIC_CONNECTIONS = "tidegate.connections"

@@ -51,7 +51,6 @@ class Subscriptions:
         self._highest = 0
         self.epoch = ""
         self.received = 0
-        self.malformed = 0
 
     def subscribe(self, audience: Audience) -> None:
         subject = self._bus.subjects.outbound(audience.tail)
@@ -78,7 +77,7 @@ class Subscriptions:
             self._hub.volatile(audience, volatile_id, frame.chunk(frame.event(None, event_type, payload)))
         else:
             if not sequence.isdigit():
-                self.malformed += 1
+                log.warning("an event whose sequence is no number was dropped", extra={"subject": subject.decode()})
                 return
             number = int(sequence)
             if number < self._highest and self.on_restart is not None:
