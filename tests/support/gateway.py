@@ -42,6 +42,7 @@ async def running_gateway(nats_url: str, **settings: Any) -> AsyncIterator[Runni
             gateway = Gateway(chosen, bus, signals)
             server = gateway.server()
             heartbeats = asyncio.create_task(gateway.keeper.run())
+            gateway.control.start()
             serving = asyncio.create_task(server.serve())
             await until(lambda: server.started, "the gateway listens")
 
@@ -54,6 +55,7 @@ async def running_gateway(nats_url: str, **settings: Any) -> AsyncIterator[Runni
             finally:
                 await stop()
                 await end([heartbeats])
+                await gateway.control.aclose()
                 await gateway.attachments.aclose()
 
 

@@ -225,3 +225,16 @@ def test_releasing_a_broken_hold_is_a_fault_of_the_caller() -> None:
     peer.held.break_off()
     with pytest.raises(AssertionError, match="replayed"):
         world.hub.release(peer)
+
+
+def test_who_listens_is_found_by_wildcards_once_each_and_a_wildcard_that_is_left_leaves_nothing() -> None:
+    world = World()
+    both, wide, ended = world.peer("topic.a", "topic.*", overlapping=True), world.peer("topic.>"), world.peer("topic.a")
+    world.peer("topic.b")
+    world.hub.end(ended, Ending.KICKED)
+    assert set(world.hub.listening("topic.a")) == {both, wide}
+    assert len(world.hub.listening("topic.a")) == 2
+    for peer in (both, wide):
+        peer.lost()
+    assert world.hub.listening("topic.a") == []
+    assert world.hub._wide == {}

@@ -11,6 +11,8 @@ from starlette.routing import Route
 
 from gateway import frame
 from gateway.feed.attachment import Attachments
+from gateway.feed.control import Control
+from gateway.feed.receipts import Receipts
 from gateway.feed.subscriptions import Subscriptions
 from gateway.hub.hub import Hub
 from gateway.hub.keeper import Keeper
@@ -49,7 +51,9 @@ class Gateway:
             idle_seconds=settings.idle_seconds,
             max_age_seconds=settings.max_age_seconds,
         )
-        self.subscriptions = Subscriptions(bus, self.hub, signals)
+        receipts = Receipts(self.hub)
+        self.subscriptions = Subscriptions(bus, self.hub, receipts, signals)
+        self.control = Control(bus, self.hub, receipts)
         self.history = History(bus)
         self.attachments = Attachments(bus, self.hub, self.history, self.subscriptions)
         self.admission = Admission(settings.max_connections, settings.max_connections_per_ip)
@@ -116,8 +120,10 @@ async def main(settings: GatewaySettings) -> None:
             await ensure_streams(bus, settings.stream_limits(), update=False)
             gateway = Gateway(settings, bus, signals)
             heartbeats = asyncio.create_task(gateway.keeper.run())
+            gateway.control.start()
             try:
                 await gateway.server().serve()
             finally:
                 await end([heartbeats])
+                await gateway.control.aclose()
                 await gateway.attachments.aclose()

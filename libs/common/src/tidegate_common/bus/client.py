@@ -42,7 +42,7 @@ class DirectSubscription:
 
 
 class BusClient(Client):
-    """nats-py's client with `subscribe_direct`."""
+    """nats-py's client with `subscribe_direct` and `publish_direct`."""
 
     def subscribe_direct(self, subject: str, deliver: Deliver) -> int:
         """Calls `deliver` for each message on `subject`, from inside the parser; gives the subscription's id.
@@ -60,6 +60,11 @@ class BusClient(Client):
         """Ends a subscription; messages that are still on their way to it are ignored."""
         if self._subs.pop(sid, None) is not None:
             self._enqueue(command.unsub_cmd(sid, 0))
+
+    def publish_direct(self, subject: str, payload: bytes) -> None:
+        """Sends a message without awaiting anything; while NATS is away it is dropped. `subject` has to be legal."""
+        if self.is_connected:
+            self._enqueue(command.pub_cmd(subject, "", payload))
 
     def _enqueue(self, line: bytes) -> None:
         if not self.is_connected:

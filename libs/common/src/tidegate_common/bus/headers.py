@@ -12,6 +12,7 @@ SUBJECT = b"\r\nNats-Subject:"
 TIMESTAMP = b"\r\nNats-Time-Stamp:"
 EVENT_TYPE = b"\r\nTidegate-Event:"
 VOLATILE_ID = b"\r\nTidegate-Volatile:"
+RECEIPT = b"\r\nTidegate-Receipt:"
 TRACE_PARENT = b"\r\ntraceparent:"
 TRACE_STATE = b"\r\ntracestate:"
 

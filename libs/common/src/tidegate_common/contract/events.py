@@ -13,6 +13,9 @@ EVENT_TYPE = "Tidegate-Event"
 VOLATILE_ID = "Tidegate-Volatile"
 """Header of volatile events only: a unique text, by which overlapping subscriptions tell repeats."""
 
+RECEIPT = "Tidegate-Receipt"
+"""Header: gateways remember for a few seconds, under its value, to how many connections they wrote the event."""
+
 MESSAGE_ID = "Nats-Msg-Id"
 """Header: JetStream stores one message for it within the stream's duplicate window."""
 

@@ -138,3 +138,27 @@ class Subjects(NamedTuple):
     def cancel(self, job_id: str) -> str:
         """Where a job's cancelling is announced (`*` for all jobs)."""
         return f"{self.namespace}.ctl.cancel.{job_id}"
+
+    @property
+    def gateways(self) -> str:
+        """Where gateways say that they are there."""
+        return f"{self.namespace}.ctl.gateways"
+
+    @property
+    def presence(self) -> str:
+        """Where all gateways are asked how many connections hear a tail."""
+        return f"{self.namespace}.ctl.presence"
+
+    @property
+    def receipts(self) -> str:
+        """Where all gateways are asked to how many connections they wrote an event."""
+        return f"{self.namespace}.ctl.receipts"
+
+    @property
+    def kick(self) -> str:
+        """Where all gateways are told to end the connections that hear a tail."""
+        return f"{self.namespace}.ctl.kick"
+
+    def answers(self, asker: str) -> str:
+        """Where gateways answer the process `asker`."""
+        return f"{self.namespace}.ctl.answers.{asker}"

@@ -90,7 +90,7 @@ class Attachments:
         self._subscriptions.epoch = position.epoch
         self.returned += last_event_id is not None
         # A resumed client that is cut off during the replay must come back with its own id, not with the present one.
-        session.position = session.covered = due.after
+        session.position = session.covered = session.began = due.after
         if session.ending is not None:
             return
         session.send(welcome(EventId(position.epoch, due.after), due.resumed))

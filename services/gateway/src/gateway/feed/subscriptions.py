@@ -12,6 +12,7 @@ from functools import partial
 from opentelemetry.trace import SpanKind
 
 from gateway import frame
+from gateway.feed.receipts import Receipts
 from gateway.hub.holding import Hole
 from gateway.hub.hub import Audience, Hub
 from tidegate_common.bus import headers
@@ -35,9 +36,10 @@ LATENCY_EVERY = 64
 class Subscriptions:
     """The hub's interest, kept in NATS subscriptions. `epoch` names the life of the stream that sequences are of."""
 
-    def __init__(self, bus: Bus, hub: Hub, telemetry: Telemetry) -> None:
+    def __init__(self, bus: Bus, hub: Hub, receipts: Receipts, telemetry: Telemetry) -> None:
         self._bus = bus
         self._hub = hub
+        self._receipts = receipts
         self._telemetry = telemetry
         self._latency = telemetry.meter.create_histogram(
             names.METRIC_DELIVERY_LATENCY, "s", "From an event's storing to its writing, one event in 64"
@@ -71,10 +73,15 @@ class Subscriptions:
     def _receive(self, audience: Audience, subject: bytes, header: bytes, payload: bytes) -> None:
         self.received += 1
         sequence = headers.field(header, headers.SEQUENCE)
+        receipt_id = headers.field(header, headers.RECEIPT)
         if sequence is None:
             event_type = headers.field(header, headers.EVENT_TYPE) or b""
             volatile_id = headers.field(header, headers.VOLATILE_ID) or b"%d" % self.received
-            self._hub.volatile(audience, volatile_id, frame.chunk(frame.event(None, event_type, payload)))
+            chunk = frame.chunk(frame.event(None, event_type, payload))
+            if receipt_id is None:
+                self._hub.volatile(audience, volatile_id, chunk)
+            else:
+                self._receipts.volatile(receipt_id, audience, volatile_id, chunk)
         else:
             if not sequence.isdigit():
                 log.warning("an event whose sequence is no number was dropped", extra={"subject": subject.decode()})
@@ -89,7 +96,10 @@ class Subscriptions:
             self._follow(audience, subject, number, header)
             if number != self._chunk_of[0]:  # several audiences may match one event: it is encoded once
                 self._chunk_of = (number, self.chunk(self.event_id(number), header, payload))
-            self._hub.durable(audience, number, self._chunk_of[1])
+            if receipt_id is None:
+                self._hub.durable(audience, number, self._chunk_of[1])
+            else:
+                self._receipts.durable(receipt_id, audience, number, self._chunk_of[1])
             self._count += 1
             if self._count % LATENCY_EVERY == 0:
                 self._measure(header)

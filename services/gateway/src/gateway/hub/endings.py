@@ -13,6 +13,7 @@ class Ending(Enum):
     IDLE = ("idle", "no event for a long time")
     MAX_AGE = ("max_age", "the connection has reached the age limit")
     SLOW = ("slow", "the client reads too slowly; what it missed is replayed when it comes back")
+    KICKED = ("kicked", "the connection was ended by the application")
     FEED = ("feed", "what was missed could not be read from the stream")
 
     def __init__(self, reason: str, text: str) -> None:

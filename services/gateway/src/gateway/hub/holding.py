@@ -58,6 +58,9 @@ class Seen:
         self._ids: set[bytes] = set()
         self._order: deque[bytes] = deque(maxlen=most)
 
+    def has(self, volatile_id: bytes) -> bool:
+        return volatile_id in self._ids
+
     def first_time(self, volatile_id: bytes) -> bool:
         if volatile_id in self._ids:
             return False

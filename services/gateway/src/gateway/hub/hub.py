@@ -14,6 +14,7 @@ from typing import Protocol
 from gateway.hub.endings import Ending
 from gateway.hub.holding import Held, Seen
 from gateway.hub.session import Session
+from tidegate_common.contract.subjects import covers
 
 Farewell = Callable[[Ending], bytes]
 """Makes the last chunk that a client gets."""
@@ -60,6 +61,7 @@ class Hub:
         self._farewell = farewell
         self._max_held = max_held_bytes
         self._audiences: dict[str, Audience] = {}
+        self._wide: dict[str, Audience] = {}
         self._dirty: list[Session] = []
         self._scheduled = False
         self.interest: Interest | None = None
@@ -89,6 +91,8 @@ class Hub:
             audience = self._audiences.get(tail)
             if audience is None:
                 audience = self._audiences[tail] = Audience(tail)
+                if audience.heard_by_subject is not None:
+                    self._wide[tail] = audience
                 audience.joining[session] = None
                 if self.interest is not None:
                     self.interest.subscribe(audience)
@@ -99,6 +103,15 @@ class Hub:
     def audience(self, tail: str) -> Audience | None:
         """Who listens to exactly `tail`; None where nobody does."""
         return self._audiences.get(tail)
+
+    def listening(self, tail: str) -> list[Session]:
+        """Each open session once that hears what is sent to `tail`, by wildcards too."""
+        audiences = [audience for wide, audience in self._wide.items() if covers(wide, tail)]
+        exact = self._audiences.get(tail)
+        if exact is not None:
+            audiences.append(exact)
+        found = {session: None for audience in audiences for session in (*audience.live, *audience.joining)}
+        return [session for session in found if session.ending is None]
 
     def everyone(self) -> Iterable[Audience]:
         """All audiences."""
@@ -142,6 +155,7 @@ class Hub:
             audience.joining.pop(session, None)
             if not audience.live and not audience.joining:
                 del self._audiences[tail]
+                self._wide.pop(tail, None)
                 if self.interest is not None:
                     self.interest.unsubscribe(audience)
         assert session.ending is not None

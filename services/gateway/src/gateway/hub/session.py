@@ -19,6 +19,7 @@ class Session:
     __slots__ = (
         "address",
         "beats",
+        "began",
         "covered",
         "ending",
         "held",
@@ -43,6 +44,8 @@ class Session:
         """What the session listens to."""
         self.position = 0
         """Sequence of the last durable event that was handed over; those up to it are repeats."""
+        self.began = 0
+        """The position that the client was told when it connected: what came before it is not its own."""
         self.covered = 0
         """All events up to this sequence were replayed, or came before the session did."""
         self.holes: list[Hole] | None = None

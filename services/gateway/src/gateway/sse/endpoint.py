@@ -45,7 +45,7 @@ def retry_milliseconds() -> int:
 
 def farewell(ending: Ending) -> bytes:
     """The last chunk of a stream that the gateway ends."""
-    return frame.chunk(frame.closing(ending.reason, retry_milliseconds(), True))
+    return frame.chunk(frame.closing(ending.reason, retry_milliseconds(), ending is not Ending.KICKED))
 
 
 class Attach(Protocol):
