@@ -79,6 +79,24 @@ async def test_a_client_of_a_killed_gateway_goes_on_at_the_other_where_it_was(tm
             assert [(await stream.next()).data for _ in range(3)] == ["2", "3", "4"]
 
 
+async def test_presence_is_true_again_soon_after_a_gateway_was_killed(tmp_path: Path) -> None:
+    async with stack(tmp_path, gateways=2) as running, httpx.AsyncClient(base_url=running.publisher) as client:
+
+        async def counted(connections: int) -> bool:
+            answer = await client.get("/api/presence/clients/ann")
+            return bool(answer.json() == {"connections": connections})
+
+        one, two = running.gateways
+        async with open_stream(one, {"client_id": "ann"}) as first, open_stream(two, {"client_id": "ann"}) as second:
+            await first.connected()
+            await second.connected()
+            await until(lambda: counted(2), "both count")
+            assert await running.processes["gateway-0"].stop(signal.SIGKILL) == -signal.SIGKILL
+            await until(lambda: counted(1), "the dead gateway's connection does not count")
+            event = {"client_id": "ann", "event_type": "n", "data": 1, "receipt": True}
+            assert (await client.post("/api/sse/send", json=event)).json()["delivered"] == 1
+
+
 async def test_a_chat_streams_its_answer_in_order_and_a_cancel_ends_it(tmp_path: Path) -> None:
     env = {"TIDEGATE_SCRIPTED_THINK_SECONDS": "0.05", "TIDEGATE_SCRIPTED_TOKEN_SECONDS": "0.005"}
     async with stack(tmp_path, env) as running, httpx.AsyncClient(base_url=running.publisher) as client:

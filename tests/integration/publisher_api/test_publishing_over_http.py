@@ -113,7 +113,7 @@ async def test_a_batch_is_stored_in_line_order_and_answers_for_each_line(tmp_pat
         ("/api/sse/send", b'{"data":1,"client_id":"a"}', "application/json", 422, "event_type"),
         ("/api/sse/send", b'{"event_type":"n","data":1,"client_id":7}', "application/json", 422, "client_id"),
         ("/api/sse/send", b'{"event_type":"n","data":1,"topic":"a.*"}', "application/json", 422, "topic"),
-        ("/api/sse/send", b'{"event_type":"n","data":1,"receipt":true}', "application/json", 422, "receipt"),
+        ("/api/sse/send", b'{"event_type":"n","data":1,"receipt":"yes"}', "application/json", 422, "receipt"),
         ("/api/sse/broadcast", b'{"event_type":"n","data":1,"client_id":"a"}', "application/json", 422, "client_id"),
         ("/api/sse/broadcast", b'"' + b"x" * 3000 + b'"', "application/json", 413, None),
         ("/api/sse/batch", b"{}\n{}\n{}\n", "application/x-ndjson", 422, "body"),

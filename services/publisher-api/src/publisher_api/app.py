@@ -17,6 +17,7 @@ from publisher_api.http.tracing import traced
 from publisher_api.publishing import Sending
 from publisher_api.settings import PublisherSettings
 from tidegate_common.bus.connection import Bus, connect
+from tidegate_common.bus.control import AllGateways
 from tidegate_common.bus.history import History
 from tidegate_common.bus.jobs import JobStates
 from tidegate_common.bus.publishing import Publisher
@@ -40,11 +41,12 @@ def build(
 ) -> ASGIApp:
     """The ASGI app of one publisher-api on `bus`."""
     publisher = Publisher(bus, History(bus), settings.publish_deadline_seconds)
-    sending = Sending(publisher, bus.subjects, signals.tracer, settings.max_event_ttl_seconds)
+    gateways = AllGateways(bus)
+    sending = Sending(publisher, gateways, bus.subjects, signals.tracer, settings.max_event_ttl_seconds)
     chats = Chats(bus, publisher, states, signals.tracer)
     app = Starlette(
         routes=[
-            *Endpoints(settings, sending, chats).routes(),
+            *Endpoints(settings, sending, gateways, chats).routes(),
             *docs_routes(),
             *health_routes(signals, readiness),
         ],

@@ -6,13 +6,15 @@ import asyncio
 import hashlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from secrets import token_hex
 
 import msgspec
 from opentelemetry.trace import Span, SpanKind, Tracer
 
 from publisher_api.requests import LINE, Published, event_of, line_tail_of
+from tidegate_common.bus.control import ASK_SECONDS, AllGateways
 from tidegate_common.bus.publishing import Publisher
-from tidegate_common.contract.events import Receipt
+from tidegate_common.contract.events import RECEIPT, Receipt
 from tidegate_common.contract.subjects import Subjects
 from tidegate_common.errors import BrokerUnavailable, TidegateError
 from tidegate_common.runtime.body import decode
@@ -23,12 +25,24 @@ WINDOW = 256
 """Lines of a batch that are on their way at once."""
 
 
+class Sent(msgspec.Struct, frozen=True):
+    """An event that was accepted: `stored` is None for a volatile one.
+
+    `delivered` counts the connections that it was written to: None where that was not asked for or can't be told.
+    """
+
+    stored: Receipt | None
+    delivered: int | None = None
+
+
 class LineResult(msgspec.Struct, frozen=True):
-    """What became of one line: its receipt (None for a volatile event), or its error."""
+    """What became of one line: how it was sent, or its error."""
 
     line: int
-    receipt: Receipt | None
+    sent: Sent | None
     error: TidegateError | None
+    receipt: bool = False
+    """Whether the line asked for a receipt."""
 
 
 @contextmanager
@@ -54,30 +68,45 @@ def message_id(tail: str, key: str | None) -> str | None:
 class Sending:
     """Sends events one by one and in batches."""
 
-    def __init__(self, publisher: Publisher, subjects: Subjects, tracer: Tracer, max_ttl_seconds: int) -> None:
+    def __init__(
+        self, publisher: Publisher, gateways: AllGateways, subjects: Subjects, tracer: Tracer, max_ttl_seconds: int
+    ) -> None:
         self._publisher = publisher
+        self._gateways = gateways
         self._subjects = subjects
         self._tracer = tracer
         self._max_ttl = max_ttl_seconds
 
-    async def send(self, tail: str, published: Published, key: str | None = None) -> Receipt | None:
-        """Publishes to `tail`; None for a volatile event, which has no id.
+    async def send(self, tail: str, published: Published, key: str | None = None) -> Sent:
+        """Publishes to `tail`, and asks the gateways for the receipt where one is wanted.
 
-        Raises InvalidField, TooLarge, BrokerUnavailable.
+        Raises InvalidField, TooLarge, BrokerUnavailable: then nothing was accepted.
         """
         event = event_of(published, self._max_ttl)
         subject = self._subjects.inbound(tail) if published.durable else self._subjects.outbound(tail)
         with producing(self._tracer, subject) as (span, headers):
+            receipt_id = token_hex(16) if published.receipt else None
+            if receipt_id is not None:
+                headers[RECEIPT] = receipt_id
             if span.is_recording():
                 span.set_attribute(names.MESSAGING_BODY_SIZE, len(event.data.encode()))
             if not published.durable:
                 await self._publisher.volatile(tail, event, headers=headers)
-                return None
-            receipt = await self._publisher.durable(
-                tail, event, headers=headers, message_id=message_id(tail, key), ttl_seconds=published.ttl
-            )
-            span.set_attribute(names.MESSAGING_MESSAGE_ID, receipt.id)
-            return receipt
+                stored = None
+            else:
+                stored = await self._publisher.durable(
+                    tail, event, headers=headers, message_id=message_id(tail, key), ttl_seconds=published.ttl
+                )
+                span.set_attribute(names.MESSAGING_MESSAGE_ID, stored.id)
+        if receipt_id is None or (stored is not None and stored.duplicate):
+            return Sent(stored)  # a repeat was not sent: the first answer had its receipt
+        return Sent(stored, await self._delivered(tail, receipt_id))
+
+    async def _delivered(self, tail: str, receipt_id: str) -> int | None:
+        try:
+            return await self._gateways.delivered(tail, receipt_id, ASK_SECONDS)
+        except BrokerUnavailable:
+            return None  # the event was accepted all the same
 
     async def batch(self, lines: Iterable[bytes], key: str | None = None) -> list[LineResult]:
         """Publishes each line that is not empty, in their order, WINDOW at a time; one bad line stops no other.
@@ -99,7 +128,7 @@ class Sending:
         try:
             found = decode(LINE, line)
             line_key = None if key is None else f"{key}:{number}"
-            return LineResult(number, await self.send(line_tail_of(found), found, line_key), None)
+            return LineResult(number, await self.send(line_tail_of(found), found, line_key), None, found.receipt)
         except TidegateError as error:
             return LineResult(number, None, error)
 

@@ -40,6 +40,7 @@ class Published(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     data: Data
     durable: Annotated[bool, Meta(description="Stored and replayed; otherwise only for who is connected now.")] = True
     ttl: Annotated[int, Meta(ge=1, description="Seconds for which it is replayed.")] | None = None
+    receipt: Annotated[bool, Meta(description="Answer to how many connections it was written.")] = False
 
 
 class BroadcastBody(Published, frozen=True, kw_only=True, forbid_unknown_fields=True):

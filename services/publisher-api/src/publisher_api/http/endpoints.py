@@ -11,11 +11,11 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from publisher_api.chats import Chats
-from publisher_api.publishing import LineResult, Sending
+from publisher_api.publishing import LineResult, Sending, Sent
 from publisher_api.requests import BROADCAST_BODY, CHAT, SEND, tail_of
 from publisher_api.settings import PublisherSettings
-from tidegate_common.contract.events import Receipt
-from tidegate_common.contract.subjects import BROADCAST
+from tidegate_common.bus.control import ASK_SECONDS, AllGateways
+from tidegate_common.contract.subjects import BROADCAST, client_tail, topic_tail, user_tail
 from tidegate_common.errors import InvalidField
 from tidegate_common.runtime.body import decode, read_body
 from tidegate_common.runtime.problems import problem_of
@@ -40,9 +40,10 @@ def idempotency_key(request: Request) -> str | None:
 class Endpoints:
     """All of them; each raises TidegateErrors, which become problem details."""
 
-    def __init__(self, settings: PublisherSettings, sending: Sending, chats: Chats) -> None:
+    def __init__(self, settings: PublisherSettings, sending: Sending, gateways: AllGateways, chats: Chats) -> None:
         self._settings = settings
         self._sending = sending
+        self._gateways = gateways
         self._chats = chats
 
     def routes(self) -> list[Route]:
@@ -50,6 +51,10 @@ class Endpoints:
             Route("/api/sse/send", self.send, methods=["POST"]),
             Route("/api/sse/broadcast", self.broadcast, methods=["POST"]),
             Route("/api/sse/batch", self.batch, methods=["POST"]),
+            # `:path`, since a user id may hold a slash.
+            Route("/api/presence/clients/{name:path}", self.client_presence, methods=["GET", "DELETE"]),
+            Route("/api/presence/users/{name:path}", self.user_presence, methods=["GET", "DELETE"]),
+            Route("/api/presence/topics/{name:path}", self.topic_presence, methods=["GET"]),
             Route("/api/ai/chat", self.chat, methods=["POST"]),
             # One route for both: with two, a 405 would name the methods of the first alone.
             Route("/api/ai/chat/{job_id}", self.chat_job, methods=["GET", "DELETE"]),
@@ -58,12 +63,12 @@ class Endpoints:
     async def send(self, request: Request) -> Response:
         key = idempotency_key(request)
         body = decode(SEND, await read_body(request, self._settings.max_body_bytes))
-        return _accepted(await self._sending.send(tail_of(body), body, key))
+        return _accepted(await self._sending.send(tail_of(body), body, key), body.receipt)
 
     async def broadcast(self, request: Request) -> Response:
         key = idempotency_key(request)
         body = decode(BROADCAST_BODY, await read_body(request, self._settings.max_body_bytes))
-        return _accepted(await self._sending.send(BROADCAST, body, key))
+        return _accepted(await self._sending.send(BROADCAST, body, key), body.receipt)
 
     async def batch(self, request: Request) -> Response:
         key = idempotency_key(request)
@@ -80,6 +85,20 @@ class Endpoints:
             "trace_id": trace_id(),
         }
         return answer(content, 200)
+
+    async def client_presence(self, request: Request) -> Response:
+        return await self._presence(request, client_tail(request.path_params["name"], "name"))
+
+    async def user_presence(self, request: Request) -> Response:
+        return await self._presence(request, user_tail(request.path_params["name"], "name"))
+
+    async def topic_presence(self, request: Request) -> Response:
+        return await self._presence(request, topic_tail(request.path_params["name"], "name"))
+
+    async def _presence(self, request: Request, tail: str) -> Response:
+        if request.method == "DELETE":
+            return answer({"ended": await self._gateways.kick(tail, ASK_SECONDS)}, 200)
+        return answer({"connections": await self._gateways.presence(tail, ASK_SECONDS)}, 200)
 
     async def chat(self, request: Request) -> Response:
         key = idempotency_key(request)
@@ -98,17 +117,22 @@ class Endpoints:
         return answer(state, 200 if state.status.final else 202)
 
 
-def _accepted(receipt: Receipt | None) -> Response:
-    content: dict[str, Any] = {"id": receipt.id if receipt else None, "trace_id": trace_id()}
-    if receipt is not None and receipt.duplicate:
-        content["duplicate"] = True
-    return answer(content, 202)
+def _accepted(sent: Sent, receipt: bool) -> Response:
+    return answer({**_facts(sent, receipt), "trace_id": trace_id()}, 202)
 
 
 def _line(result: LineResult) -> dict[str, Any]:
-    if result.error is not None:
+    if result.sent is None:
+        assert result.error is not None
         return {"line": result.line, **problem_of(result.error).marshal()}
-    found: dict[str, Any] = {"line": result.line, "status": 202, "id": result.receipt.id if result.receipt else None}
-    if result.receipt is not None and result.receipt.duplicate:
+    return {"line": result.line, "status": 202, **_facts(result.sent, result.receipt)}
+
+
+def _facts(sent: Sent, receipt: bool) -> dict[str, Any]:
+    """`id`, null for a volatile event; `duplicate` where it is one; `delivered` where it was asked for."""
+    found: dict[str, Any] = {"id": sent.stored.id if sent.stored else None}
+    if sent.stored is not None and sent.stored.duplicate:
         found["duplicate"] = True
+    if receipt:
+        found["delivered"] = sent.delivered
     return found

@@ -16,6 +16,19 @@ class Accepted(msgspec.Struct, frozen=True, omit_defaults=True):
     id: str | None
     trace_id: str
     duplicate: bool = False
+    delivered: int | msgspec.UnsetType | None = msgspec.UNSET
+
+
+class Presence(msgspec.Struct, frozen=True):
+    """Open connections that hear what is sent to the name, over all gateways."""
+
+    connections: int
+
+
+class Ended(msgspec.Struct, frozen=True):
+    """How many connections were ended."""
+
+    ended: int
 
 
 class LineResult(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -25,6 +38,7 @@ class LineResult(msgspec.Struct, frozen=True, omit_defaults=True):
     status: int
     id: str | None = None
     duplicate: bool = False
+    delivered: int | msgspec.UnsetType | None = msgspec.UNSET
     type: str | None = None
     title: str | None = None
     detail: str | None = None
@@ -60,7 +74,19 @@ class ProblemDetails(msgspec.Struct, frozen=True, omit_defaults=True):
     trace_id: str | None = None
 
 
-_TYPES = (SendBody, BroadcastBody, BatchLine, ChatBody, Accepted, BatchAnswer, ChatAccepted, JobState, ProblemDetails)
+_TYPES = (
+    SendBody,
+    BroadcastBody,
+    BatchLine,
+    ChatBody,
+    Accepted,
+    BatchAnswer,
+    ChatAccepted,
+    JobState,
+    Presence,
+    Ended,
+    ProblemDetails,
+)
 _KEY = {
     "name": "Idempotency-Key",
     "in": "header",
@@ -83,6 +109,8 @@ def document() -> dict[str, Any]:
     note = {"event_type": "note", "data": {"text": "hello"}}
     job = [{"name": "job_id", "in": "path", "required": True, "schema": {"type": "string"}}]
     gone = (404, 503)
+    name = [{"name": "name", "in": "path", "required": True, "schema": {"type": "string"}}]
+    asked = (422, 503)
     return {
         "openapi": "3.1.0",
         "info": {
@@ -108,6 +136,20 @@ def document() -> dict[str, Any]:
                     media="application/x-ndjson",
                     example='{"topic":"prices.eur","event_type":"price","data":1.09}\n',
                 )
+            },
+            "/api/presence/clients/{name}": {
+                "parameters": name,
+                "get": _operation("Connections of a client", {200: "Presence"}, asked),
+                "delete": _operation("End all connections of a client", {200: "Ended"}, asked),
+            },
+            "/api/presence/users/{name}": {
+                "parameters": name,
+                "get": _operation("Connections of a user", {200: "Presence"}, asked),
+                "delete": _operation("End all connections of a user", {200: "Ended"}, asked),
+            },
+            "/api/presence/topics/{name}": {
+                "parameters": name,
+                "get": _operation("Connections that hear a topic", {200: "Presence"}, asked),
             },
             "/api/ai/chat": {
                 "post": _post(
