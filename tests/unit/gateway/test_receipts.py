@@ -4,35 +4,22 @@ import asyncio
 
 from gateway.feed.receipts import Receipts
 from gateway.hub.endings import Ending
-from gateway.hub.hub import Audience, Hub
+from tests.support.hub import World
 from tests.support.waiting import until
-from tests.unit.gateway.test_hub import Peer, Wire
 
 
-class Place:
-    """A hub on the running loop, and its receipts."""
+class Place(World):
+    """A hub on the running loop, and its receipts. `durable` and `volatile` go through these."""
 
     def __init__(self) -> None:
-        self.hub = Hub(asyncio.get_running_loop().call_soon, lambda ending: ending.reason.encode(), 1000)
-        self.wire = Wire()
-        self.hub.interest = self.wire
+        super().__init__(schedule=asyncio.get_running_loop().call_soon)
         self.receipts = Receipts(self.hub)
 
-    def peer(self, *tails: str, overlapping: bool = False, live: bool = True) -> Peer:
-        peer = Peer()
-        self.hub.add(peer, tails, overlapping=overlapping)
-        if live:
-            self.hub.release(peer)
-        return peer
+    def durable(self, tail: str, sequence: int = 7, chunk: bytes | None = None) -> None:
+        self.receipts.durable(b"r", self.wire.audiences[tail], sequence, chunk or b"%d;" % sequence)
 
-    def audience(self, tail: str) -> Audience:
-        return self.wire.audiences[tail]
-
-    def durable(self, tail: str, sequence: int = 7) -> None:
-        self.receipts.durable(b"r", self.audience(tail), sequence, b"%d;" % sequence)
-
-    def volatile(self, tail: str, chunk: bytes = b"v;") -> None:
-        self.receipts.volatile(b"r", self.audience(tail), b"id", chunk)
+    def volatile(self, tail: str, volatile_id: bytes = b"id", chunk: bytes | None = None) -> None:
+        self.receipts.volatile(b"r", self.wire.audiences[tail], volatile_id, chunk or b"v;")
 
     def ask(self, tail: str = "topic.a") -> list[int]:
         """What the receipt says, once it does."""

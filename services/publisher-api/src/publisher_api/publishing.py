@@ -28,10 +28,12 @@ WINDOW = 256
 class Sent(msgspec.Struct, frozen=True):
     """An event that was accepted: `stored` is None for a volatile one.
 
-    `delivered` counts the connections that it was written to: None where that was not asked for or can't be told.
+    `delivered` counts the connections that it was written to, where `counted` says that this was asked for: None where
+    it can't be told.
     """
 
     stored: Receipt | None
+    counted: bool = False
     delivered: int | None = None
 
 
@@ -41,8 +43,6 @@ class LineResult(msgspec.Struct, frozen=True):
     line: int
     sent: Sent | None
     error: TidegateError | None
-    receipt: bool = False
-    """Whether the line asked for a receipt."""
 
 
 @contextmanager
@@ -98,9 +98,11 @@ class Sending:
                     tail, event, headers=headers, message_id=message_id(tail, key), ttl_seconds=published.ttl
                 )
                 span.set_attribute(names.MESSAGING_MESSAGE_ID, stored.id)
-        if receipt_id is None or (stored is not None and stored.duplicate):
-            return Sent(stored)  # a repeat was not sent: the first answer had its receipt
-        return Sent(stored, await self._delivered(tail, receipt_id))
+        if receipt_id is None:
+            return Sent(stored)
+        if stored is not None and stored.duplicate:
+            return Sent(stored, counted=True)  # what was sent before went under another receipt id
+        return Sent(stored, counted=True, delivered=await self._delivered(tail, receipt_id))
 
     async def _delivered(self, tail: str, receipt_id: str) -> int | None:
         try:
@@ -128,7 +130,7 @@ class Sending:
         try:
             found = decode(LINE, line)
             line_key = None if key is None else f"{key}:{number}"
-            return LineResult(number, await self.send(line_tail_of(found), found, line_key), None, found.receipt)
+            return LineResult(number, await self.send(line_tail_of(found), found, line_key), None)
         except TidegateError as error:
             return LineResult(number, None, error)
 

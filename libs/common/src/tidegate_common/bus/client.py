@@ -63,12 +63,11 @@ class BusClient(Client):
 
     def publish_direct(self, subject: str, payload: bytes) -> None:
         """Sends a message without awaiting anything; while NATS is away it is dropped. `subject` has to be legal."""
-        if self.is_connected:
-            self._enqueue(command.pub_cmd(subject, "", payload))
+        self._enqueue(command.pub_cmd(subject, "", payload))
 
     def _enqueue(self, line: bytes) -> None:
         if not self.is_connected:
-            return  # reconnecting sends a SUB for each subscription that there is by then
+            return  # reconnecting sends a SUB for each subscription that there is by then; a message is not sent late
         self._pending.append(line)
         self._pending_data_size += len(line)
         if self._flush_queue is not None and self._flush_queue.empty():

@@ -63,12 +63,12 @@ class Endpoints:
     async def send(self, request: Request) -> Response:
         key = idempotency_key(request)
         body = decode(SEND, await read_body(request, self._settings.max_body_bytes))
-        return _accepted(await self._sending.send(tail_of(body), body, key), body.receipt)
+        return _accepted(await self._sending.send(tail_of(body), body, key))
 
     async def broadcast(self, request: Request) -> Response:
         key = idempotency_key(request)
         body = decode(BROADCAST_BODY, await read_body(request, self._settings.max_body_bytes))
-        return _accepted(await self._sending.send(BROADCAST, body, key), body.receipt)
+        return _accepted(await self._sending.send(BROADCAST, body, key))
 
     async def batch(self, request: Request) -> Response:
         key = idempotency_key(request)
@@ -117,22 +117,22 @@ class Endpoints:
         return answer(state, 200 if state.status.final else 202)
 
 
-def _accepted(sent: Sent, receipt: bool) -> Response:
-    return answer({**_facts(sent, receipt), "trace_id": trace_id()}, 202)
+def _accepted(sent: Sent) -> Response:
+    return answer({**_facts(sent), "trace_id": trace_id()}, 202)
 
 
 def _line(result: LineResult) -> dict[str, Any]:
     if result.sent is None:
         assert result.error is not None
         return {"line": result.line, **problem_of(result.error).marshal()}
-    return {"line": result.line, "status": 202, **_facts(result.sent, result.receipt)}
+    return {"line": result.line, "status": 202, **_facts(result.sent)}
 
 
-def _facts(sent: Sent, receipt: bool) -> dict[str, Any]:
+def _facts(sent: Sent) -> dict[str, Any]:
     """`id`, null for a volatile event; `duplicate` where it is one; `delivered` where it was asked for."""
     found: dict[str, Any] = {"id": sent.stored.id if sent.stored else None}
     if sent.stored is not None and sent.stored.duplicate:
         found["duplicate"] = True
-    if receipt:
+    if sent.counted:
         found["delivered"] = sent.delivered
     return found
