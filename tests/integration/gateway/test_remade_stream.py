@@ -57,6 +57,45 @@ async def test_open_streams_hear_of_the_new_life_by_a_gap_and_then_its_events(tm
             await end([keeping])
 
 
+async def test_a_gateway_that_has_heard_nothing_yet_sees_the_new_life_with_its_first_event(tmp_path: Path) -> None:
+    # Its clients' places came from the stream alone: no event's sequence could go back, and those of the new life that
+    # were below a client's place were passed over without a word.
+    async with broker(tmp_path) as (server, bus), running_gateway(server.url) as running:
+        publisher = Publisher(bus, History(bus))
+        for number in range(5):
+            await publisher.durable("client.a", Event("n", f"old {number}"), headers={})
+        async with open_stream(running.url, {"client_id": "a"}) as stream:
+            await stream.connected()
+            await bus.jetstream.delete_stream("TG_EVENTS")
+            await ensure_streams(bus, StreamLimits(), update=False)
+            await publisher.durable("client.a", Event("n", "new 0"), headers={})
+            assert json.loads((await stream.next("gap")).data)["reason"] == "epoch"
+            await publisher.durable("client.a", Event("n", "new 1"), headers={})
+            assert (await stream.next()).data == "new 1"
+
+
+async def test_a_client_that_finds_the_new_life_makes_it_known_for_all_others(tmp_path: Path) -> None:
+    # The newcomer's epoch became that of the gateway: the others then looked as if they were in that life already.
+    async with broker(tmp_path) as (server, bus), running_gateway(server.url) as running:
+        publisher = Publisher(bus, History(bus))
+        async with open_stream(running.url, {"client_id": "a"}) as stream:
+            await stream.connected()
+            for number in range(5):
+                await publisher.durable("client.a", Event("n", f"old {number}"), headers={})
+                await stream.next("n")
+            await bus.jetstream.delete_stream("TG_EVENTS")
+            await ensure_streams(bus, StreamLimits(), update=False)
+            async with open_stream(running.url, {"client_id": "b"}) as newcomer:
+                await newcomer.connected()
+                assert json.loads((await stream.next("gap")).data)["reason"] == "epoch"
+                for number in range(3):
+                    await publisher.durable("client.a", Event("n", f"new {number}"), headers={})
+                assert [(await stream.next()).data for _ in range(3)] == ["new 0", "new 1", "new 2"]
+                await publisher.durable("client.b", Event("n", "b"), headers={})
+                assert (await newcomer.next()).data == "b"
+                assert not any(event.event == "gap" for event in newcomer.events)
+
+
 async def test_publishing_without_the_stream_is_refused_until_it_is_back(tmp_path: Path) -> None:
     async with broker(tmp_path) as (_, bus):
         history = History(bus)

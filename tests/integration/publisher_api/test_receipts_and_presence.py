@@ -18,6 +18,7 @@ from tests.support.waiting import until
 from tidegate_common.bus.connection import Bus
 from tidegate_common.bus.control import LEARN_SECONDS, SILENCE_SECONDS, AllGateways, LiveGateways
 from tidegate_common.bus.history import History
+from tidegate_common.bus.streams import StreamLimits, ensure_streams
 from tidegate_common.contract.control import Announcement
 from tidegate_common.errors import BrokerUnavailable
 
@@ -73,6 +74,27 @@ async def test_a_receipt_counts_the_connections_of_all_gateways(tmp_path: Path, 
         assert "delivered" not in await w.send(client_id="a", receipt=False)
         heard = [event.event for event in (await first.next("n"), await second.next("n"), await third.next("n"))]
         assert heard == ["n"] * 3
+
+
+async def test_who_lives_on_in_a_stream_made_anew_is_counted_by_its_place_there(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        for _ in range(5):
+            await w.send(client_id="a")
+        async with open_stream(w.one.url, {"client_id": "a"}) as stream:
+            await stream.connected()
+            await w.bus.jetstream.delete_stream("TG_EVENTS")
+            await ensure_streams(w.bus, StreamLimits(), update=False)
+            await w.send(client_id="a")
+            await stream.next("gap")
+            hub = w.one.gateway.hub
+            (session,) = hub.sessions
+            await until(lambda: session.held is None, "the client has its place in the new stream")
+            # As when the feed has a hole just then: the second event of the new life finds the client held.
+            held = hub.hold(session)
+            sending = asyncio.create_task(w.send(client_id="a"))
+            await until(lambda: bool(held.events), "the event is here")
+            hub.release(session)
+            assert (await sending)["delivered"] == 1
 
 
 async def test_a_batch_answers_each_line_s_receipt(tmp_path: Path) -> None:

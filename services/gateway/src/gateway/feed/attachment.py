@@ -6,6 +6,7 @@ It is the only way of recovery: for a client that comes back, and for all of the
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -58,13 +59,17 @@ class Attachments:
         self.holes = 0
         """Holes in the live feed that were mended."""
         subscriptions.on_hole = self._mend
+        self._doubting: asyncio.Task[None] | None = None
         subscriptions.on_restart = self._restart
+        subscriptions.on_doubt = self._doubt
         bus.on_disconnect.append(self._cut_off)
         bus.on_reconnect.append(self._come_back)
 
     async def aclose(self) -> None:
         """Ends the tasks that bring sessions back."""
         await end(self._rejoining)
+        if self._doubting is not None:
+            await end([self._doubting])
 
     async def attach(
         self,
@@ -87,9 +92,10 @@ class Attachments:
             session.ending = session.ending or Ending.FEED
             session.lost()
             raise
-        self._subscriptions.epoch = position.epoch
+        self._found(position)
         self.returned += last_event_id is not None
         # A resumed client that is cut off during the replay must come back with its own id, not with the present one.
+        session.epoch = position.epoch
         session.position = session.covered = session.began = due.after
         if session.ending is not None:
             return
@@ -97,21 +103,23 @@ class Attachments:
         if due.gap is not None:
             self._announce(session, due.gap)
         try:
-            await self._catch_up(session, position.epoch, position)
+            await self._catch_up(session, position)
         except BaseException:
             self._hub.end(session, Ending.FEED)
             raise
 
-    async def _catch_up(self, session: Session, epoch: str, position: Position | None) -> None:
+    async def _catch_up(self, session: Session, position: Position | None) -> None:
         """Reads the stream until the session has all of it, then releases it. `position` is of after the hold."""
         while not _ended(session):
             try:
                 if position is None:
                     position = await self._history.position()
-                if position.epoch != epoch:
-                    gap = Gap("epoch", str(EventId(epoch, session.position)), f"{position.epoch}-{position.last}")
-                    epoch = self._subscriptions.epoch = position.epoch
-                    session.position = session.covered = position.last
+                self._found(position)
+                if position.epoch != session.epoch:
+                    place = EventId(session.epoch, session.position)
+                    gap = Gap("epoch", str(place), f"{position.epoch}-{position.last}")
+                    session.epoch = position.epoch
+                    session.position = session.covered = session.began = position.last
                     session.holes = None
                     self._announce(session, gap)
                     self._hub.hold(session)  # anew: what is held may carry ids of the old epoch
@@ -225,6 +233,23 @@ class Attachments:
         """The stream was made anew: every session has to find its place in the new one."""
         self._start(self._hold_all(), "rejoining sessions, the stream was made anew")
 
+    def _found(self, position: Position) -> None:
+        """The stream was asked for its place. If it is another than before, everyone has to find theirs in it."""
+        before, self._subscriptions.epoch = self._subscriptions.epoch, position.epoch
+        if before not in ("", position.epoch):
+            self._subscriptions.forget()
+            self._restart()
+        self._subscriptions.placed = position.last
+
+    def _doubt(self) -> None:
+        """An event came whose sequence the stream had already: it was late, or the stream was made anew. Asks which."""
+        if self._doubting is None or self._doubting.done():
+            self._doubting = asyncio.create_task(self._ask())
+
+    async def _ask(self) -> None:
+        with contextlib.suppress(BrokerUnavailable):  # when NATS is back, all are placed anew
+            self._found(await self._history.position())
+
     def _hold_all(self) -> list[Session]:
         """Holds every session, and breaks what those held that were held already. Gives those that were live."""
         live = [session for session in self._hub.sessions if session.held is None]
@@ -247,14 +272,13 @@ class Attachments:
 
     async def _rejoin(self, sessions: list[Session]) -> None:
         limit = asyncio.Semaphore(REJOIN_AT_ONCE)
-        epoch = self._subscriptions.epoch
 
         async def one(session: Session) -> None:
             async with limit:
                 if session.ending is None:
                     self._hub.hold(session)  # anew: what came meanwhile is in the stream, and the hold is bounded
                     try:
-                        await self._catch_up(session, epoch, None)
+                        await self._catch_up(session, None)
                     except TidegateError:
                         self._hub.end(session, Ending.FEED)
 

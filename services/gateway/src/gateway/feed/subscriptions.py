@@ -50,6 +50,10 @@ class Subscriptions:
         """Called before an event is handed on that shows that others on its subject have not come."""
         self.on_restart: Callable[[], None] | None = None
         """Called before an event is handed on whose sequence is below one before it: the stream was made anew."""
+        self.on_doubt: Callable[[], None] | None = None
+        """Called where an event's sequence is not over `placed`, though none higher came: was the stream made anew?"""
+        self.placed = 0
+        """The stream's last sequence when it was last asked for."""
         self._highest = 0
         self.epoch = ""
         self.received = 0
@@ -92,6 +96,8 @@ class Subscriptions:
                 self._chunk_of = (0, b"")
                 self.forget()
                 self.on_restart()
+            elif number <= self.placed and self.on_doubt is not None:
+                self.on_doubt()
             self._highest = number
             self._follow(audience, subject, number, header)
             if number != self._chunk_of[0]:  # several audiences may match one event: it is encoded once

@@ -22,6 +22,7 @@ class Session:
         "began",
         "covered",
         "ending",
+        "epoch",
         "held",
         "holes",
         "on_lost",
@@ -44,8 +45,10 @@ class Session:
         """What the session listens to."""
         self.position = 0
         """Sequence of the last durable event that was handed over; those up to it are repeats."""
+        self.epoch = ""
+        """The life of the stream that the session's sequences are of."""
         self.began = 0
-        """The position that the client was told when it connected: what came before it is not its own."""
+        """The position that the client was told when it connected, or by a gap: what came before it is not its own."""
         self.covered = 0
         """All events up to this sequence were replayed, or came before the session did."""
         self.holes: list[Hole] | None = None
