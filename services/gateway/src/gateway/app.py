@@ -88,7 +88,13 @@ class Gateway:
 
     def server(self) -> Server:
         protocol = TakeoverHttpProtocol if self._settings.streams == "slim" else LimitedHttpProtocol
-        return server(self.app, self._settings, drain=self.drain, protocol=protocol)
+        return server(
+            self.app,
+            self._settings,
+            drain=self.drain,
+            protocol=protocol,
+            write_timeout_seconds=self._settings.write_timeout_seconds,
+        )
 
     def _observe(self, signals: Telemetry) -> None:
         hub, admission, attachments = self.hub, self.admission, self.attachments

@@ -24,6 +24,8 @@ class GatewaySettings(CommonSettings, frozen=True, kw_only=True):
     """What may wait for a client that reads slowly, beside what its socket takes."""
     socket_send_bytes: Count = 131_072
     """The kernel's send buffer of a stream's socket (it doubles the number); 0 leaves it to the kernel, up to 4 MB."""
+    write_timeout_seconds: Count = 30
+    """A peer that has acknowledged nothing for so long is cut off; 0 leaves it to the kernel (15 minutes)."""
     max_body_bytes: AtLeastOne = 65_536
     publisher_url: str = ""
     """Where browsers find publisher-api; the console asks its own origin and then port 8001 when this is empty."""

@@ -23,9 +23,16 @@ class Server(uvicorn.Server):
     that a clean stop would look like a crash.
     """
 
-    def __init__(self, config: uvicorn.Config, drain: Drain | None = None) -> None:
+    def __init__(self, config: uvicorn.Config, drain: Drain | None = None, write_timeout_seconds: int = 0) -> None:
         super().__init__(config)
         self._drain = drain
+        self._write_timeout = write_timeout_seconds
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        for server in self.servers:
+            for listening in server.sockets:
+                set_write_timeout(listening, self._write_timeout)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         super().handle_exit(sig, frame)
@@ -50,8 +57,12 @@ def server(
     *,
     drain: Drain | None = None,
     protocol: type[LimitedHttpProtocol] = LimitedHttpProtocol,
+    write_timeout_seconds: int = 0,
 ) -> Server:
-    """A server for `app` as the settings say; its access log is off, since streams and probes would fill it."""
+    """A server for `app` as the settings say; its access log is off, since streams and probes would fill it.
+
+    `write_timeout_seconds`: a peer that has taken nothing for so long is cut off; 0 leaves it to the kernel.
+    """
     config = uvicorn.Config(
         app,
         host=settings.host,
@@ -67,7 +78,19 @@ def server(
         timeout_graceful_shutdown=max(1, round(settings.drain_seconds)),
         backlog=4096,
     )
-    return Server(config, drain)
+    return Server(config, drain, write_timeout_seconds)
+
+
+def set_write_timeout(listening: socket.socket, seconds: int) -> None:
+    """Connections accepted on `listening` end with ETIMEDOUT when the peer acknowledges nothing for `seconds`.
+
+    The kernel watches (TCP_USER_TIMEOUT, RFC 5482; Linux): no timer, and no system call for a connection, since it
+    inherits the option. Where there is no such option, a peer without a FIN is found when its buffers are full.
+    """
+    option = getattr(socket, "TCP_USER_TIMEOUT", None)
+    if option is not None and seconds:
+        with socket.fromfd(listening.fileno(), listening.family, listening.type) as own:  # uvloop's is no real one
+            own.setsockopt(socket.IPPROTO_TCP, option, seconds * 1000)
 
 
 def check_port_free(settings: CommonSettings) -> None:

@@ -12,6 +12,7 @@ class Ending(Enum):
     DRAIN = ("drain", "the gateway is being stopped")
     IDLE = ("idle", "no event for a long time")
     MAX_AGE = ("max_age", "the connection has reached the age limit")
+    STALLED = ("stalled", "the peer took nothing for too long: its network is gone, or it has stopped reading")
     SLOW = ("slow", "the client reads too slowly; what it missed is replayed when it comes back")
     KICKED = ("kicked", "the connection was ended by the application")
     FEED = ("feed", "what was missed could not be read from the stream")

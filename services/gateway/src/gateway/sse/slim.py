@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 from collections.abc import Callable, Iterable
 from typing import Any, cast
@@ -13,6 +14,9 @@ from gateway import frame
 from gateway.hub.endings import Ending
 from gateway.hub.session import Session
 from gateway.sse.takeover import Takeover
+
+UNREACHED = (errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH)
+"""How the kernel says that it has given up on a peer; the latter two where routers on the way told it why."""
 
 
 class SlimStream(Session, asyncio.Protocol):
@@ -106,6 +110,8 @@ class SlimStream(Session, asyncio.Protocol):
         if self._linger is not None:
             self._linger.cancel()
             self._linger = None
+        if self.ending is None and isinstance(exc, OSError) and exc.errno in UNREACHED:
+            self.ending = Ending.STALLED
         self.lost()
         self._transport = None
         self.send = _nowhere
