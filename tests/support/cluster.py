@@ -1,4 +1,4 @@
-"""A real NATS cluster of three servers on this machine's loopback."""
+"""A real NATS cluster of three servers, on this machine's loopback or on the hosts of a network of the tests' own."""
 
 from __future__ import annotations
 
@@ -8,46 +8,69 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 from tests.support.nats import NatsServer
+from tests.support.network import Network
 from tests.support.ports import free_port
 from tests.support.processes import running
 from tests.support.waiting import until
+
+NAMES = ("n1", "n2", "n3")
+
+IMPATIENT = """
+write_deadline: "1s"
+ping_interval: "500ms"
+ping_max: 2
+"""
+"""A server finds out within seconds, not minutes, that another is gone without a word."""
 
 
 class Cluster:
     """Its servers by name; one that was stopped can be started again on its own store."""
 
-    def __init__(self, data: Path) -> None:
+    def __init__(self, data: Path, network: Network | None = None) -> None:
+        """With `network`, which has a host for each of NAMES, each server runs on its host."""
         self._data = data
-        self._ports = {name: (free_port(), free_port()) for name in ("n1", "n2", "n3")}
+        self._network = network
+        self._ports = {name: (free_port(), free_port()) for name in NAMES}
         self._stack = AsyncExitStack()
         self.servers: dict[str, NatsServer] = {}
 
     @property
     def url(self) -> str:
         """All servers, as a comma list."""
-        return ",".join(f"nats://127.0.0.1:{port}" for port, _ in self._ports.values())
+        return ",".join(self.url_of(name) for name in NAMES)
+
+    def url_of(self, name: str) -> str:
+        """One server alone."""
+        return f"nats://{self._address(name)}:{self._ports[name][0]}"
 
     async def start(self, name: str) -> None:
         """Starts (again) one server."""
         port, route = self._ports[name]
-        binary = str(Path(sys.executable).with_name("nats-server"))
-        routes = ",".join(f"nats://127.0.0.1:{other}" for _, other in self._ports.values())
-        command = [binary, "-a", "127.0.0.1", "-p", str(port), "-js", "-sd", str(self._data / name), "--name", name]
-        command += ["--cluster_name", "c", "--cluster", f"nats://127.0.0.1:{route}", "--routes", routes]
-        run = await self._stack.enter_async_context(running(*command))
+        address, network = self._address(name), self._network
+        routes = ",".join(f"nats://{self._address(other)}:{self._ports[other][1]}" for other in NAMES)
+        config = self._data / f"{name}.conf"
+        config.write_text(IMPATIENT)
+        command = [str(Path(sys.executable).with_name("nats-server")), "-c", str(config)]
+        command += ["-a", address, "-p", str(port), "-js", "-sd", str(self._data / name), "--name", name]
+        command += ["--cluster_name", "c", "--cluster", f"nats://{address}:{route}", "--routes", routes]
+        prefix = network.command(name) if network is not None else ()
+        run = await self._stack.enter_async_context(running(*prefix, *command))
         await until(lambda: run.said("Listening for client connections"), f"{name} listens")
         self.servers[name] = NatsServer(port, run)
+
+    def _address(self, name: str) -> str:
+        return self._network.address_of(name) if self._network is not None else "127.0.0.1"
 
     async def aclose(self) -> None:
         await self._stack.aclose()
 
 
 @asynccontextmanager
-async def nats_cluster(data: Path) -> AsyncIterator[Cluster]:
+async def nats_cluster(data: Path, network: Network | None = None) -> AsyncIterator[Cluster]:
     """Three servers that have found each other and agreed on a leader of JetStream."""
-    cluster = Cluster(data)
+    cluster = Cluster(data, network)
     try:
-        for name in ("n1", "n2", "n3"):
+        for name in NAMES:
             await cluster.start(name)
         servers = cluster.servers.values()
         await until(

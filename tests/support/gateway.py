@@ -41,7 +41,7 @@ async def running_gateway(nats_url: str, **settings: Any) -> AsyncIterator[Runni
             await ensure_streams(bus, chosen.stream_limits(), update=False)
             gateway = Gateway(chosen, bus, signals)
             server = gateway.server()
-            heartbeats = asyncio.create_task(gateway.keeper.run())
+            tasks = [asyncio.create_task(gateway.keeper.run()), asyncio.create_task(gateway.audit.run())]
             gateway.control.start()
             serving = asyncio.create_task(server.serve())
             await until(lambda: server.started, "the gateway listens")
@@ -54,7 +54,7 @@ async def running_gateway(nats_url: str, **settings: Any) -> AsyncIterator[Runni
                 yield RunningGateway(f"http://127.0.0.1:{server.port}", gateway, bus, stop)
             finally:
                 await stop()
-                await end([heartbeats])
+                await end(tasks)
                 await gateway.control.aclose()
                 await gateway.attachments.aclose()
 

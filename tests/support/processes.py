@@ -32,6 +32,10 @@ class Running:
         """Whether some line holds `text`."""
         return any(text in line for line in self.output)
 
+    def count(self, text: str) -> int:
+        """In how many lines `text` is."""
+        return sum(text in line for line in self.output)
+
     async def stop(self, sig: signal.Signals = signal.SIGTERM, seconds: float = 20) -> int:
         """Sends `sig` and gives the exit code; kills it after `seconds`, which is an error."""
         if self.process.returncode is None:

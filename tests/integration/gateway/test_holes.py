@@ -8,6 +8,7 @@ from tests.support.bus import broker
 from tests.support.gateway import RunningGateway, open_stream, running_gateway
 from tidegate_common.bus.history import History
 from tidegate_common.bus.publishing import Publisher
+from tidegate_common.bus.streams import StreamLimits, ensure_streams
 from tidegate_common.contract.events import Event
 
 
@@ -110,3 +111,63 @@ async def test_an_event_that_its_time_to_live_removed_is_no_hole(tmp_path: Path)
             await publisher.durable("client.a", Event("n", "3"), headers={})
             assert [(await stream.next()).data for _ in range(3)] == ["1", "2", "3"]
             assert running.gateway.attachments.holes == 0
+
+
+async def test_an_audit_finds_what_no_later_event_shows(tmp_path: Path) -> None:
+    async with broker(tmp_path) as (server, bus), running_gateway(server.url, audit_seconds=0) as running:
+        publisher = Publisher(bus, History(bus))
+        params = [("client_id", "a"), ("topic", "room.*")]
+        async with open_stream(running.url, params) as stream:
+            await stream.connected()
+            with deaf(running, "client.a"), deaf(running, "topic.room.*"):
+                await synced(running)
+                for tail, data in (("client.a", "1"), ("topic.room.b", "2"), ("client.a", "3")):
+                    await publisher.durable(tail, Event("n", data), headers={})
+                await running.gateway.audit.look()
+                heard = [await stream.next() for _ in range(3)]
+                assert [event.data for event in heard] == ["1", "2", "3"]
+                ids = [int(event.id.split("-")[1]) for event in heard]
+                assert ids == sorted(set(ids))
+            await synced(running)
+            await publisher.durable("broadcast", Event("n", "4"), headers={})
+            assert (await stream.next()).data == "4"
+            for _ in range(3):
+                await running.gateway.audit.look()
+            await publisher.durable("client.a", Event("n", "5"), headers={})
+            assert (await stream.next()).data == "5"
+
+
+async def test_an_audit_takes_nothing_for_missed_that_came_in_time(tmp_path: Path) -> None:
+    async with broker(tmp_path) as (server, bus), running_gateway(server.url, audit_seconds=0) as running:
+        publisher = Publisher(bus, History(bus))
+        async with open_stream(running.url, [("client_id", "a"), ("topic", "room.*")]) as stream:
+            await stream.connected()
+            for tail in ("client.a", "topic.room.b", "broadcast", "client.other", "topic.other"):
+                await publisher.durable(tail, Event("n", tail), headers={})
+            assert [(await stream.next()).data for _ in range(3)] == ["client.a", "topic.room.b", "broadcast"]
+            for _ in range(3):
+                await running.gateway.audit.look()
+            assert running.gateway.attachments.holes == 0
+
+
+async def test_an_audit_finds_a_stream_that_was_made_anew_and_nothing_came_since(tmp_path: Path) -> None:
+    async with broker(tmp_path) as (server, bus), running_gateway(server.url, audit_seconds=0) as running:
+        async with open_stream(running.url, {"client_id": "a"}) as stream:
+            await stream.connected()
+            await bus.jetstream.delete_stream(bus.subjects.events_stream)
+            await ensure_streams(bus, StreamLimits(), update=False)
+            await running.gateway.audit.look()
+            assert (await stream.next("gap")).event == "gap"
+
+
+async def test_the_first_event_of_an_empty_stream_can_be_a_hole_too(tmp_path: Path) -> None:
+    async with broker(tmp_path) as (server, bus), running_gateway(server.url) as running:
+        publisher = Publisher(bus, History(bus))
+        async with open_stream(running.url, {"client_id": "a"}) as stream:
+            await stream.connected()
+            with deaf(running, "client.a"):
+                await synced(running)
+                await publisher.durable("client.a", Event("n", "first"), headers={})
+            await synced(running)
+            await publisher.durable("client.a", Event("n", "second"), headers={})
+            assert [(await stream.next()).data for _ in range(2)] == ["first", "second"]

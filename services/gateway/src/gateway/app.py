@@ -11,6 +11,7 @@ from starlette.routing import Route
 
 from gateway import frame
 from gateway.feed.attachment import Attachments
+from gateway.feed.audit import Audit
 from gateway.feed.control import Control
 from gateway.feed.receipts import Receipts
 from gateway.feed.subscriptions import Subscriptions
@@ -56,8 +57,9 @@ class Gateway:
         self.control = Control(bus, self.hub, receipts)
         self.history = History(bus)
         self.attachments = Attachments(bus, self.hub, self.history, self.subscriptions)
+        self.audit = Audit(self.hub, self.history, self.subscriptions, self.attachments, settings.audit_seconds)
         self.admission = Admission(settings.max_connections, settings.max_connections_per_ip)
-        self.readiness = Readiness(bus)
+        self.readiness = Readiness(bus, stream=self.history.answers)
         self.hub.interest = self.subscriptions
         endpoint = StreamEndpoint(settings, self.admission, self.attachments, self.keeper, signals)
         self.hub.on_removed = endpoint.left
@@ -125,11 +127,11 @@ async def main(settings: GatewaySettings) -> None:
         async with connect(settings.nats_url, settings.subjects(), "gateway") as bus:
             await ensure_streams(bus, settings.stream_limits(), update=False)
             gateway = Gateway(settings, bus, signals)
-            heartbeats = asyncio.create_task(gateway.keeper.run())
+            tasks = [asyncio.create_task(gateway.keeper.run()), asyncio.create_task(gateway.audit.run())]
             gateway.control.start()
             try:
                 await gateway.server().serve()
             finally:
-                await end([heartbeats])
+                await end(tasks)
                 await gateway.control.aclose()
                 await gateway.attachments.aclose()

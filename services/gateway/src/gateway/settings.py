@@ -18,6 +18,8 @@ class GatewaySettings(CommonSettings, frozen=True, kw_only=True):
     """A stream without an event for so long is closed."""
     max_age_seconds: Count = 0
     """A stream is closed at 0.8 to 1.0 of this age."""
+    audit_seconds: Count = 15
+    """Between two looks for events that the stream has and NATS did not bring."""
     max_topics: AtLeastOne = 100
     """Topics of one stream."""
     max_backlog_bytes: AtLeastOne = 1 << 20

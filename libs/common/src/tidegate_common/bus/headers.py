@@ -9,6 +9,7 @@ from __future__ import annotations
 SEQUENCE = b"\r\nNats-Sequence:"
 LAST_SEQUENCE = b"\r\nNats-Last-Sequence:"
 SUBJECT = b"\r\nNats-Subject:"
+UP_TO_SEQUENCE = b"\r\nNats-UpTo-Sequence:"
 TIMESTAMP = b"\r\nNats-Time-Stamp:"
 EVENT_TYPE = b"\r\nTidegate-Event:"
 VOLATILE_ID = b"\r\nTidegate-Volatile:"

@@ -1,10 +1,15 @@
-"""What the event stream keeps: its present position, and the events after one, read by direct batch get."""
+"""What the event stream keeps: its present position, and the events after one, read by direct batch get.
+
+In a cluster any server that keeps a copy answers a direct get (ADR-31), a follower that is behind too, and its answer
+does not show it. So there the leader is asked first for the last event on what is read, and a page counts as the last
+one when that event, or a later one, has been seen.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from typing import NamedTuple
+from collections.abc import AsyncIterator, Sequence
+from typing import Any, NamedTuple
 
 import msgspec
 from nats import errors as nats_errors
@@ -21,6 +26,15 @@ AT_ONCE = 64
 """Pages that are asked for at the same time: a storm of returning clients must not drown the server's live work."""
 
 TIMEOUT_SECONDS = 5.0
+
+PROBE_SECONDS = 1.0
+"""How long a probe waits for the leader."""
+
+BEHIND_SECONDS = 0.05
+"""Between two looks at a copy of the stream that is behind its leader."""
+
+NOT_FOUND = 10037
+"""JetStream's error code for no such message."""
 
 
 class Position(NamedTuple):
@@ -40,17 +54,45 @@ class Stored(NamedTuple):
     payload: bytes
 
 
+class Latest(NamedTuple):
+    """The last event on each subject, as the copy of the stream that was asked has it up to sequence `upto`."""
+
+    sequences: dict[str, int]
+    """By tail."""
+    upto: int
+    """0 where it has nothing at all on what was asked for: then it does not say how far it is."""
+
+
 class _State(msgspec.Struct):
     first_seq: int
     last_seq: int
 
 
+class _Cluster(msgspec.Struct):
+    replicas: list[msgspec.Raw] = []
+
+
 class _Info(msgspec.Struct):
     created: str = ""
     state: _State | None = None
+    cluster: _Cluster | None = None
+
+
+class _Message(msgspec.Struct):
+    seq: int
+
+
+class _Error(msgspec.Struct):
+    err_code: int = 0
+
+
+class _Found(msgspec.Struct):
+    message: _Message | None = None
+    error: _Error | None = None
 
 
 _INFO = msgspec.json.Decoder(_Info)
+_FOUND = msgspec.json.Decoder(_Found)
 
 
 class History:
@@ -62,6 +104,8 @@ class History:
         self._asked: asyncio.Task[Position] | None = None
         self._next: asyncio.Task[Position] | None = None
         self._places = asyncio.Semaphore(AT_ONCE)
+        self._copies = False
+        """Whether servers beside the leader answer for the stream."""
         self.pages = 0
         """Pages read so far."""
 
@@ -79,45 +123,102 @@ class History:
             task = self._next
         return await asyncio.shield(task)
 
+    async def answers(self) -> None:
+        """Returns when the stream's leader has answered just now. Raises BrokerUnavailable, soon enough for a probe."""
+        try:
+            async with asyncio.timeout(PROBE_SECONDS):
+                await self.position()
+        except TimeoutError as error:
+            raise BrokerUnavailable("NATS does not answer for the stream") from error
+
     async def _ask_after(self, earlier: asyncio.Task[Position]) -> Position:
         await asyncio.wait([earlier])
         self._asked, self._next = asyncio.current_task(), None
         return await self._ask()
 
     async def _ask(self) -> Position:
-        try:
-            if not self._bus.connected:
-                raise BrokerUnavailable("NATS is away")
-            answer = await self._bus.client.request(f"$JS.API.STREAM.INFO.{self._stream}", b"", timeout=TIMEOUT_SECONDS)
-        except (nats_errors.Error, TimeoutError) as error:
-            raise BrokerUnavailable("NATS does not say the stream's position") from error
-        info = _INFO.decode(answer.data)
+        info = _INFO.decode(await self._request("STREAM.INFO", b""))
         if info.state is None:
             raise BrokerUnavailable(f"the stream {self._stream} does not exist")
+        self._copies = info.cluster is not None and bool(info.cluster.replicas)
         return Position(epoch_of(self._stream, info.created), info.state.first_seq, info.state.last_seq)
 
     async def after(self, tail: str, sequence: int, upto: int) -> AsyncIterator[Stored]:
         """Events on `tail` (wildcards allowed) with sequences over `sequence` up to `upto`, in order, page by page.
 
-        Raises BrokerUnavailable.
+        Raises BrokerUnavailable, also where only a copy of the stream answers that stays behind its leader.
         """
-        while sequence < upto:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + TIMEOUT_SECONDS
+        goal = await self.last_on(tail) if self._copies else 0
+        while sequence < upto and not (self._copies and sequence >= goal):
             async with self._places:
                 page = await self._page(tail, sequence + 1)
             for stored in page:
                 if stored.sequence > upto:
                     return
                 yield stored
-            if len(page) < PAGE:
+            sequence = max(sequence, page[-1].sequence if page else 0)
+            if len(page) == PAGE:
+                continue
+            if not self._copies:
                 return
-            sequence = page[-1].sequence
+            if sequence < goal:
+                if loop.time() > deadline:
+                    raise BrokerUnavailable("the copy of the stream that NATS reads from is behind")
+                await asyncio.sleep(BEHIND_SECONDS)
+                goal = await self.last_on(tail)  # it may have been removed from the stream
+
+    async def last_on(self, tail: str) -> int:
+        """Sequence of the last event on `tail` by the leader's word; 0 for none. Raises BrokerUnavailable."""
+        ask = msgspec.json.encode({"last_by_subj": self._bus.subjects.inbound(tail)})
+        async with self._places:
+            found = _FOUND.decode(await self._request("STREAM.MSG.GET", ask))
+        if found.message is not None:
+            return found.message.seq
+        if found.error is not None and found.error.err_code == NOT_FOUND:
+            return 0
+        raise BrokerUnavailable(f"NATS does not say what is last on {tail}")
+
+    async def _request(self, call: str, body: bytes) -> bytes:
+        """Asks the stream's leader. Raises BrokerUnavailable."""
+        try:
+            if not self._bus.connected:
+                raise BrokerUnavailable("NATS is away")
+            subject = f"$JS.API.{call}.{self._stream}"
+            answer = await self._bus.client.request(subject, body, timeout=TIMEOUT_SECONDS)
+        except (nats_errors.Error, TimeoutError) as error:
+            raise BrokerUnavailable("NATS does not answer for the stream") from error
+        return answer.data
+
+    async def latest(self, tails: Sequence[str], after: int) -> Latest | None:
+        """The last event on each subject of `tails` (wildcards allowed), where its sequence is over `after`.
+
+        None where they match more than 1,024 subjects. Raises BrokerUnavailable.
+        """
+        subjects = [self._bus.subjects.inbound(tail) for tail in tails]
+        async with self._places:
+            found, block = await self._direct({"multi_last": subjects, "seq": after + 1}, (204, 404, 413))
+        if headers.status(block) == 413:
+            return None
+        upto = headers.field(block, headers.UP_TO_SEQUENCE)
+        return Latest({stored.tail: stored.sequence for stored in found}, int(upto or 0))
 
     async def _page(self, tail: str, start: int) -> list[Stored]:
         """Up to PAGE events on `tail` from sequence `start` on."""
-        client, subjects = self._bus.client, self._bus.subjects
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        page: list[Stored] = []
-        skip = len(subjects.inbound(""))
+        self.pages += 1
+        ask = {"seq": start, "next_by_subj": self._bus.subjects.inbound(tail), "batch": PAGE}
+        return (await self._direct(ask, (204, 404)))[0]
+
+    async def _direct(self, ask: dict[str, Any], ends: tuple[int, ...]) -> tuple[list[Stored], bytes]:
+        """A direct get: the messages, and the header block of the status that ended them, which is one of `ends`.
+
+        204 ends an answer, 404 says that there is nothing to be had. Raises BrokerUnavailable for any other.
+        """
+        client = self._bus.client
+        done: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        found: list[Stored] = []
+        skip = len(self._bus.subjects.inbound(""))
 
         def receive(_: bytes, block: bytes, payload: bytes) -> None:
             code = headers.status(block)
@@ -127,26 +228,22 @@ class History:
                     headers.field(block, headers.SUBJECT),
                 )
                 if sequence and subject:
-                    page.append(Stored(int(sequence), subject.decode()[skip:], block, payload))
+                    found.append(Stored(int(sequence), subject.decode()[skip:], block, payload))
             elif not done.done():
-                # 204 ends a page, 404 says that there is nothing to be had: any other is a refusal.
-                if code in (204, 404):
-                    done.set_result(None)
+                if code in ends:
+                    done.set_result(block)
                 else:
                     done.set_exception(BrokerUnavailable(f"NATS refused to read the stream (status {code})"))
 
         if not self._bus.connected:
             raise BrokerUnavailable("NATS is away")
-        self.pages += 1
         inbox: str = client.new_inbox()
         sid = client.subscribe_direct(inbox, receive)
         try:
-            ask = msgspec.json.encode({"seq": start, "next_by_subj": subjects.inbound(tail), "batch": PAGE})
-            await client.publish(f"$JS.API.DIRECT.GET.{self._stream}", ask, reply=inbox)
+            await client.publish(f"$JS.API.DIRECT.GET.{self._stream}", msgspec.json.encode(ask), reply=inbox)
             async with asyncio.timeout(TIMEOUT_SECONDS):
-                await done
+                return found, await done
         except (nats_errors.Error, TimeoutError) as error:
             raise BrokerUnavailable("NATS did not send the events that were missed") from error
         finally:
             client.unsubscribe_direct(sid)
-        return page

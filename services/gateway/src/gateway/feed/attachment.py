@@ -92,7 +92,7 @@ class Attachments:
             session.ending = session.ending or Ending.FEED
             session.lost()
             raise
-        self._found(position)
+        self.found(position)
         self.returned += last_event_id is not None
         # A resumed client that is cut off during the replay must come back with its own id, not with the present one.
         session.epoch = position.epoch
@@ -114,7 +114,7 @@ class Attachments:
             try:
                 if position is None:
                     position = await self._history.position()
-                self._found(position)
+                self.found(position)
                 if position.epoch != session.epoch:
                     place = EventId(session.epoch, session.position)
                     gap = Gap("epoch", str(place), f"{position.epoch}-{position.last}")
@@ -233,7 +233,7 @@ class Attachments:
         """The stream was made anew: every session has to find its place in the new one."""
         self._start(self._hold_all(), "rejoining sessions, the stream was made anew")
 
-    def _found(self, position: Position) -> None:
+    def found(self, position: Position) -> None:
         """The stream was asked for its place. If it is another than before, everyone has to find theirs in it."""
         before, self._subscriptions.epoch = self._subscriptions.epoch, position.epoch
         if before not in ("", position.epoch):
@@ -248,7 +248,7 @@ class Attachments:
 
     async def _ask(self) -> None:
         with contextlib.suppress(BrokerUnavailable):  # when NATS is back, all are placed anew
-            self._found(await self._history.position())
+            self.found(await self._history.position())
 
     def _hold_all(self) -> list[Session]:
         """Holds every session, and breaks what those held that were held already. Gives those that were live."""

@@ -17,6 +17,7 @@ from gateway.hub.holding import Hole
 from gateway.hub.hub import Audience, Hub
 from tidegate_common.bus import headers
 from tidegate_common.bus.connection import Bus
+from tidegate_common.contract.subjects import covers
 from tidegate_common.telemetry import names
 from tidegate_common.telemetry.propagation import extract
 from tidegate_common.telemetry.providers import Telemetry
@@ -119,11 +120,38 @@ class Subscriptions:
             if audience is not None and audience.heard < sequence:
                 audience.heard = sequence
 
+    def behind(self, tail: str, sequence: int) -> list[Audience]:
+        """Those who listen to the subject of `tail` and have not heard its event of `sequence`, though they should."""
+        exact = self._hub.audience(tail)
+        found = [exact] if exact is not None else []
+        found += [audience for audience in self._hub.wide() if covers(audience.tail, tail)]
+        return [audience for audience in found if 0 <= self._known(audience, tail) < sequence]
+
+    def missed(self, tail: str, sequence: int) -> None:
+        """The stream's last event on the subject of `tail` is `sequence`: who has not heard it has a hole."""
+        for audience in self.behind(tail, sequence):
+            known = self._known(audience, tail)
+            if audience.heard_by_subject is None:
+                audience.heard = sequence
+            else:
+                audience.heard_by_subject[self._subject(tail)] = sequence
+            if self.on_hole is not None:
+                self.on_hole(audience, Hole(tail, known, sequence))
+
+    def _known(self, audience: Audience, tail: str) -> int:
+        """Up to which sequence nothing is missing on the subject of `tail`; -1 where that is not known."""
+        if audience.heard_by_subject is None or audience.heard < 0:
+            return audience.heard
+        return max(audience.heard, audience.heard_by_subject.get(self._subject(tail), 0))
+
+    def _subject(self, tail: str) -> bytes:
+        return self._bus.subjects.outbound(tail).encode()
+
     def forget(self) -> None:
         """What comes from now on does not follow on what came before: another connection, or another stream."""
         self._highest = 0
         for audience in self._hub.everyone():
-            audience.heard = 0
+            audience.heard = -1
             if audience.heard_by_subject is not None:
                 audience.heard_by_subject.clear()
 
@@ -143,7 +171,7 @@ class Subscriptions:
         else:
             audience.heard = number
             known = heard
-        if not heard:
+        if heard < 0:
             audience.heard = number
             return
         previous = headers.field(header, headers.LAST_SEQUENCE)

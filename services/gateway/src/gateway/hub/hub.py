@@ -41,8 +41,8 @@ class Audience:
         self.joining: dict[Session, None] = {}
         self.subscription: int = 0
         """For the feed to remember its own by."""
-        self.heard = 0
-        """For the feed: sequence up to which nothing is missing on this tail; 0 where that is not known yet."""
+        self.heard = -1
+        """For the feed: sequence up to which nothing is missing on this tail; -1 where that is not known yet."""
         self.heard_by_subject: dict[bytes, int] | None = {} if "*" in tail or ">" in tail else None
         """For the feed, where the tail has wildcards: the last sequence heard on each subject."""
 
@@ -116,6 +116,10 @@ class Hub:
     def everyone(self) -> Iterable[Audience]:
         """All audiences."""
         return self._audiences.values()
+
+    def wide(self) -> Iterable[Audience]:
+        """The audiences whose tails have wildcards."""
+        return self._wide.values()
 
     def hold(self, session: Session) -> Held:
         """Live events wait from now on (again): the session's place in the stream has to be made sure of."""
