@@ -26,7 +26,7 @@ async def run(name: str, seed: int, seconds: float, clients: int, rate: float) -
     random.seed(seed)
     with tempfile.TemporaryDirectory(prefix="tidegate-stress-") as data:
         async with world(Path(data), seed, clients, rate, scenario.env) as made:
-            await made.join(clients)
+            await made.join(clients, scenario.share)
             started = time.monotonic()
             made.load.start()
             await scenario.run(made, seconds)

@@ -56,6 +56,8 @@ class StressClient:
         self.reconnects = -1
         self.refused = 0
         self.closings: Counter[str] = Counter()
+        self.connects: list[float] = []
+        """When it was told `connected`, on time.monotonic."""
         self.replays: list[float] = []
         """Seconds from coming back until all was there that it had missed by then; nothing where that was nothing."""
         self.on_number: Callable[[int], None] | None = None
@@ -101,6 +103,7 @@ class StressClient:
             self.sequence = int(frame.id.rpartition("-")[2])
         if frame.event == "connected":
             self.connected = True
+            self.connects.append(time.monotonic())
             self.reconnects += 1
             if self.view.start is None:
                 self.view.start = self.sequence

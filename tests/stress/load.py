@@ -8,6 +8,7 @@ import random
 import time
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 
@@ -67,6 +68,24 @@ class Load:
         await self._until_accepted("/api/sse/broadcast", json.dumps(event).encode(), [number])
         return number
 
+    async def receipt(self, target: str) -> int | None:
+        """Sends one event to `target` (`` for all) with a receipt; gives `delivered`."""
+        number, event = self._event(target)
+        path = "/api/sse/send" if event.pop("broadcast", None) is None else "/api/sse/broadcast"
+        body = json.dumps({**event, "receipt": True}).encode()
+        answer = await self._until_accepted(path, body, [number])
+        return None if answer["delivered"] is None else int(answer["delivered"])
+
+    async def count(self, kind: str, name: str) -> int:
+        """Presence of a client, user or topic (`kind`: the plural)."""
+        answer = await self._client.get(f"/api/presence/{kind}/{quote(name, safe='')}")
+        return int(answer.raise_for_status().json()["connections"])
+
+    async def kick(self, name: str) -> int:
+        """Ends a client's connections; gives their number."""
+        answer = await self._client.delete(f"/api/presence/clients/{quote(name, safe='')}")
+        return int(answer.raise_for_status().json()["ended"])
+
     async def _write(self, rng: random.Random) -> None:
         while not self._stopping:
             kind = rng.random()
@@ -94,7 +113,8 @@ class Load:
         to = {"broadcast": True} if not target else {kind if kind == "topic" else f"{kind}_id": name}
         return number, {**to, "event_type": "e", "data": f"{number}:" + "x" * self.padding}
 
-    async def _until_accepted(self, path: str, body: bytes, numbers: list[int]) -> None:
+    async def _until_accepted(self, path: str, body: bytes, numbers: list[int]) -> Mapping[str, Any]:
+        """The last answer's result, for the last of the events."""
         headers = {
             "idempotency-key": f"{self._seed}-{numbers[0]}",
             "content-type": "application/x-ndjson" if path.endswith("batch") else "application/json",
@@ -114,6 +134,7 @@ class Load:
         for number, result in zip(numbers, found, strict=True):
             self._ledger.accept(number, int(result["id"].rpartition("-")[2]))
         self.events += len(numbers)
+        return found[-1]
 
 
 def _results(answer: Mapping[str, Any]) -> list[Mapping[str, Any]]:

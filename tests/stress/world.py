@@ -68,12 +68,16 @@ class World:
         self.nats: Part
         self.feed: FaultProxy
         """Between the gateways and NATS."""
+        self.back: FaultProxy
+        """Between publisher-api and NATS."""
         self.gateways: list[Part] = []
         self.gateway_ports: list[int] = []
         self.proxies: list[FaultProxy] = []
         """Before each gateway."""
         self.load: Load
         self.rss_before: list[float] = []
+        self.tasks_before = 0.0
+        """Tasks of a gateway that nobody has connected to yet."""
         self.live: list[float] = []
         """Seconds from the POST to clients that nothing happened to, where a scenario watches them."""
 
@@ -92,8 +96,11 @@ class World:
             if link is not None:
                 link.end(how)
 
-    async def join(self, count: int, port: Callable[[], int] | None = None) -> None:
-        """Starts clients c0, c1, …, and returns when all are connected."""
+    async def join(self, count: int, share: float | None = None) -> None:
+        """Starts clients c0, c1, …, and returns when all are connected.
+
+        With `share`, so much of them stays with the first gateway, the rest with the other.
+        """
         for number in range(count):
             room = number % ROOMS
             query = [("user_id", f"u{number % users(count)}@example.org"), ("topic", f"room.{room}")]
@@ -103,11 +110,18 @@ class World:
                 query.append(("topic", "room.*"))
                 rooms = list(range(ROOMS))
             targets += [f"topic:room.{each}" for each in rooms]
-            client = StressClient(f"c{number}", query, tuple(targets), self.ledger, port or self.any_gateway)
+            client = StressClient(f"c{number}", query, tuple(targets), self.ledger, self.any_gateway)
+            if share is not None:
+                home = self.proxies[number >= share * count].port
+                client.port = lambda home=home: home  # type: ignore[misc]
             self.clients.append(client)
             client.start()
-        await until(lambda: all(client.connected for client in self.clients), "all clients are connected", 60)
+        await self.all_connected(60)
         self.rss_before = [part.rss_mb for part in self.gateways]
+
+    async def all_connected(self, seconds: float) -> None:
+        """Returns when no client is away."""
+        await until(lambda: all(client.connected for client in self.clients), "all clients are connected", seconds)
 
     async def settle(self) -> None:
         """Stops the publishers; returns when every client has all, or when it had time enough."""
@@ -123,21 +137,34 @@ class World:
         """All clients go; nothing of them may stay in the gateways."""
         for client in self.clients:
             await client.stop()
+        for part, before in zip(self.gateways, self.rss_before, strict=True):
+            if part.rss_mb > before + LEAK_MB:
+                self.problems.append(f"a gateway's memory went from {before:.0f} to {part.rss_mb:.0f} MB")
         async with httpx.AsyncClient() as http:
             for port in self.gateway_ports:
 
                 async def empty(port: int = port) -> bool:
                     text = (await http.get(f"http://127.0.0.1:{port}/metrics")).text
-                    names = ("tidegate_connections_active", "tidegate_subscriptions_active")
-                    return all(_metric(text, name) == 0 for name in names)
+                    none = all(
+                        _metric(text, f"tidegate_{name}_active") == 0 for name in ("connections", "subscriptions")
+                    )
+                    return none and _metric(text, "tidegate_tasks_active") <= self.tasks_before + SPARE_TASKS
 
                 try:
-                    await until(empty, "no connection and no subscription is left", 15)
+                    await until(empty, "no connection, no subscription and no task is left", 15)
                 except (AssertionError, httpx.TransportError) as error:
                     self.problems.append(f"gateway on {port}: {error}")
 
 
 ROOMS = 8
+
+DRAIN_SECONDS = 2.0
+
+LEAK_MB = 32.0
+"""What a gateway may have grown by since all its clients had come: buffers and windows are bounded."""
+
+SPARE_TASKS = 3
+"""Of requests for metrics, and of what is being looked at just then."""
 
 
 def users(clients: int) -> int:
@@ -162,11 +189,12 @@ async def world(data: Path, seed: int, clients: int, rate: float, env: dict[str,
         stack.push_async_callback(made.nats.aclose)
         await made.nats.start()
         made.feed = await stack.enter_async_context(fault_proxy(nats_port))
-        common = {"TIDEGATE_DRAIN_SECONDS": "2", "TIDEGATE_MAX_CONNECTIONS_PER_IP": "0", **env}
+        made.back = await stack.enter_async_context(fault_proxy(nats_port))
+        common = {"TIDEGATE_DRAIN_SECONDS": str(DRAIN_SECONDS), "TIDEGATE_MAX_CONNECTIONS_PER_IP": "0", **env}
         publisher_port = free_port()
         publisher = Part(
             lambda: service(
-                "publisher_api", publisher_port, {**common, "TIDEGATE_NATS_URL": f"nats://127.0.0.1:{nats_port}"}
+                "publisher_api", publisher_port, {**common, "TIDEGATE_NATS_URL": f"nats://127.0.0.1:{made.back.port}"}
             )
         )
         stack.push_async_callback(publisher.aclose)
@@ -180,6 +208,9 @@ async def world(data: Path, seed: int, clients: int, rate: float, env: dict[str,
             made.gateways.append(part)
             made.gateway_ports.append(port)
             made.proxies.append(await stack.enter_async_context(fault_proxy(port)))
+        async with httpx.AsyncClient() as http:
+            text = (await http.get(f"http://127.0.0.1:{made.gateway_ports[0]}/metrics")).text
+        made.tasks_before = _metric(text, "tidegate_tasks_active")
         url = f"http://127.0.0.1:{publisher_port}"
         made.load = Load(made.ledger, url, seed, clients, users(clients), ROOMS, rate)
         stack.push_async_callback(made.load.aclose)

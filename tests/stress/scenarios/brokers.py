@@ -6,7 +6,7 @@ import asyncio
 import signal
 import time
 
-from tests.stress.proxy import Cut
+from tests.stress.proxy import Cut, FaultProxy
 from tests.stress.world import World
 
 
@@ -24,17 +24,26 @@ async def nats_restart(world: World, seconds: float) -> None:
 async def feed_cut(world: World, seconds: float) -> None:
     """The gateways' connections to NATS are cut, and refused for a moment. No stream may end by that."""
     before = [client.reconnects for client in world.clients]
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        await asyncio.sleep(world.rng.uniform(0.5, 1.5))
-        world.feed.refusing = world.rng.random() < 0.5
-        if world.rng.random() < 0.7:
-            world.feed.cut_all(world.rng.choice(list(Cut)))
-        else:
-            for link in list(world.feed.links)[:1]:
-                link.end(Cut.RST)
-        await asyncio.sleep(world.rng.uniform(0.1, 1.0))
-        world.feed.refusing = False
+    await _cut(world, world.feed, seconds)
     ended = sum(client.reconnects > count for client, count in zip(world.clients, before, strict=True))
     if ended:
         world.problems.append(f"{ended} streams ended when the feed was cut")
+
+
+async def publish_cut(world: World, seconds: float) -> None:
+    """publisher-api's connection to NATS is cut, and refused for a moment: what it has said to be stored is stored."""
+    await _cut(world, world.back, seconds)
+
+
+async def _cut(world: World, proxy: FaultProxy, seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        await asyncio.sleep(world.rng.uniform(0.5, 1.5))
+        proxy.refusing = world.rng.random() < 0.5
+        if world.rng.random() < 0.7:
+            proxy.cut_all(world.rng.choice(list(Cut)))
+        else:
+            for link in list(proxy.links)[:1]:
+                link.end(Cut.RST)
+        await asyncio.sleep(world.rng.uniform(0.1, 1.0))
+        proxy.refusing = False

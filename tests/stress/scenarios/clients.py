@@ -9,7 +9,6 @@ import time
 from tests.stress.client import StressClient
 from tests.stress.proxy import Cut
 from tests.stress.world import World
-from tests.support.waiting import until
 
 CUT_SECONDS = (0.5, 4.0)
 MISSED = 20
@@ -31,9 +30,7 @@ async def storm(world: World, seconds: float) -> None:
     """All clients of one gateway go at one moment and are back at once, having missed events; others are watched."""
     struck = world.proxies[0]
     for client in world.clients:
-        home = client.gateway_port
-        client.port = lambda home=home: home  # type: ignore[misc]
-        if home != struck.port:
+        if client.gateway_port != struck.port:
             world.watch(client)
     end = time.monotonic() + seconds
     while time.monotonic() < end:
@@ -42,7 +39,7 @@ async def storm(world: World, seconds: float) -> None:
         for _ in range(MISSED):
             await world.load.broadcast()
         struck.refusing = False
-        await until(lambda: all(client.connected for client in world.clients), "all are back", 30)
+        await world.all_connected(60)
         await asyncio.sleep(0.5)
 
 

@@ -118,6 +118,7 @@ class Gateway:
         observe("counter", names.METRIC_GAPS, lambda: attachments.gaps, "{gap}", "Gaps announced")
         observe("counter", names.METRIC_FEED_HOLES, lambda: attachments.holes, "{hole}", "Holes in the feed, mended")
         observe("updown", names.METRIC_SUBSCRIPTIONS, lambda: hub.audiences, "{subscription}", "NATS subscriptions")
+        observe("updown", names.METRIC_TASKS, lambda: len(asyncio.all_tasks()), "{task}", "Tasks of the event loop")
 
 
 async def main(settings: GatewaySettings) -> None:
