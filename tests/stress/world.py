@@ -137,9 +137,6 @@ class World:
         """All clients go; nothing of them may stay in the gateways."""
         for client in self.clients:
             await client.stop()
-        for part, before in zip(self.gateways, self.rss_before, strict=True):
-            if part.rss_mb > before + LEAK_MB:
-                self.problems.append(f"a gateway's memory went from {before:.0f} to {part.rss_mb:.0f} MB")
         async with httpx.AsyncClient() as http:
             for port in self.gateway_ports:
 
@@ -154,11 +151,14 @@ class World:
                     await until(empty, "no connection, no subscription and no task is left", 15)
                 except (AssertionError, httpx.TransportError) as error:
                     self.problems.append(f"gateway on {port}: {error}")
+        for part, before in zip(self.gateways, self.rss_before, strict=True):
+            if part.rss_mb > before + LEAK_MB:
+                self.problems.append(f"a gateway's memory went from {before:.0f} to {part.rss_mb:.0f} MB")
 
 
 ROOMS = 8
 
-DRAIN_SECONDS = 2.0
+DRAIN_SECONDS = 4.0
 
 LEAK_MB = 32.0
 """What a gateway may have grown by since all its clients had come: buffers and windows are bounded."""
