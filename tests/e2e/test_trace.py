@@ -70,6 +70,11 @@ async def test_a_send_a_broadcast_and_a_chat_are_one_trace_each_over_all_service
             assert deliver.attributes["tidegate.connections"] == 1
             assert deliver.attributes["messaging.system"] == "nats"
 
+            for method in ("GET", "DELETE"):
+                await client.request(method, f"{running.publisher}/api/presence/clients/some%2Fbody")
+                name = f"{method} /api/presence/clients/{{name}}"
+                await until(lambda name=name: any(span.name == name for span in collected.spans), name)
+
             chat = await client.post(f"{running.publisher}/api/ai/chat", json={"prompt": "hello", "client_id": "ann"})
             spans = await whole(collected, chat.json()["trace_id"], CHAT)
             await until(lambda: any('"done":true' in event.data for event in stream.events), "the answer ends")

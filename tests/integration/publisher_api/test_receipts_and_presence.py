@@ -10,14 +10,17 @@ from pathlib import Path
 import httpx
 import pytest
 
+from gateway.hub.endings import Ending
+from tests.stress.proxy import Cut, fault_proxy
 from tests.support.bus import broker
 from tests.support.gateway import RunningGateway, open_stream, running_gateway
+from tests.support.hub import Peer
 from tests.support.nats import NatsServer, nats_server
 from tests.support.publisher import running_publisher
 from tests.support.waiting import until
 from tidegate_common.bus.connection import Bus
 from tidegate_common.bus.control import LEARN_SECONDS, SILENCE_SECONDS, AllGateways, LiveGateways
-from tidegate_common.bus.history import History
+from tidegate_common.bus.history import History, Position
 from tidegate_common.bus.streams import StreamLimits, ensure_streams
 from tidegate_common.contract.control import Announcement
 from tidegate_common.errors import BrokerUnavailable
@@ -97,6 +100,28 @@ async def test_who_lives_on_in_a_stream_made_anew_is_counted_by_its_place_there(
             assert (await sending)["delivered"] == 1
 
 
+async def test_a_client_whose_place_is_after_the_event_did_not_get_it_and_is_not_counted(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        gateway, peer, answers = w.one.gateway, Peer(), []
+        hub, history = gateway.hub, gateway.history
+        position = history.position
+
+        async def later() -> Position:
+            # The client's subscription is there already: the event comes to it, held, before it is given its place.
+            answers.append(asyncio.create_task(w.send(client_id="a")))
+            await until(lambda: peer.held is not None and bool(peer.held.events), "the event is here")
+            return await position()
+
+        async def start() -> None: ...
+
+        history.position = later  # type: ignore[method-assign]
+        await gateway.attachments.attach(peer, ["client.a"], None, start, lambda _, __: b"hello")
+        assert (await answers[0])["delivered"] == 0
+        assert peer.writes == [b"hello"]
+        hub.end(peer, Ending.CLIENT)
+        peer.lost()
+
+
 async def test_a_batch_answers_each_line_s_receipt(tmp_path: Path) -> None:
     async with world(tmp_path) as w, open_stream(w.one.url, {"client_id": "a"}) as stream:
         await stream.connected()
@@ -121,6 +146,38 @@ async def test_a_repeat_under_one_key_is_not_sent_and_says_that_it_has_no_receip
         assert [(found["delivered"], found.get("duplicate", False)) for found in answers] == [(1, False), (None, True)]
 
 
+async def test_what_publisher_api_sends_again_by_itself_is_no_repeat_and_has_its_receipt(tmp_path: Path) -> None:
+    async with (
+        broker(tmp_path) as (server, _),
+        running_gateway(server.url) as gateway,
+        fault_proxy(server.port) as way,
+    ):
+        async with running_publisher(f"nats://127.0.0.1:{way.port}", publish_deadline_seconds=10) as (api, _):
+            async with open_stream(gateway.url, {"client_id": "a"}) as stream:
+                await stream.connected()
+                (link,) = way.links
+                link.pause(True)
+                body = {"client_id": "a", "event_type": "n", "data": 1, "receipt": True}
+                sending = asyncio.create_task(api.post("/api/sse/send", json=body))
+                assert (await stream.next()).data == "1"
+                link.end(Cut.RST)  # the stream's confirmation is lost
+                answer = (await sending).json()
+                assert answer["id"] == stream.events[-1].id
+                assert (answer["delivered"], answer.get("duplicate")) == (1, None)
+
+
+async def test_a_sum_that_lacks_a_gateway_says_so(tmp_path: Path) -> None:
+    async with world(tmp_path) as w, open_stream(w.one.url, {"client_id": "a"}) as stream:
+        await stream.connected()
+        assert (await w.api.get("/api/presence/clients/a")).json() == {"connections": 1}
+        w.bus.client.publish_direct(w.bus.subjects.gateways, b'{"gateway":"one that hangs"}')
+        await History(w.bus).position()
+        assert (await w.api.get("/api/presence/clients/a")).json() == {"connections": 1, "incomplete": True}
+        answer = await w.send(client_id="a")
+        assert (answer["delivered"], answer["incomplete"]) == (1, True)
+        assert (await w.api.delete("/api/presence/clients/a")).json() == {"ended": 1, "incomplete": True}
+
+
 async def test_once_the_gateways_are_known_no_answer_waits_for_a_time_to_pass(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         now = [0.0]
@@ -128,12 +185,12 @@ async def test_once_the_gateways_are_known_no_answer_waits_for_a_time_to_pass(tm
         now[0] = LEARN_SECONDS  # and stays there: nobody is forgotten for being silent, who leaves has to say so
         await until(lambda: len(gateways.live.now()) == 2, "both have announced themselves")
         async with asyncio.timeout(10):
-            assert await gateways.presence("client.nobody", 60) == 0
-            assert await gateways.delivered("client.nobody", "none", 60) == 0
+            assert await gateways.presence("client.nobody", 60) == (0, True)
+            assert await gateways.delivered("client.nobody", "none", 60) == (0, True)
             await w.one.stop()
             await w.one.gateway.control.aclose()
             await until(lambda: len(gateways.live.now()) == 1, "one has left")
-            assert await gateways.presence("client.nobody", 60) == 0
+            assert await gateways.presence("client.nobody", 60) == (0, True)
 
 
 async def test_presence_counts_each_connection_once_over_all_gateways(tmp_path: Path) -> None:

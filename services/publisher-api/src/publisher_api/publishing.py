@@ -29,12 +29,13 @@ class Sent(msgspec.Struct, frozen=True):
     """An event that was accepted: `stored` is None for a volatile one.
 
     `delivered` counts the connections that it was written to, where `counted` says that this was asked for: None where
-    it can't be told.
+    it can't be told. `complete` is False where some gateway did not answer in time.
     """
 
     stored: Receipt | None
     counted: bool = False
     delivered: int | None = None
+    complete: bool = True
 
 
 class LineResult(msgspec.Struct, frozen=True):
@@ -102,13 +103,11 @@ class Sending:
             return Sent(stored)
         if stored is not None and stored.duplicate:
             return Sent(stored, counted=True)  # what was sent before went under another receipt id
-        return Sent(stored, counted=True, delivered=await self._delivered(tail, receipt_id))
-
-    async def _delivered(self, tail: str, receipt_id: str) -> int | None:
         try:
-            return await self._gateways.delivered(tail, receipt_id, ASK_SECONDS)
+            count = await self._gateways.delivered(tail, receipt_id, ASK_SECONDS)
         except BrokerUnavailable:
-            return None  # the event was accepted all the same
+            return Sent(stored, counted=True)  # the event was accepted all the same
+        return Sent(stored, counted=True, delivered=count.total, complete=count.complete)
 
     async def batch(self, lines: Iterable[bytes], key: str | None = None) -> list[LineResult]:
         """Publishes each line that is not empty, in their order, WINDOW at a time; one bad line stops no other.

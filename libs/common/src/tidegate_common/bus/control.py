@@ -9,6 +9,7 @@ import asyncio
 import time
 from collections.abc import Callable
 from secrets import token_hex
+from typing import NamedTuple
 
 import msgspec
 
@@ -28,7 +29,16 @@ SILENCE_SECONDS = 3.0
 LEARN_SECONDS = 1.5
 """After connecting there may be gateways that have not been heard yet: answers are collected for the whole wait."""
 
+
+class Count(NamedTuple):
+    """A sum over all gateways; `complete` says whether each that is known to be there has answered."""
+
+    total: int
+    complete: bool
+
+
 _ANNOUNCEMENT = msgspec.json.Decoder(Announcement)
+_NOBODY = ""
 _ANSWER = msgspec.json.Decoder(Answer)
 
 
@@ -98,19 +108,19 @@ class AllGateways:
         bus.on_disconnect.append(self._cut_off)
         bus.on_reconnect.append(self._come_back)
 
-    async def presence(self, tail: str, wait_seconds: float) -> int:
+    async def presence(self, tail: str, wait_seconds: float) -> Count:
         """Connections that hear what is sent to `tail`. As `ask` has it."""
         return await self.ask(self._bus.subjects.presence, tail, wait_seconds)
 
-    async def kick(self, tail: str, wait_seconds: float) -> int:
+    async def kick(self, tail: str, wait_seconds: float) -> Count:
         """Ends the connections that hear what is sent to `tail`; gives how many. As `ask` has it."""
         return await self.ask(self._bus.subjects.kick, tail, wait_seconds)
 
-    async def delivered(self, tail: str, receipt_id: str, wait_seconds: float) -> int:
+    async def delivered(self, tail: str, receipt_id: str, wait_seconds: float) -> Count:
         """To how many connections the event with `receipt_id` was written. As `ask` has it."""
         return await self.ask(self._bus.subjects.receipts, tail, wait_seconds, receipt_id)
 
-    async def ask(self, subject: str, tail: str, wait_seconds: float, receipt_id: str = "") -> int:
+    async def ask(self, subject: str, tail: str, wait_seconds: float, receipt_id: str = "") -> Count:
         """The sum of what the gateways answer, as soon as all that are there have, or of what there is after the wait.
 
         Raises BrokerUnavailable while NATS is away.
@@ -121,9 +131,9 @@ class AllGateways:
         if self.live.known:
             if not missing:
                 await self._bus.round_trip(wait_seconds)  # that nobody speaks may also be NATS that hangs
-                return 0
+                return Count(0, True)
         else:
-            missing.add("")  # nobody's id: no answer ends the wait
+            missing.add(_NOBODY)  # no answer ends the wait
         self._number += 1
         number, asked = self._number, _Asked(missing)
         self._asked[number] = asked
@@ -136,7 +146,7 @@ class AllGateways:
             pass
         finally:
             del self._asked[number]
-        return asked.total
+        return Count(asked.total, asked.missing <= {_NOBODY})
 
     def _announced(self, _: bytes, __: bytes, payload: bytes) -> None:
         try:

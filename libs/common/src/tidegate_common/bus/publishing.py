@@ -66,7 +66,8 @@ class Publisher:
     ) -> Receipt:
         """Stores `event` for `tail` and gives its id.
 
-        The same `message_id` within the stream's duplicate window stores nothing and gives the first one's id.
+        The same `message_id` within the stream's duplicate window stores nothing and gives the first one's id; without
+        one, nothing is a duplicate: what the stream knows already is what this call has sent before.
         `headers` are sent along (trace context). Raises BrokerUnavailable where the stream did not confirm within
         the deadline, TooLarge.
         """
@@ -81,7 +82,7 @@ class Publisher:
         if self._epoch is None:
             self._epoch = (await self._history.position()).epoch
         self.published["durable"] += 1
-        return Receipt(str(EventId(self._epoch, ack.seq)), ack.duplicate)
+        return Receipt(str(EventId(self._epoch, ack.seq)), ack.duplicate and message_id is not None)
 
     async def volatile(self, tail: str, event: Event, *, headers: Mapping[str, str]) -> None:
         """Hands `event` to whoever listens for `tail` now. Raises BrokerUnavailable, TooLarge."""

@@ -97,8 +97,10 @@ class Endpoints:
 
     async def _presence(self, request: Request, tail: str) -> Response:
         if request.method == "DELETE":
-            return answer({"ended": await self._gateways.kick(tail, ASK_SECONDS)}, 200)
-        return answer({"connections": await self._gateways.presence(tail, ASK_SECONDS)}, 200)
+            ended = await self._gateways.kick(tail, ASK_SECONDS)
+            return answer({"ended": ended.total, **_marked(ended.complete)}, 200)
+        present = await self._gateways.presence(tail, ASK_SECONDS)
+        return answer({"connections": present.total, **_marked(present.complete)}, 200)
 
     async def chat(self, request: Request) -> Response:
         key = idempotency_key(request)
@@ -134,5 +136,10 @@ def _facts(sent: Sent) -> dict[str, Any]:
     if sent.stored is not None and sent.stored.duplicate:
         found["duplicate"] = True
     if sent.counted:
-        found["delivered"] = sent.delivered
+        found |= {"delivered": sent.delivered, **_marked(sent.complete)}
     return found
+
+
+def _marked(complete: bool) -> dict[str, bool]:
+    """A sum that lacks a gateway says so."""
+    return {} if complete else {"incomplete": True}

@@ -17,18 +17,21 @@ class Accepted(msgspec.Struct, frozen=True, omit_defaults=True):
     trace_id: str
     duplicate: bool = False
     delivered: int | msgspec.UnsetType | None = msgspec.UNSET
+    incomplete: bool = False
 
 
-class Presence(msgspec.Struct, frozen=True):
-    """Open connections that hear what is sent to the name, over all gateways."""
+class Presence(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Open connections that hear what is sent to the name; `incomplete` where a gateway did not answer in time."""
 
     connections: int
+    incomplete: bool = False
 
 
-class Ended(msgspec.Struct, frozen=True):
-    """How many connections were ended."""
+class Ended(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How many connections were ended; `incomplete` where a gateway did not answer in time."""
 
     ended: int
+    incomplete: bool = False
 
 
 class LineResult(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -39,6 +42,7 @@ class LineResult(msgspec.Struct, frozen=True, omit_defaults=True):
     id: str | None = None
     duplicate: bool = False
     delivered: int | msgspec.UnsetType | None = msgspec.UNSET
+    incomplete: bool = False
     type: str | None = None
     title: str | None = None
     detail: str | None = None
