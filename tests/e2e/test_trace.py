@@ -54,6 +54,8 @@ async def test_a_send_a_broadcast_and_a_chat_are_one_trace_each_over_all_service
         }
         async with stack(tmp_path, env) as running, open_stream(running.gateways[0], {"client_id": "ann"}) as stream:
             await stream.connected()
+            connecting = ("gateway", "GET /api/sse", "SERVER", None)
+            await until(lambda: connecting in edges(collected.spans), "connecting is a trace of its own")
             event = {"event_type": "note", "data": "hi"}
             caller = {"traceparent": "00-0123456789abcdef0123456789abcdef-0123456789abcdef-01"}
             url = f"{running.publisher}/api/sse/send"

@@ -38,6 +38,28 @@ async def test_the_first_frame_says_who_and_where_one_is(tmp_path: Path, streams
             assert 1000 <= first.retry <= 3000
 
 
+async def test_a_page_of_the_own_origin_and_of_another_get_the_same_stream(tmp_path: Path, streams: str) -> None:
+    """The former passes by the middleware: what it gets is the same but for what CORS adds."""
+    async with broker(tmp_path) as (server, bus):
+        origin = "https://app.example.org"
+        async with running_gateway(server.url, streams=streams, cors_origins=(origin,)) as running:
+            async with (
+                open_stream(running.url, {"client_id": "ann"}) as own,
+                open_stream(running.url, {"client_id": "ann"}, {"origin": origin}) as other,
+            ):
+                assert await own.connected() == await other.connected()
+                found = dict(other.response.headers)
+                assert found.pop("access-control-allow-origin") == origin
+                added = [name for name in found if name.startswith("access-control-")]
+                for name in (*added, "date"):
+                    found.pop(name)
+                expected = dict(own.response.headers)
+                expected.pop("date")
+                assert found == expected
+                await Publisher(bus, History(bus)).durable("client.ann", Event("n", "hello"), headers={})
+                assert (await own.next()).data == (await other.next()).data == "hello"
+
+
 async def test_a_client_without_an_id_is_given_one(tmp_path: Path) -> None:
     async with broker(tmp_path) as (server, _), running_gateway(server.url) as running:
         async with open_stream(running.url) as one, open_stream(running.url) as other:

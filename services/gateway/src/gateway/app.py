@@ -20,7 +20,7 @@ from gateway.hub.keeper import Keeper
 from gateway.settings import GatewaySettings
 from gateway.sse.admission import Admission
 from gateway.sse.console import console_routes
-from gateway.sse.endpoint import METHODS, StreamEndpoint, farewell
+from gateway.sse.endpoint import METHODS, PATH, Front, StreamEndpoint, farewell
 from gateway.sse.takeover import TakeoverHttpProtocol
 from tidegate_common.bus.connection import Bus, connect
 from tidegate_common.bus.history import History
@@ -63,9 +63,9 @@ class Gateway:
         self.hub.interest = self.subscriptions
         endpoint = StreamEndpoint(settings, self.admission, self.attachments, self.keeper, signals)
         self.hub.on_removed = endpoint.left
-        self.app = Starlette(
+        app = Starlette(
             routes=[
-                Route("/api/sse", endpoint, methods=METHODS),
+                Route(PATH, endpoint, methods=METHODS),
                 *health_routes(signals, self.readiness),
                 *console_routes(settings.publisher_url),
             ],
@@ -80,7 +80,8 @@ class Gateway:
                 )
             ],
         )
-        problems.install(self.app)
+        problems.install(app)
+        self.app = Front(app, endpoint)
         self._observe(signals)
 
     async def drain(self) -> None:

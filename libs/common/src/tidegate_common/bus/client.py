@@ -44,33 +44,42 @@ class DirectSubscription:
 class BusClient(Client):
     """nats-py's client with `subscribe_direct` and `publish_direct`."""
 
-    def subscribe_direct(self, subject: str, deliver: Deliver) -> int:
+    def subscribe_direct(self, subject: str, deliver: Deliver, *, at_once: bool = True) -> int:
         """Calls `deliver` for each message on `subject`, from inside the parser; gives the subscription's id.
 
-        What is sent later on this connection, a request for instance, reaches the server after the subscription.
-        The subscription outlives reconnects.
+        What is sent later on this connection, a request for instance, reaches the server after the subscription;
+        unless it is to be sent `at_once` it goes along with that. The subscription outlives reconnects.
         """
         self._sid += 1
         sid: int = self._sid
         self._subs[sid] = cast(Any, DirectSubscription(subject, deliver))
-        self._enqueue(command.sub_cmd(subject, "", sid))
+        self._enqueue(command.sub_cmd(subject, "", sid), at_once)
         return sid
 
-    def unsubscribe_direct(self, sid: int) -> None:
-        """Ends a subscription; messages that are still on their way to it are ignored."""
+    def unsubscribe_direct(self, sid: int, *, at_once: bool = True) -> None:
+        """Ends a subscription; messages that are still on their way to it are ignored. `at_once` as above."""
         if self._subs.pop(sid, None) is not None:
-            self._enqueue(command.unsub_cmd(sid, 0))
+            self._enqueue(command.unsub_cmd(sid, 0), at_once)
 
     def publish_direct(self, subject: str, payload: bytes) -> None:
         """Sends a message without awaiting anything; while NATS is away it is dropped. `subject` has to be legal."""
         self._enqueue(command.pub_cmd(subject, "", payload))
 
-    def _enqueue(self, line: bytes) -> None:
+    async def close(self) -> None:
+        """Ends the connection. What is unsent when the server has gone at that moment is dropped."""
+        try:
+            await super().close()
+        except OSError:  # the client writes what is left before it cleans up
+            self._subs.clear()
+            if self._transport is not None:
+                self._transport.close()
+
+    def _enqueue(self, line: bytes, at_once: bool = True) -> None:
         if not self.is_connected:
             return  # reconnecting sends a SUB for each subscription that there is by then; a message is not sent late
         self._pending.append(line)
         self._pending_data_size += len(line)
-        if self._flush_queue is not None and self._flush_queue.empty():
+        if at_once and self._flush_queue is not None and self._flush_queue.empty():
             self._flush_queue.put_nowait(asyncio.get_running_loop().create_future())
 
     async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: Any) -> None:

@@ -101,8 +101,9 @@ class History:
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
         self._stream = bus.subjects.events_stream
-        self._asked: asyncio.Task[Position] | None = None
-        self._next: asyncio.Task[Position] | None = None
+        self._asking: asyncio.Task[None] | None = None
+        self._waiting: list[asyncio.Future[Position]] = []
+        """For an answer to a question that has not been asked yet."""
         self._places = asyncio.Semaphore(AT_ONCE)
         self._copies = False
         """Whether servers beside the leader answer for the stream."""
@@ -115,13 +116,26 @@ class History:
         Callers share a request: one that is under way may have been answered before this call, so all that come
         meanwhile wait for the one after it. 10,000 connections at once cost a few requests.
         """
-        if self._asked is None or self._asked.done():
-            self._asked = task = asyncio.create_task(self._ask())
-        elif self._next is None or self._next.done():
-            self._next = task = asyncio.create_task(self._ask_after(self._asked))
-        else:
-            task = self._next
-        return await asyncio.shield(task)
+        answer: asyncio.Future[Position] = asyncio.get_running_loop().create_future()
+        self._waiting.append(answer)
+        if self._asking is None or self._asking.done():
+            self._asking = asyncio.create_task(self._ask_for_all())
+        return await answer
+
+    async def _ask_for_all(self) -> None:
+        """Asks as long as somebody waits; whoever comes while a question is under way is answered by the next."""
+        while self._waiting:
+            waiting, self._waiting = self._waiting, []
+            try:
+                position = await self._ask()
+            except Exception as error:
+                for answer in waiting:
+                    if not answer.done():
+                        answer.set_exception(error)
+            else:
+                for answer in waiting:
+                    if not answer.done():  # cancelled: it does not wait any more
+                        answer.set_result(position)
 
     async def answers(self) -> None:
         """Returns when the stream's leader has answered just now. Raises BrokerUnavailable, soon enough for a probe."""
@@ -130,11 +144,6 @@ class History:
                 await self.position()
         except TimeoutError as error:
             raise BrokerUnavailable("NATS does not answer for the stream") from error
-
-    async def _ask_after(self, earlier: asyncio.Task[Position]) -> Position:
-        await asyncio.wait([earlier])
-        self._asked, self._next = asyncio.current_task(), None
-        return await self._ask()
 
     async def _ask(self) -> Position:
         info = _INFO.decode(await self._request("STREAM.INFO", b""))

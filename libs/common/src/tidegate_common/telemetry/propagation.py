@@ -28,6 +28,16 @@ def extract(carrier: Mapping[str, str]) -> Context:
     return trace.set_span_in_context(NonRecordingSpan(fresh), Context())
 
 
+def caller(traceparent: str | None, tracestate: str | None) -> Context:
+    """The context of these headers; an empty one where they hold none: there the sampler decides."""
+    if traceparent is None:
+        return Context()
+    carrier = (
+        {"traceparent": traceparent} if tracestate is None else {"traceparent": traceparent, "tracestate": tracestate}
+    )
+    return _PROPAGATOR.extract(carrier, context=Context())
+
+
 def inject(carrier: dict[str, str], context: Context | None = None) -> None:
     """Writes `context`, or the current one, into `carrier`."""
     _PROPAGATOR.inject(carrier, context=context)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import random
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Protocol
 
-from opentelemetry.trace import Span, SpanKind
+from opentelemetry import trace
+from opentelemetry.trace import SpanKind
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from gateway import frame
 from gateway.hub.endings import Ending
@@ -22,10 +22,12 @@ from gateway.sse import request as stream_request
 from gateway.sse.admission import Admission
 from gateway.sse.plain import PlainStream
 from gateway.sse.slim import SlimStream
-from gateway.sse.takeover import offered
+from gateway.sse.takeover import Takeover, offered
 from tidegate_common.contract.ids import EventId
+from tidegate_common.errors import TidegateError
+from tidegate_common.runtime.problems import problem_response
 from tidegate_common.telemetry import names
-from tidegate_common.telemetry.propagation import attached, extract
+from tidegate_common.telemetry.propagation import caller
 from tidegate_common.telemetry.providers import Telemetry
 
 HEADERS = [
@@ -33,6 +35,10 @@ HEADERS = [
     (b"cache-control", b"no-cache, no-transform"),
     (b"x-accel-buffering", b"no"),
 ]
+DIRECT_HEADERS = [*HEADERS, (b"vary", b"Origin")]
+"""With what CORS adds for a request of no other origin, since another one's answer differs."""
+PATH = "/api/sse"
+SPAN = {"http.route": PATH, "url.path": PATH}
 METHODS = ["GET", "HEAD", "POST", "OPTIONS"]
 
 RETRY_MILLISECONDS = (1000, 3000)
@@ -83,29 +89,63 @@ class StreamEndpoint:
         if request.method == "OPTIONS":
             await Response(status_code=204, headers={"allow": ", ".join(METHODS)})(scope, receive, send)
             return
-        with self._connecting(request) as span:
-            asked = await stream_request.read(request, self._settings.max_topics, self._settings.max_body_bytes)
-            if span is not None:
-                span.set_attribute(names.CLIENT_ID, asked.client_id)
-            if request.method == "HEAD":
-                await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
-                await send({"type": "http.response.body", "body": b""})
-                return
-            stream = await self._open(request, send, asked)
+        if scope["http_version"] == "1.0" and offered(scope) is None:
+            raise HTTPException(505, "a stream of this gateway needs HTTP/1.1: uvicorn would send chunks to HTTP/1.0")
+        asked = await stream_request.read(request, self._settings.max_topics, self._settings.max_body_bytes)
+        if request.method == "HEAD":
+            await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
+            await send({"type": "http.response.body", "body": b""})
+            return
+        takeover = offered(scope)
+        stream: SlimStream | PlainStream
+        if takeover is not None:
+            stream = self._slim(takeover)
+        else:
+            stream = PlainStream(receive, self._settings.max_backlog_bytes)
+        traced = request.headers.get("traceparent"), request.headers.get("tracestate")
+        await self._traced(request.method, traced, asked, stream, _address(scope), send)
         await stream.run()
 
+    async def directly(self, scope: Scope, headers: Mapping[bytes, bytes], takeover: Takeover) -> None:
+        """A stream for a GET with `headers` (some of them) whose head needs nothing from any middleware."""
+        last_event_id, traceparent, tracestate = map(headers.get, (b"last-event-id", b"traceparent", b"tracestate"))
+        asked = stream_request.of_query(scope["query_string"], _text(last_event_id), self._settings.max_topics)
+        traced = _text(traceparent), _text(tracestate)
+        await self._traced("GET", traced, asked, self._slim(takeover), _address(scope), None)
+
+    async def _traced(
+        self,
+        method: str,
+        traced: tuple[str | None, str | None],
+        asked: stream_request.StreamRequest,
+        stream: SlimStream | PlainStream,
+        address: str,
+        send: Send | None,
+    ) -> None:
+        """Opens the stream, in a span of its own where it is sampled.
+
+        The span is of the connecting alone: one that stayed open for hours would tell nothing until its end.
+        """
+        if self._telemetry.tracing:
+            span = self._telemetry.tracer.start_span(
+                f"{method} {PATH}", caller(*traced), SpanKind.SERVER, {"http.request.method": method, **SPAN}
+            )
+            if span.is_recording():
+                span.set_attribute(names.CLIENT_ID, asked.client_id)
+                with trace.use_span(span, end_on_exit=True):
+                    await self._open(asked, stream, address, send)
+                return
+        await self._open(asked, stream, address, send)
+
     async def _open(
-        self, request: Request, send: Send, asked: stream_request.StreamRequest
-    ) -> SlimStream | PlainStream:
-        address = request.client.host if request.client else ""
-        if request.scope["http_version"] == "1.0" and offered(request.scope) is None:
-            raise HTTPException(505, "a stream of this gateway needs HTTP/1.1: uvicorn would send chunks to HTTP/1.0")
+        self, asked: stream_request.StreamRequest, stream: SlimStream | PlainStream, address: str, send: Send | None
+    ) -> None:
         self._admission.enter(address)
-        stream = self._stream(request)
         stream.address = address
 
         async def start() -> None:
-            await stream.start(send, HEADERS)
+            headers = DIRECT_HEADERS if send is None else HEADERS
+            await stream.start(send, headers)  # type: ignore[arg-type]  # a plain one always has its `send`
             if stream.ending is None:
                 self._keeper.keep(stream)
 
@@ -113,30 +153,46 @@ class StreamEndpoint:
             return frame.chunk(frame.connected(asked.client_id, resumed, str(position).encode(), retry_milliseconds()))
 
         await self._attachments.attach(stream, asked.tails, asked.last_event_id, start, welcome)
-        return stream
 
-    def _stream(self, request: Request) -> SlimStream | PlainStream:
-        settings, takeover = self._settings, offered(request.scope)
-        if takeover is None:
-            return PlainStream(request.receive, settings.max_backlog_bytes)
-        return SlimStream(takeover, settings.max_backlog_bytes, settings.socket_send_bytes)
+    def _slim(self, takeover: Takeover) -> SlimStream:
+        return SlimStream(takeover, self._settings.max_backlog_bytes, self._settings.socket_send_bytes)
 
     def left(self, session: Session) -> None:
         """The connection is gone: its place is free."""
         self._admission.leave(session.address)
 
-    @contextlib.contextmanager
-    def _connecting(self, request: Request) -> Iterator[Span | None]:
-        """A span for the connecting alone: one that stayed open for hours would tell nothing until its end."""
-        if not self._telemetry.tracing:
-            yield None
+
+class Front:
+    """The app before the app: a plain `GET /api/sse` passes by routing and CORS, which have nothing to add to it.
+
+    What comes from another origin, other methods and old HTTP go their usual way.
+    """
+
+    def __init__(self, app: ASGIApp, endpoint: StreamEndpoint) -> None:
+        self._app = app
+        self._endpoint = endpoint
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        takeover = offered(scope)
+        if takeover is None or scope["path"] != PATH or scope["method"] != "GET" or not takeover.chunked:
+            await self._app(scope, receive, send)
             return
-        with (
-            attached(extract(request.headers)),
-            self._telemetry.tracer.start_as_current_span(
-                f"{request.method} /api/sse",
-                kind=SpanKind.SERVER,
-                attributes={"http.request.method": request.method, "http.route": "/api/sse", "url.path": "/api/sse"},
-            ) as span,
-        ):
-            yield span
+        headers = dict(scope["headers"])
+        if b"origin" in headers:
+            await self._app(scope, receive, send)
+            return
+        try:
+            await self._endpoint.directly(scope, headers, takeover)
+        except (TidegateError, HTTPException) as error:
+            if offered(scope) is None:
+                raise  # the stream had begun: there is nobody to answer
+            await problem_response(error)(scope, receive, send)
+
+
+def _address(scope: Scope) -> str:
+    client = scope.get("client")
+    return client[0] if client else ""
+
+
+def _text(value: bytes | None) -> str | None:
+    return None if value is None else value.decode("latin-1")

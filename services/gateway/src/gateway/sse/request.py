@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from urllib.parse import parse_qsl
+
 import msgspec
 from starlette.requests import Request
 
-from tidegate_common.contract.ids import check_name, new_client_id
+from tidegate_common.contract.ids import new_client_id
 from tidegate_common.contract.subjects import (
     BROADCAST,
     client_tail,
@@ -41,33 +43,46 @@ _BODY = msgspec.json.Decoder(StreamBody)
 
 async def read(request: Request, max_topics: int, max_body_bytes: int) -> StreamRequest:
     """What `request` asks for. Raises InvalidField, InvalidBody, TooLarge, UnsupportedMedia."""
-    if request.method == "POST":
-        asked = decode(_BODY, await read_body(request, max_body_bytes))
-    else:
-        query = request.query_params
-        asked = StreamBody(
-            client_id=_once(request, "client_id"),
-            user_id=_once(request, "user_id"),
-            topic=query.getlist("topic"),
-            last_event_id=_once(request, "last_event_id"),
-        )
+    last_event_id = request.headers.get("last-event-id")
+    if request.method != "POST":
+        return of_query(request.scope["query_string"], last_event_id, max_topics)
+    return _checked(decode(_BODY, await read_body(request, max_body_bytes)), last_event_id, max_topics)
+
+
+def of_query(query: bytes, last_event_id: str | None, max_topics: int) -> StreamRequest:
+    """What a query string asks for; `last_event_id` is the header's. Raises InvalidField."""
+    values: dict[str, list[str]] = {}
+    for name, value in parse_qsl(query.decode("latin-1"), keep_blank_values=True):
+        values.setdefault(name, []).append(value)
+    asked = StreamBody(
+        client_id=_once(values, "client_id"),
+        user_id=_once(values, "user_id"),
+        topic=values.get("topic", []),
+        last_event_id=_once(values, "last_event_id"),
+    )
+    return _checked(asked, last_event_id, max_topics)
+
+
+def _checked(asked: StreamBody, header: str | None, max_topics: int) -> StreamRequest:
     # The header is what EventSource sends when it comes back by itself: it is newer than what the address says.
-    last_event_id = request.headers.get("last-event-id") or asked.last_event_id or None
+    last_event_id = header or asked.last_event_id or None
     if last_event_id is not None and len(last_event_id) > MAX_ID_BYTES:
         raise InvalidField("last_event_id", f"at most {MAX_ID_BYTES} characters")
     topics = [asked.topic] if isinstance(asked.topic, str) else asked.topic
     if len(topics) > max_topics:
         raise InvalidField("topic", f"at most {max_topics} topics on one connection")
-    client_id = new_client_id() if asked.client_id is None else check_name("client_id", asked.client_id)
+    client_id = new_client_id() if asked.client_id is None else asked.client_id
     tails = [BROADCAST, client_tail(client_id)]
     if asked.user_id is not None:
         tails.append(user_tail(asked.user_id))
     tails += [topic_filter_tail(topic) for topic in topics]
-    return StreamRequest(client_id, minimal(tails), last_event_id)
+    return StreamRequest(client_id, minimal(tails) if topics else tails, last_event_id)
 
 
-def _once(request: Request, name: str) -> str | None:
-    values = request.query_params.getlist(name)
-    if len(values) > 1:
+def _once(values: dict[str, list[str]], name: str) -> str | None:
+    found = values.get(name)
+    if found is None:
+        return None
+    if len(found) > 1:
         raise InvalidField(name, "given once")
-    return values[0] if values else None
+    return found[0]

@@ -6,6 +6,7 @@ import asyncio
 import errno
 import socket
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any, cast
 
 from starlette.types import Send
@@ -51,11 +52,18 @@ class SlimStream(Session, asyncio.Protocol):
         self._connections: set[Any] = set()
         self._started = 0.0
 
-    async def start(self, send: Send, headers: Iterable[tuple[bytes, bytes]]) -> None:
-        """Sends the response head by way of ASGI, then takes the socket over."""
+    async def start(self, send: Send | None, headers: Iterable[tuple[bytes, bytes]]) -> None:
+        """Sends the response head by way of ASGI, then takes the socket over.
+
+        Without `send`, where nobody on that way has anything to add, the head goes out with the first chunks.
+        """
         takeover, self._takeover = self._takeover, None
         assert takeover is not None, "a stream is started once"
-        await send({"type": "http.response.start", "status": 200, "headers": takeover.framing(headers)})
+        head = b""
+        if send is None:
+            head = takeover.head(headers)
+        else:
+            await send({"type": "http.response.start", "status": 200, "headers": takeover.framing(headers)})
         self._started = asyncio.get_running_loop().time()
         self._transport, self._connections = takeover.take(self)
         transport = self._transport
@@ -65,10 +73,17 @@ class SlimStream(Session, asyncio.Protocol):
             transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, self._send_buffer)
         write = cast(Callable[[bytes], object], transport.write)
         self.send = write if self._chunked else lambda chunks: write(frame.unchunk(chunks))
+        if head:
+            self.send = partial(self._send_first, head, self.send)
         if transport.is_closing():
             self.lost()
         elif self.ending is not None:
             self._finish(transport, self._farewell)
+
+    def _send_first(self, head: bytes, send: Callable[[bytes], object], chunks: bytes) -> None:
+        """Writes the head with the first chunks; from then on there is nothing between the hub and the transport."""
+        self.send = send
+        send(head + chunks)
 
     async def run(self) -> None:
         """Nothing is left to do for the request's task."""
