@@ -6,7 +6,7 @@ EDITABLE := -e libs/common -e services/gateway -e services/publisher-api -e serv
 STAMP := $(VENV)/.ready
 MANIFESTS := $(wildcard libs/*/pyproject.toml services/*/pyproject.toml clients/python/pyproject.toml)
 
-.PHONY: run setup test stress check lock format
+.PHONY: run setup test stress bench check lock format
 
 run: setup
 	@exec $(BIN)/python -m scripts.run
@@ -28,6 +28,9 @@ test: setup
 
 stress: setup
 	$(BIN)/python -m tests.stress $(ARGS)
+
+bench: setup
+	$(BIN)/python -m benchmarks $(ARGS)
 
 check: setup
 	$(BIN)/ruff check .

@@ -1,0 +1,69 @@
+"""`python -m benchmarks [--only a,b] [--connections N] [--rounds N] [--peers a,b]`: prints the table.
+
+Exit codes: 0 every bar is met; 1 one is missed or could not be put to the test; 2 the command is wrong.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import resource
+import shutil
+import sys
+from collections.abc import Awaitable, Callable
+
+from benchmarks.figures import UNKNOWN, Row, table
+from benchmarks.options import Options
+from benchmarks.rows import broadcast
+from benchmarks.tools import compile_all
+
+QUESTIONS: dict[str, Callable[[Options], Awaitable[list[Row]]]] = {"broadcast": broadcast.run}
+
+
+def parse(arguments: list[str] | None = None) -> tuple[list[str], Options]:
+    """The questions to answer, and how. Exits with 2 for what can't be read."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks")
+    parser.add_argument("--only", default=",".join(QUESTIONS), help=f"with commas: {', '.join(QUESTIONS)}")
+    parser.add_argument("--connections", type=int, default=10_000)
+    parser.add_argument("--rounds", type=int, default=3, help="of interleaved comparisons; medians are shown")
+    parser.add_argument("--peers", default="", help="with commas; all that can be had unless given")
+    chosen = parser.parse_args(arguments)
+    names = chosen.only.split(",")
+    unknown = [name for name in names if name not in QUESTIONS]
+    if unknown:
+        parser.error(f"no such question: {', '.join(unknown)}; there are {', '.join(QUESTIONS)}")
+    peers = tuple(filter(None, chosen.peers.split(",")))
+    return names, Options(connections=chosen.connections, rounds=chosen.rounds, peers=peers)
+
+
+async def answer(names: list[str], options: Options) -> list[Row]:
+    """The rows of all questions; one that breaks is a row that says so."""
+    rows: list[Row] = []
+    for name in names:
+        options.say(f"--- {name}")
+        try:
+            rows += await QUESTIONS[name](options)
+        except (AssertionError, RuntimeError, OSError, TimeoutError) as error:
+            rows.append(Row(name, f"broke: {error}".replace("\n", " "), UNKNOWN))
+        for row in rows[-20:]:
+            options.say(f"{row.figure}: {row.measured} {row.verdict}")
+    return rows
+
+
+def main() -> int:
+    names, options = parse()
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    try:
+        compile_all(options.build)
+        rows = asyncio.run(answer(names, options))
+    finally:
+        shutil.rmtree(options.scratch, ignore_errors=True)
+    print(table(rows))
+    short = [row.figure for row in rows if row.short]
+    print(f"\n{len(short)} bars missed: {'; '.join(short)}" if short else "\nevery bar is met")
+    return 1 if short else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,74 @@
+"""Tidegate as it is deployed: real processes, metrics on, tracing at 1 %."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+from benchmarks.server import Server
+from tests.support.nats import NatsServer, nats_server
+from tests.support.otlp import collector
+from tests.support.ports import free_port
+from tests.support.processes import Running, service
+
+CONNECTED = "event: connected"
+
+
+@dataclass
+class Tidegate:
+    """One gateway with all that it needs."""
+
+    server: Server
+    nats: NatsServer
+    processes: dict[str, Running]
+    publisher_url: str
+    http: httpx.AsyncClient
+    """Of publisher-api."""
+
+    def pid(self, part: str) -> int:
+        return self.processes[part].process.pid
+
+
+@asynccontextmanager
+async def tidegate(
+    data: Path, env: Mapping[str, str] | None = None, *, worker: Mapping[str, str] | None = None
+) -> AsyncIterator[Tidegate]:
+    """NATS, publisher-api and a gateway, ready; with `worker` an ai-worker too. Settings differ from the defaults
+    only in the limits on connections (all come from one address) and in what `env` says."""
+    async with AsyncExitStack() as stack:
+        spans = await stack.enter_async_context(collector())
+        nats = await stack.enter_async_context(nats_server(data))
+        gateway_port, publisher_port = free_port(), free_port()
+        shared = {
+            "TIDEGATE_NATS_URL": nats.url,
+            "TIDEGATE_MAX_CONNECTIONS": "20000",
+            "TIDEGATE_MAX_CONNECTIONS_PER_IP": "0",
+            "TIDEGATE_DRAIN_SECONDS": "1",
+            "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": f"{spans.endpoint}/v1/traces",
+            "OTEL_TRACES_SAMPLER": "parentbased_traceidratio",
+            "OTEL_TRACES_SAMPLER_ARG": "0.01",
+            **(env or {}),
+        }
+        processes = {
+            "publisher-api": await stack.enter_async_context(service("publisher_api", publisher_port, shared)),
+            "gateway": await stack.enter_async_context(service("gateway", gateway_port, shared)),
+        }
+        if worker is not None:
+            processes["ai-worker"] = await stack.enter_async_context(
+                service("ai_worker", free_port(), {**shared, **worker})
+            )
+        url = f"http://127.0.0.1:{publisher_port}"
+        http = await stack.enter_async_context(httpx.AsyncClient(base_url=url, timeout=30))
+
+        async def publish(text: str) -> None:
+            answer = await http.post("/api/sse/broadcast", json={"event_type": "tick", "data": text})
+            answer.raise_for_status()
+
+        gateway, publisher = processes["gateway"].process.pid, processes["publisher-api"].process.pid
+        beside = [publisher, nats.run.process.pid]
+        server = Server("Tidegate", gateway_port, "/api/sse", [gateway], publish, CONNECTED, beside)
+        yield Tidegate(server, nats, processes, url, http)

@@ -1,0 +1,73 @@
+"""What the benchmark makes of numbers: medians of its own measuring are no use where this is wrong."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from benchmarks.__main__ import parse
+from benchmarks.accounting import cpu_seconds, family, resident_kib, rollup_kib, stat_ticks
+from benchmarks.figures import MET, MISSED, UNKNOWN, Row, held, missing, number, quantile, table
+
+
+def test_user_and_system_ticks_are_found_behind_any_process_name() -> None:
+    assert stat_ticks("7 (a) b (c) S 1 7 7 0 -1 4194560 100 0 0 0 31 11 0 0 20 0 1 0 5 6 7") == 42
+
+
+def test_proportional_memory_is_read_and_its_absence_is_an_error() -> None:
+    assert rollup_kib("0-1 ---p 0 0:0 0 [rollup]\nRss:  90 kB\nPss:    40 kB\nPss_Dirty: 2 kB\n") == 40
+    with pytest.raises(ValueError):
+        rollup_kib("Rss: 90 kB\n")
+
+
+def test_a_family_is_a_process_and_all_below_it(tmp_path: Path) -> None:
+    for pid, children in (("1", "2 3 "), ("2", "4 "), ("3", ""), ("4", ""), ("9", "")):
+        folder = tmp_path / pid / "task" / pid
+        folder.mkdir(parents=True)
+        (folder / "children").write_text(children)
+    assert sorted(family(1, tmp_path)) == [1, 2, 3, 4]
+    assert family(77, tmp_path) == []
+
+
+def test_this_process_has_used_processor_and_memory() -> None:
+    assert cpu_seconds([os.getpid()]) > 0
+    assert resident_kib([os.getpid()]) > 1000
+
+
+@pytest.mark.parametrize(
+    ("value", "bar", "least", "verdict"),
+    [(1.3, 1.3, False, MET), (1.301, 1.3, False, MISSED), (2500, 2500, True, MET), (2499.9, 2500, True, MISSED)],
+)
+def test_a_bar_is_held_to_the_number_and_not_to_its_rounding(
+    value: float, bar: float, least: bool, verdict: str
+) -> None:
+    assert held("x", value, bar, least=least).verdict == verdict
+
+
+def test_what_could_not_be_measured_counts_as_short() -> None:
+    assert missing("x", "no Nchan here", "≤ 0.7").short
+    assert Row("x", "1", UNKNOWN).short
+    assert not Row("x", "1").short
+
+
+def test_numbers_have_three_digits_and_a_unit() -> None:
+    assert [number(each) for each in (12345.6, 47.26, 1.3, 0.0456)] == ["12,346", "47.3", "1.3", "0.046"]
+    assert number(3, "KiB") == "3 KiB"
+
+
+def test_a_quantile_is_a_value_that_was_measured() -> None:
+    assert [quantile([5.0, 1.0, 9.0], share) for share in (0, 0.5, 1)] == [1, 5, 9]
+
+
+def test_a_table_has_a_line_for_each_row() -> None:
+    lines = table([held("cost", 1.2, 1.3, "µs", peer="limit", how="run")]).splitlines()
+    assert lines[2] == "| cost | ≤ 1.3 µs | 1.2 µs | limit | met | run |"
+
+
+def test_an_unknown_question_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as error:
+        parse(["--only", "broadcast,nonsense"])
+    assert error.value.code == 2
+    assert "nonsense" in capsys.readouterr().err
