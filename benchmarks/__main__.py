@@ -14,10 +14,15 @@ from collections.abc import Awaitable, Callable
 
 from benchmarks.figures import UNKNOWN, Row, table
 from benchmarks.options import Options
-from benchmarks.rows import broadcast
+from benchmarks.rows import broadcast, connections, overload, targeted
 from benchmarks.tools import compile_all
 
-QUESTIONS: dict[str, Callable[[Options], Awaitable[list[Row]]]] = {"broadcast": broadcast.run}
+QUESTIONS: dict[str, Callable[[Options], Awaitable[list[Row]]]] = {
+    "broadcast": broadcast.run,
+    "connections": connections.run,
+    "overload": overload.run,
+    "targeted": targeted.run,
+}
 
 
 def parse(arguments: list[str] | None = None) -> tuple[list[str], Options]:
@@ -26,6 +31,7 @@ def parse(arguments: list[str] | None = None) -> tuple[list[str], Options]:
     parser.add_argument("--only", default=",".join(QUESTIONS), help=f"with commas: {', '.join(QUESTIONS)}")
     parser.add_argument("--connections", type=int, default=10_000)
     parser.add_argument("--rounds", type=int, default=3, help="of interleaved comparisons; medians are shown")
+    parser.add_argument("--churn", type=int, default=100_000, help="connects and disconnects in a row")
     parser.add_argument("--peers", default="", help="with commas; all that can be had unless given")
     chosen = parser.parse_args(arguments)
     names = chosen.only.split(",")
@@ -33,7 +39,7 @@ def parse(arguments: list[str] | None = None) -> tuple[list[str], Options]:
     if unknown:
         parser.error(f"no such question: {', '.join(unknown)}; there are {', '.join(QUESTIONS)}")
     peers = tuple(filter(None, chosen.peers.split(",")))
-    return names, Options(connections=chosen.connections, rounds=chosen.rounds, peers=peers)
+    return names, Options(connections=chosen.connections, rounds=chosen.rounds, churn=chosen.churn, peers=peers)
 
 
 async def answer(names: list[str], options: Options) -> list[Row]:

@@ -41,10 +41,10 @@ def missing(figure: str, why: str, bar: str) -> Row:
 
 
 def number(value: float, unit: str = "") -> str:
-    """Three significant digits and the unit; whole numbers from 100 on."""
-    digits = 0 if abs(value) >= 100 else 1 if abs(value) >= 10 else 2 if abs(value) >= 1 else 3
+    """Two decimals (three below 1) without their last zeros, and the unit; whole numbers from 100 on."""
+    digits = 0 if abs(value) >= 100 else 2 if abs(value) >= 1 else 3
     text = f"{value:,.{digits}f}"
-    if "." in text and digits > 1:
+    if "." in text:
         text = text.rstrip("0").rstrip(".")
     return f"{text} {unit}".rstrip()
 

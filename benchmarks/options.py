@@ -19,6 +19,8 @@ _numbers = itertools.count()
 class Options:
     connections: int = 10_000
     rounds: int = 3
+    churn: int = 100_000
+    """Connects and disconnects, to see what stays of them."""
     peers: tuple[str, ...] = ()
     """Only these; empty for all."""
     build: Path = BUILD

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -14,8 +15,10 @@ from tests.support.nats import NatsServer, nats_server
 from tests.support.otlp import collector
 from tests.support.ports import free_port
 from tests.support.processes import Running, service
+from tests.support.waiting import until
 
 CONNECTED = "event: connected"
+UNLIMITED = httpx.Limits(max_connections=None, max_keepalive_connections=None)
 
 
 @dataclass
@@ -31,6 +34,16 @@ class Tidegate:
 
     def pid(self, part: str) -> int:
         return self.processes[part].process.pid
+
+    async def until_active(self, count: int) -> None:
+        """Returns when the gateway holds `count` streams. Raises AssertionError after half a minute."""
+
+        async def active() -> bool:
+            text = (await self.http.get(f"http://127.0.0.1:{self.server.port}/metrics")).text
+            found = re.search(r"^tidegate_connections_active(?:\{.*\})? (\S+)$", text, re.M)
+            return found is not None and float(found[1]) == count
+
+        await until(active, f"{count} streams are open", 30)
 
 
 @asynccontextmanager
@@ -62,7 +75,7 @@ async def tidegate(
                 service("ai_worker", free_port(), {**shared, **worker})
             )
         url = f"http://127.0.0.1:{publisher_port}"
-        http = await stack.enter_async_context(httpx.AsyncClient(base_url=url, timeout=30))
+        http = await stack.enter_async_context(httpx.AsyncClient(base_url=url, timeout=60, limits=UNLIMITED))
 
         async def publish(text: str) -> None:
             answer = await http.post("/api/sse/broadcast", json={"event_type": "tick", "data": text})

@@ -18,6 +18,7 @@ from tests.support.processes import running
 
 SPOOL = Path("/var/lib/nginx/body")
 """Compiled into the module; nchan_message_temp_path can't replace it ("directive is duplicate")."""
+UNLIMITED = httpx.Limits(max_connections=None, max_keepalive_connections=None)
 CONFIGURATION = string.Template(Path(__file__).with_name("nchan.conf").read_text())
 
 
@@ -36,7 +37,7 @@ async def nchan(options: Options) -> AsyncIterator[Server]:
     command = (files.path("usr/sbin/nginx"), "-p", str(folder), "-c", str(written), "-e", "stderr")
     async with running(*command, env=files.env()) as run:
         await until_answering(port, run)
-        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=60) as http:
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=90, limits=UNLIMITED) as http:
 
             async def publish(text: str) -> None:
                 (await http.post("/pub", content=text)).raise_for_status()

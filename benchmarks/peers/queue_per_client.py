@@ -31,7 +31,7 @@ async def stream(request: Request) -> Response:
         finally:
             queues.discard(queue)
 
-    response: Response = EventSourceResponse(events())
+    response: Response = EventSourceResponse(events(), ping=3600)
     return response
 
 

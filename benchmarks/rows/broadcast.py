@@ -19,6 +19,8 @@ RATE = 1.0
 """Broadcasts a second: a queue per client takes half a second for each."""
 BROADCASTS = 8
 """In a round, for each server."""
+QUIET = {"TIDEGATE_HEARTBEAT_SECONDS": "3600", "TIDEGATE_IDLE_SECONDS": "0"}
+"""Nobody sends heartbeats meanwhile: they are no events, and the limit and Nchan have none."""
 
 
 @dataclass
@@ -42,7 +44,7 @@ async def run(options: Options) -> list[Row]:
     absent: dict[str, str] = {}
     async with AsyncExitStack() as stack:
         all_of_them = [await join(await stack.enter_async_context(limit(options.build)), options, stack)]
-        whole = await stack.enter_async_context(tidegate(options.folder("nats")))
+        whole = await stack.enter_async_context(tidegate(options.folder("nats"), QUIET))
         all_of_them.append(await join(whole.server, options, stack))
         for name, start in PEERS.items():
             if options.peers and name not in options.peers:
@@ -99,7 +101,7 @@ async def measure(one: Measured, options: Options) -> None:
 def rows(measured: dict[str, Measured], absent: dict[str, str], options: Options) -> list[Row]:
     ours = measured["Tidegate"]
     cost = median(ours.cpu_us)
-    how = f"{options.connections} connections, {RATE:g}/s, median of {options.rounds} rounds"
+    how = f"{options.connections} connections, {RATE:g}/s, no heartbeats, median of {options.rounds} rounds"
     found = []
     for name, bar in BARS.items():
         figure = f"broadcast, CPU per event ÷ {name}"

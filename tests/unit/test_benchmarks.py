@@ -52,8 +52,8 @@ def test_what_could_not_be_measured_counts_as_short() -> None:
     assert not Row("x", "1").short
 
 
-def test_numbers_have_three_digits_and_a_unit() -> None:
-    assert [number(each) for each in (12345.6, 47.26, 1.3, 0.0456)] == ["12,346", "47.3", "1.3", "0.046"]
+def test_numbers_have_two_decimals_without_last_zeros_and_a_unit() -> None:
+    assert [number(each) for each in (12345.6, 47.26, 1.3, 0.0456)] == ["12,346", "47.26", "1.3", "0.046"]
     assert number(3, "KiB") == "3 KiB"
 
 
