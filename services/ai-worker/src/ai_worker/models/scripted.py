@@ -30,7 +30,8 @@ _CJK = re.compile("[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]")
 
 
 class ScriptedModel:
-    """Thinks for `think_seconds`, then writes a character each `token_seconds`; a character counts as a token."""
+    """Thinks for `think_seconds`, then writes a character each `token_seconds`, at a fixed pace: who was held up makes
+    up for it. A character counts as a token."""
 
     provider = "scripted"
 
@@ -51,11 +52,14 @@ class ScriptedModel:
         answer = ANSWERS[language]
         wanted = LONG if "[long]" in prompt else len(answer)
         limit = wanted if "[long]" in prompt else min(wanted, request.max_tokens)
+        loop = asyncio.get_running_loop()
+        start = loop.time()
         for number, character in enumerate(itertools.islice(itertools.cycle(answer), limit)):
             if number == FAIL_AFTER and "[fail]" in prompt:
                 raise BackendFailed
             yield Text(character)
-            await asyncio.sleep(self._token)
+            # Against the clock, not after the last one: a pace that others are measured by must not drift.
+            await asyncio.sleep(start + (number + 1) * self._token - loop.time())
         usage = Usage(sum(len(message.content) for message in request.messages), limit)
         yield Finish("stop" if limit == wanted else "length", usage, "scripted")
 
