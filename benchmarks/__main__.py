@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable
 
 from benchmarks.figures import UNKNOWN, Row, table
 from benchmarks.options import Options
-from benchmarks.rows import broadcast, connections, overload, targeted
+from benchmarks.rows import broadcast, connections, growth, overload, publishing, targeted, tokens, workers
 from benchmarks.tools import compile_all
 
 QUESTIONS: dict[str, Callable[[Options], Awaitable[list[Row]]]] = {
@@ -22,6 +22,10 @@ QUESTIONS: dict[str, Callable[[Options], Awaitable[list[Row]]]] = {
     "connections": connections.run,
     "overload": overload.run,
     "targeted": targeted.run,
+    "publishing": publishing.run,
+    "tokens": tokens.run,
+    "workers": workers.run,
+    "growth": growth.run,
 }
 
 
@@ -48,10 +52,11 @@ async def answer(names: list[str], options: Options) -> list[Row]:
     for name in names:
         options.say(f"--- {name}")
         try:
-            rows += await QUESTIONS[name](options)
+            found = await QUESTIONS[name](options)
         except (AssertionError, RuntimeError, OSError, TimeoutError) as error:
-            rows.append(Row(name, f"broke: {error}".replace("\n", " "), UNKNOWN))
-        for row in rows[-20:]:
+            found = [Row(name, f"broke: {error}".replace("\n", " "), UNKNOWN)]
+        rows += found
+        for row in found:
             options.say(f"{row.figure}: {row.measured} {row.verdict}")
     return rows
 

@@ -134,8 +134,12 @@ class LoadClient:
 
 @asynccontextmanager
 async def load_client(
-    build: Path, port: int, ready: str = "\r\n\r\n", marker: str = "@T="
+    build: Path, port: int, ready: str = "\r\n\r\n", marker: str = "@T=", *, measure_text: bool = False
 ) -> AsyncIterator[LoadClient]:
-    """A load client of 127.0.0.1:`port`; `ready` is the text that says that a stream is open."""
-    async with tool(str(build / "client"), str(port), "ready", ready, "marker", marker) as program:
+    """A load client of 127.0.0.1:`port`; `ready` is the text that says that a stream is open.
+
+    With `measure_text` an event's number is the length of the text from `marker` to the next quotation mark.
+    """
+    kind = "text" if measure_text else "marker"
+    async with tool(str(build / "client"), str(port), "ready", ready, kind, marker) as program:
         yield LoadClient(program)

@@ -1,10 +1,11 @@
 /* The load client: holds many event streams in one thread, and reads them as cheaply as it can.
  *
- *     client PORT [ready TEXT] [marker TEXT]
+ *     client PORT [ready TEXT] [marker TEXT | text TEXT]
  *
  * A stream counts as open when `ready` (the end of the response head unless given) was read from it. In all that
  * follows, each `marker` (`@T=` unless given) is one event; the decimal number after it is the nanosecond of
- * CLOCK_MONOTONIC at which the event was published, or just a number where `record` is on.
+ * CLOCK_MONOTONIC at which the event was published, or just a number where `record` is on. With `text` in place of
+ * `marker` the number is that of the bytes up to the next quotation mark.
  *
  * Commands, one a line, each answered by one line of JSON when it is done:
  *     open COUNT WINDOW PATH   opens COUNT more streams, WINDOW at a time; %d in PATH is the stream's number
@@ -54,6 +55,7 @@ static uint32_t used;
 static int poller, port;
 static const char *ready_text = "\r\n\r\n", *marker = "@T=";
 static size_t marker_length;
+static int measuring_text;
 
 static uint64_t delivered, bytes, lost, broken, refused;
 static uint32_t *latencies; /* microseconds */
@@ -134,11 +136,15 @@ static size_t count_events(uint32_t stream, const char *text, size_t length, uin
     while ((found = memmem(place, end - place, marker, marker_length))) {
         const char *digit = found + marker_length;
         uint64_t number = 0;
-        for (; digit < end && *digit >= '0' && *digit <= '9'; digit++)
-            number = number * 10 + (*digit - '0');
+        if (measuring_text)
+            for (; digit < end && *digit != '"'; digit++)
+                number++;
+        else
+            for (; digit < end && *digit >= '0' && *digit <= '9'; digit++)
+                number = number * 10 + (*digit - '0');
         if (digit == end && end - found < CARRY)
             return end - found;
-        if (digit == found + marker_length || *digit == '\r') /* split by the sender into two chunks */
+        if ((digit == found + marker_length && !measuring_text) || *digit == '\r') /* split by the sender into two chunks */
             broken++;
         else
             count_event(stream, number, at);
@@ -351,10 +357,12 @@ static void take_commands(void) {
 
 int main(int argc, char **argv) {
     if (argc < 2)
-        return fprintf(stderr, "usage: client PORT [ready TEXT] [marker TEXT]\n"), 2;
+        return fprintf(stderr, "usage: client PORT [ready TEXT] [marker TEXT | text TEXT]\n"), 2;
     port = atoi(argv[1]);
-    for (int i = 2; i + 1 < argc; i += 2)
+    for (int i = 2; i + 1 < argc; i += 2) {
         *(strcmp(argv[i], "ready") ? &marker : &ready_text) = argv[i + 1];
+        measuring_text |= !strcmp(argv[i], "text");
+    }
     marker_length = strlen(marker);
     for (uint32_t i = 0; i < MAX_STREAMS; i++)
         streams[i].fd = -1;

@@ -10,6 +10,7 @@ import pytest
 from benchmarks.__main__ import parse
 from benchmarks.accounting import cpu_seconds, family, resident_kib, rollup_kib, stat_ticks
 from benchmarks.figures import MET, MISSED, UNKNOWN, Row, held, missing, number, quantile, table
+from benchmarks.rows.tokens import lateness
 
 
 def test_user_and_system_ticks_are_found_behind_any_process_name() -> None:
@@ -64,6 +65,13 @@ def test_a_quantile_is_a_value_that_was_measured() -> None:
 def test_a_table_has_a_line_for_each_row() -> None:
     lines = table([held("cost", 1.2, 1.3, "µs", peer="limit", how="run")]).splitlines()
     assert lines[2] == "| cost | ≤ 1.3 µs | 1.2 µs | limit | met | run |"
+
+
+def test_a_token_is_late_against_the_pace_of_its_own_stream() -> None:
+    ms = 1_000_000
+    thought_then_three = [(7, 9, 0), (7, 1, 100 * ms), (7, 2, 150 * ms)]
+    punctual = [(8, 9, 0), (8, 1, 500 * ms), (8, 1, 520 * ms)]
+    assert lateness([*thought_then_three, *punctual], 20, before=9) == [0, 30, 10, 0, 0]
 
 
 def test_an_unknown_question_is_refused(capsys: pytest.CaptureFixture[str]) -> None:

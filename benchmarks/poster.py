@@ -1,0 +1,99 @@
+"""Posts to publisher-api over keep-alive connections, each with one request under way, as fast as it answers.
+
+`python -m benchmarks.poster PORT CONNECTIONS SECONDS LINES`: LINES 0 posts single durable sends, else batches of so
+many lines. Prints one line of JSON (`Posted`). Written on a bare protocol, so that it leaves the machine to the server.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import time
+from typing import cast
+
+import msgspec
+import uvloop
+
+from benchmarks.server import event
+
+
+class Posted(msgspec.Struct):
+    events: int = 0
+    """Confirmed with an id."""
+    refused: int = 0
+    seconds: float = 0
+    cpu_seconds: float = 0
+    """Of the poster itself."""
+    latencies_ms: list[float] = []
+    """Of each request."""
+
+
+class Connection(asyncio.Protocol):
+    """Sends the next request when an answer is complete, until the deadline."""
+
+    def __init__(self, posted: Posted, port: int, lines: int, deadline: float) -> None:
+        self.done = asyncio.get_running_loop().create_future()
+        self._posted, self._port, self._lines, self._deadline = posted, port, lines, deadline
+        self._got = b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by inheritance
+        self._post()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if not self.done.done():
+            self.done.set_exception(error or ConnectionResetError("publisher-api closed the connection"))
+
+    def data_received(self, piece: bytes) -> None:
+        self._got += piece
+        head, found, body = self._got.partition(b"\r\n\r\n")
+        if not found or len(body) < int(head.lower().partition(b"content-length:")[2].split(b"\r\n")[0]):
+            return
+        self._posted.latencies_ms.append((time.monotonic() - self._sent) * 1000)
+        self._count(head, body)
+        self._got = b""
+        if time.monotonic() < self._deadline:
+            self._post()
+        else:
+            self.done.set_result(None)
+            self._transport.close()
+
+    def _count(self, head: bytes, body: bytes) -> None:
+        if self._lines and head[9:12] == b"200":
+            answer = json.loads(body)
+            self._posted.events += answer["accepted"]
+            self._posted.refused += answer["refused"]
+        elif head[9:12] == b"202":
+            self._posted.events += 1
+        else:
+            self._posted.refused += self._lines or 1
+
+    def _post(self) -> None:
+        line = json.dumps({"client_id": "c1", "event_type": "tick", "data": event()}).encode()
+        path, kind = ("batch", "x-ndjson") if self._lines else ("send", "json")
+        body = b"\n".join([line] * self._lines) if self._lines else line
+        head = f"POST /api/sse/{path} HTTP/1.1\r\nHost: 127.0.0.1:{self._port}\r\nContent-Type: application/{kind}\r\n"
+        self._sent = time.monotonic()
+        self._transport.write(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+
+
+async def post(port: int, connections: int, seconds: float, lines: int) -> Posted:
+    """Raises OSError where publisher-api is not there or hangs up."""
+    posted = Posted(latencies_ms=[])
+    loop = asyncio.get_running_loop()
+    start, cpu = time.monotonic(), time.process_time()
+    opened = []
+    for _ in range(connections):
+        _, made = await loop.create_connection(
+            lambda: Connection(posted, port, lines, start + seconds), "127.0.0.1", port
+        )
+        opened.append(made.done)
+    await asyncio.gather(*opened)
+    posted.seconds, posted.cpu_seconds = time.monotonic() - start, time.process_time() - cpu
+    return posted
+
+
+if __name__ == "__main__":
+    given = [float(each) for each in sys.argv[1:]]
+    print(json.dumps(msgspec.to_builtins(uvloop.run(post(int(given[0]), int(given[1]), given[2], int(given[3]))))))
