@@ -9,7 +9,9 @@ import argparse
 import asyncio
 import resource
 import shutil
+import subprocess
 import sys
+import traceback
 from collections.abc import Awaitable, Callable
 
 from benchmarks.figures import UNKNOWN, Row, table
@@ -53,7 +55,8 @@ async def answer(names: list[str], options: Options) -> list[Row]:
         options.say(f"--- {name}")
         try:
             found = await QUESTIONS[name](options)
-        except (AssertionError, RuntimeError, OSError, TimeoutError) as error:
+        except Exception as error:  # the minutes that the other questions took are not to be lost
+            traceback.print_exc()
             found = [Row(name, f"broke: {error}".replace("\n", " "), UNKNOWN)]
         rows += found
         for row in found:
@@ -67,6 +70,10 @@ def main() -> int:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     try:
         compile_all(options.build)
+    except (OSError, subprocess.CalledProcessError) as error:
+        print(f"the load client can't be built, a C compiler (cc) is needed: {error}", file=sys.stderr)
+        return 2
+    try:
         rows = asyncio.run(answer(names, options))
     finally:
         shutil.rmtree(options.scratch, ignore_errors=True)
