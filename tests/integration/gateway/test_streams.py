@@ -19,7 +19,7 @@ from gateway.sse.plain import PlainStream
 from gateway.sse.slim import SlimStream
 from gateway.sse.takeover import TakeoverHttpProtocol, offered
 from tests.support.waiting import until
-from tidegate_common.runtime.protocol import LimitedHttpProtocol
+from tidegate_common.runtime.protocol import LimitedHttpProtocol, limited
 from tidegate_common.runtime.server import Server, server
 
 HELLO, BYE = frame.chunk(b"data: hello\n\n"), frame.chunk(b"data: bye\n\n")
@@ -49,7 +49,7 @@ class Streams:
 async def serving(kind: str) -> AsyncIterator[Streams]:
     streams = Streams()
     settings = GatewaySettings(nats_url="nats://127.0.0.1:1", port=0, drain_seconds=1.0)
-    protocol = TakeoverHttpProtocol if kind == "slim" else LimitedHttpProtocol
+    protocol = limited(settings.max_header_bytes, TakeoverHttpProtocol if kind == "slim" else LimitedHttpProtocol)
     streams.server = server(streams, settings, protocol=protocol)
     task = asyncio.create_task(streams.server.serve())
     await until(lambda: streams.server.started, "the server listens")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
@@ -20,15 +21,16 @@ from gateway.hub.keeper import Keeper
 from gateway.settings import GatewaySettings
 from gateway.sse.admission import Admission
 from gateway.sse.console import console_routes
-from gateway.sse.endpoint import METHODS, PATH, Front, StreamEndpoint, farewell
+from gateway.sse.endpoint import METHODS, PATH, StreamEndpoint, farewell
+from gateway.sse.front import Front
 from gateway.sse.takeover import TakeoverHttpProtocol
 from tidegate_common.bus.connection import Bus, connect
 from tidegate_common.bus.history import History
 from tidegate_common.bus.streams import ensure_streams
 from tidegate_common.runtime import problems
 from tidegate_common.runtime.health import Readiness, health_routes
-from tidegate_common.runtime.protocol import LimitedHttpProtocol
-from tidegate_common.runtime.server import Server, check_port_free, server
+from tidegate_common.runtime.protocol import limited
+from tidegate_common.runtime.server import Server, SocketOptions, check_port_free, server
 from tidegate_common.runtime.tasks import end
 from tidegate_common.telemetry import names
 from tidegate_common.telemetry.providers import Telemetry, telemetry
@@ -63,7 +65,7 @@ class Gateway:
         self.hub.interest = self.subscriptions
         endpoint = StreamEndpoint(settings, self.admission, self.attachments, self.keeper, signals)
         self.hub.on_removed = endpoint.left
-        app = Starlette(
+        self.app = Starlette(
             routes=[
                 Route(PATH, endpoint, methods=METHODS),
                 *health_routes(signals, self.readiness),
@@ -80,8 +82,8 @@ class Gateway:
                 )
             ],
         )
-        problems.install(app)
-        self.app = Front(app, endpoint)
+        problems.install(self.app)
+        self._endpoint = endpoint
         self._observe(signals)
 
     async def drain(self) -> None:
@@ -90,13 +92,17 @@ class Gateway:
         await self.keeper.drain(self._settings.drain_seconds * DRAIN_SHARE)
 
     def server(self) -> Server:
-        protocol = TakeoverHttpProtocol if self._settings.streams == "slim" else LimitedHttpProtocol
+        settings = self._settings
+        protocol: Any = limited(settings.max_header_bytes)
+        if settings.streams == "slim":
+            usual = limited(settings.max_header_bytes, TakeoverHttpProtocol)
+            protocol = Front(usual, self._endpoint.directly, PATH, settings.max_header_bytes)
         return server(
             self.app,
-            self._settings,
+            settings,
             drain=self.drain,
             protocol=protocol,
-            write_timeout_seconds=self._settings.write_timeout_seconds,
+            sockets=SocketOptions(settings.write_timeout_seconds, settings.socket_send_bytes),
         )
 
     def _observe(self, signals: Telemetry) -> None:

@@ -5,15 +5,37 @@ from __future__ import annotations
 import socket
 from collections.abc import Awaitable, Callable
 from types import FrameType
+from typing import Any, NamedTuple
 
 import uvicorn
 from starlette.types import ASGIApp
 
 from tidegate_common.errors import ConfigError
-from tidegate_common.runtime.protocol import LimitedHttpProtocol, limited
+from tidegate_common.runtime.protocol import limited
 from tidegate_common.runtime.settings import CommonSettings
 
 Drain = Callable[[], Awaitable[None]]
+
+
+class SocketOptions(NamedTuple):
+    """What every accepted connection inherits from the listening socket: no system call for any of them."""
+
+    write_timeout_seconds: int = 0
+    """A peer that acknowledges nothing for so long is lost (ETIMEDOUT); 0 leaves it to the kernel.
+
+    The kernel watches (TCP_USER_TIMEOUT, RFC 5482; Linux), so that no timer of ours does. Where there is no such
+    option, a peer that is gone without a FIN is found when its buffers are full.
+    """
+    send_bytes: int = 0
+    """The kernel's send buffer (it doubles the number); 0 leaves it to it: 4 MB for a peer that stalls."""
+
+    def set(self, listening: socket.socket) -> None:
+        timeout = getattr(socket, "TCP_USER_TIMEOUT", None)
+        with socket.fromfd(listening.fileno(), listening.family, listening.type) as own:  # uvloop's is no real one
+            if timeout is not None and self.write_timeout_seconds:
+                own.setsockopt(socket.IPPROTO_TCP, timeout, self.write_timeout_seconds * 1000)
+            if self.send_bytes:
+                own.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, self.send_bytes)
 
 
 class Server(uvicorn.Server):
@@ -23,16 +45,18 @@ class Server(uvicorn.Server):
     that a clean stop would look like a crash.
     """
 
-    def __init__(self, config: uvicorn.Config, drain: Drain | None = None, write_timeout_seconds: int = 0) -> None:
+    def __init__(
+        self, config: uvicorn.Config, drain: Drain | None = None, sockets: SocketOptions | None = None
+    ) -> None:
         super().__init__(config)
         self._drain = drain
-        self._write_timeout = write_timeout_seconds
+        self._options = sockets or SocketOptions()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         for server in self.servers:
             for listening in server.sockets:
-                set_write_timeout(listening, self._write_timeout)
+                self._options.set(listening)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         super().handle_exit(sig, frame)
@@ -56,18 +80,18 @@ def server(
     settings: CommonSettings,
     *,
     drain: Drain | None = None,
-    protocol: type[LimitedHttpProtocol] = LimitedHttpProtocol,
-    write_timeout_seconds: int = 0,
+    protocol: Any = None,
+    sockets: SocketOptions | None = None,
 ) -> Server:
     """A server for `app` as the settings say; its access log is off, since streams and probes would fill it.
 
-    `write_timeout_seconds`: a peer that has taken nothing for so long is cut off; 0 leaves it to the kernel.
+    `protocol` makes uvicorn's protocols, where it is to be another than the one with a limit on heads.
     """
     config = uvicorn.Config(
         app,
         host=settings.host,
         port=settings.port,
-        http=limited(settings.max_header_bytes, protocol),
+        http=protocol or limited(settings.max_header_bytes),
         ws="none",
         lifespan="off",
         log_config=None,
@@ -78,19 +102,7 @@ def server(
         timeout_graceful_shutdown=max(1, round(settings.drain_seconds)),
         backlog=4096,
     )
-    return Server(config, drain, write_timeout_seconds)
-
-
-def set_write_timeout(listening: socket.socket, seconds: int) -> None:
-    """Connections accepted on `listening` end with ETIMEDOUT when the peer acknowledges nothing for `seconds`.
-
-    The kernel watches (TCP_USER_TIMEOUT, RFC 5482; Linux): no timer, and no system call for a connection, since it
-    inherits the option. Where there is no such option, a peer without a FIN is found when its buffers are full.
-    """
-    option = getattr(socket, "TCP_USER_TIMEOUT", None)
-    if option is not None and seconds:
-        with socket.fromfd(listening.fileno(), listening.family, listening.type) as own:  # uvloop's is no real one
-            own.setsockopt(socket.IPPROTO_TCP, option, seconds * 1000)
+    return Server(config, drain, sockets)
 
 
 def check_port_free(settings: CommonSettings) -> None:

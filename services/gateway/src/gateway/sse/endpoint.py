@@ -11,7 +11,7 @@ from opentelemetry.trace import SpanKind
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from gateway import frame
 from gateway.hub.endings import Ending
@@ -22,10 +22,8 @@ from gateway.sse import request as stream_request
 from gateway.sse.admission import Admission
 from gateway.sse.plain import PlainStream
 from gateway.sse.slim import SlimStream
-from gateway.sse.takeover import Takeover, offered
+from gateway.sse.takeover import DirectTakeover, Takeover, offered
 from tidegate_common.contract.ids import EventId
-from tidegate_common.errors import TidegateError
-from tidegate_common.runtime.problems import problem_response
 from tidegate_common.telemetry import names
 from tidegate_common.telemetry.propagation import caller
 from tidegate_common.telemetry.providers import Telemetry
@@ -36,7 +34,7 @@ HEADERS = [
     (b"x-accel-buffering", b"no"),
 ]
 DIRECT_HEADERS = [*HEADERS, (b"vary", b"Origin")]
-"""With what CORS adds for a request of no other origin, since another one's answer differs."""
+"""With what CORS adds where no origin is named: another one's answer differs."""
 PATH = "/api/sse"
 SPAN = {"http.route": PATH, "url.path": PATH}
 METHODS = ["GET", "HEAD", "POST", "OPTIONS"]
@@ -106,12 +104,14 @@ class StreamEndpoint:
         await self._traced(request.method, traced, asked, stream, _address(scope), send)
         await stream.run()
 
-    async def directly(self, scope: Scope, headers: Mapping[bytes, bytes], takeover: Takeover) -> None:
-        """A stream for a GET with `headers` (some of them) whose head needs nothing from any middleware."""
+    async def directly(
+        self, query: bytes, headers: Mapping[bytes, bytes], address: str, takeover: DirectTakeover
+    ) -> None:
+        """A stream for a GET that nobody before this endpoint has anything to say to."""
         last_event_id, traceparent, tracestate = map(headers.get, (b"last-event-id", b"traceparent", b"tracestate"))
-        asked = stream_request.of_query(scope["query_string"], _text(last_event_id), self._settings.max_topics)
+        asked = stream_request.of_query(query, _text(last_event_id), self._settings.max_topics)
         traced = _text(traceparent), _text(tracestate)
-        await self._traced("GET", traced, asked, self._slim(takeover), _address(scope), None)
+        await self._traced("GET", traced, asked, self._slim(takeover), address, None)
 
     async def _traced(
         self,
@@ -154,39 +154,12 @@ class StreamEndpoint:
 
         await self._attachments.attach(stream, asked.tails, asked.last_event_id, start, welcome)
 
-    def _slim(self, takeover: Takeover) -> SlimStream:
-        return SlimStream(takeover, self._settings.max_backlog_bytes, self._settings.socket_send_bytes)
+    def _slim(self, takeover: Takeover | DirectTakeover) -> SlimStream:
+        return SlimStream(takeover, self._settings.max_backlog_bytes)
 
     def left(self, session: Session) -> None:
         """The connection is gone: its place is free."""
         self._admission.leave(session.address)
-
-
-class Front:
-    """The app before the app: a plain `GET /api/sse` passes by routing and CORS, which have nothing to add to it.
-
-    What comes from another origin, other methods and old HTTP go their usual way.
-    """
-
-    def __init__(self, app: ASGIApp, endpoint: StreamEndpoint) -> None:
-        self._app = app
-        self._endpoint = endpoint
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        takeover = offered(scope)
-        if takeover is None or scope["path"] != PATH or scope["method"] != "GET" or not takeover.chunked:
-            await self._app(scope, receive, send)
-            return
-        headers = dict(scope["headers"])
-        if b"origin" in headers:
-            await self._app(scope, receive, send)
-            return
-        try:
-            await self._endpoint.directly(scope, headers, takeover)
-        except (TidegateError, HTTPException) as error:
-            if offered(scope) is None:
-                raise  # the stream had begun: there is nobody to answer
-            await problem_response(error)(scope, receive, send)
 
 
 def _address(scope: Scope) -> str:

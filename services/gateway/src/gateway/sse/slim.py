@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import socket
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, cast
@@ -14,7 +13,7 @@ from starlette.types import Send
 from gateway import frame
 from gateway.hub.endings import Ending
 from gateway.hub.session import Session
-from gateway.sse.takeover import Takeover
+from gateway.sse.takeover import DirectTakeover, Takeover
 
 UNREACHED = (errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH)
 """How the kernel says that it has given up on a peer; the latter two where routers on the way told it why."""
@@ -29,7 +28,6 @@ class SlimStream(Session, asyncio.Protocol):
         "_connections",
         "_farewell",
         "_linger",
-        "_send_buffer",
         "_started",
         "_takeover",
         "_transport",
@@ -38,11 +36,9 @@ class SlimStream(Session, asyncio.Protocol):
     linger_seconds = 5.0
     """How long a peer that does not read may keep an ended connection."""
 
-    def __init__(self, takeover: Takeover, max_backlog_bytes: int, send_buffer_bytes: int = 0) -> None:
-        """`send_buffer_bytes`: what the kernel may buffer for the connection (it doubles it); 0 leaves it to it."""
+    def __init__(self, takeover: Takeover | DirectTakeover, max_backlog_bytes: int) -> None:
         super().__init__()
-        self._takeover: Takeover | None = takeover
-        self._send_buffer = send_buffer_bytes
+        self._takeover: Takeover | DirectTakeover | None = takeover
         self._linger: asyncio.TimerHandle | None = None
         self._farewell = b""
         """Of a stream that was ended before it had its socket."""
@@ -55,22 +51,20 @@ class SlimStream(Session, asyncio.Protocol):
     async def start(self, send: Send | None, headers: Iterable[tuple[bytes, bytes]]) -> None:
         """Sends the response head by way of ASGI, then takes the socket over.
 
-        Without `send`, where nobody on that way has anything to add, the head goes out with the first chunks.
+        Without `send` (a DirectTakeover has no such way) the head goes out with the first chunks.
         """
         takeover, self._takeover = self._takeover, None
         assert takeover is not None, "a stream is started once"
         head = b""
-        if send is None:
+        if isinstance(takeover, DirectTakeover):
             head = takeover.head(headers)
         else:
+            assert send is not None
             await send({"type": "http.response.start", "status": 200, "headers": takeover.framing(headers)})
         self._started = asyncio.get_running_loop().time()
         self._transport, self._connections = takeover.take(self)
         transport = self._transport
         transport.set_write_buffer_limits(high=self._backlog)
-        if self._send_buffer:
-            # Left alone, the kernel takes up to 4 MB for a peer that does not read.
-            transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, self._send_buffer)
         write = cast(Callable[[bytes], object], transport.write)
         self.send = write if self._chunked else lambda chunks: write(frame.unchunk(chunks))
         if head:

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
+from uvicorn.server import ServerState
 
 from tidegate_common.runtime.protocol import LimitedHttpProtocol
 
@@ -26,17 +27,6 @@ class Takeover:
         self._cycle: RequestResponseCycle | None = cycle
         self.chunked = cycle.scope["http_version"] != "1.0"
         """Whether the body is chunked; an HTTP/1.0 client reads to the end of the connection."""
-
-    def head(self, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
-        """The head of a chunked response, for who writes it himself: the server's own headers, then `headers`.
-
-        It saves a write, and the way through ASGI. `headers` are legal ones of our own.
-        """
-        assert self._cycle is not None
-        assert self.chunked
-        self._cycle.response_started = True
-        lines = [b"%s: %s\r\n" % header for header in (*self._cycle.default_headers, *headers)]
-        return b"HTTP/1.1 200 OK\r\n%stransfer-encoding: chunked\r\n\r\n" % b"".join(lines)
 
     def framing(self, headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
         """`headers` and what the body's framing needs: the connection ends with the stream."""
@@ -64,6 +54,38 @@ class Takeover:
         connections: set[Any] = protocol.connections
         protocol.release(heir)
         return transport, connections
+
+
+class DirectTakeover:
+    """The right to a connection that no HTTP server has seen yet, as `Takeover` has it. `state` is the server's."""
+
+    __slots__ = ("_keeper", "_state", "_transport", "taken")
+
+    chunked = True
+
+    def __init__(self, keeper: asyncio.Protocol, transport: asyncio.Transport, state: ServerState) -> None:
+        """`keeper` is what keeps the connection until then."""
+        self._keeper = keeper
+        self._transport = transport
+        self._state = state
+        self.taken = False
+
+    def framing(self, headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+        return list(headers)
+
+    def head(self, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+        """The response's head: the server's own headers (the date), then `headers`, which are legal ones of ours."""
+        lines = [b"%s: %s\r\n" % header for header in (*self._state.default_headers, *headers)]
+        return b"HTTP/1.1 200 OK\r\n%stransfer-encoding: chunked\r\n\r\n" % b"".join(lines)
+
+    def take(self, heir: asyncio.Protocol) -> tuple[asyncio.Transport, set[Any]]:
+        self.taken = True
+        connections: set[Any] = self._state.connections
+        connections.discard(self._keeper)
+        if not self._transport.is_closing():
+            connections.add(heir)
+        self._transport.set_protocol(heir)
+        return self._transport, connections
 
 
 class TakeoverHttpProtocol(LimitedHttpProtocol):

@@ -1,0 +1,168 @@
+"""What a connection is until its first bytes have come: a stream that is asked for plainly, or uvicorn's.
+
+Nearly all connections of a gateway are a `GET /api/sse` of the own origin in one piece. Such a one needs no routing, no
+CORS, no ASGI scope and no request cycle; on uvicorn's way those are more than half of what accepting it costs. What
+is anything else (other paths and methods, another origin, a body, old HTTP, a head in pieces) is uvicorn's from its
+first byte.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol, cast
+
+import httptools
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+from uvicorn import Config
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE
+from uvicorn.server import ServerState
+
+from gateway.sse.takeover import DirectTakeover
+from tidegate_common.errors import TidegateError
+from tidegate_common.runtime.problems import problem_response
+
+log = logging.getLogger(__name__)
+
+NOT_PLAIN = frozenset({b"origin", b"content-length", b"transfer-encoding", b"expect", b"upgrade"})
+"""With one of these headers a request is for uvicorn."""
+
+
+class Open(Protocol):
+    """The endpoint's way in. Raises TidegateError or HTTPException where there is to be no stream."""
+
+    def __call__(
+        self, query: bytes, headers: dict[bytes, bytes], address: str, takeover: DirectTakeover
+    ) -> Awaitable[None]: ...
+
+
+class Head:
+    """A request's line and headers, as the parser tells them."""
+
+    __slots__ = ("headers", "messages", "url")
+
+    def __init__(self) -> None:
+        self.url = b""
+        self.headers: list[tuple[bytes, bytes]] = []
+        self.messages = 0
+
+    def on_url(self, url: bytes) -> None:
+        self.url += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self.headers.append((name.lower(), value))
+
+    def on_message_complete(self) -> None:
+        self.messages += 1
+
+
+def plain(data: bytes, path: bytes, max_bytes: int) -> Head | None:
+    """The head in `data`, where that is one whole GET for `path` by HTTP/1.1 without a body; else None."""
+    if len(data) > max_bytes or not (data.startswith(b"GET %s" % path) and data.endswith(b"\r\n\r\n")):
+        return None
+    head = Head()
+    parser = httptools.HttpRequestParser(head)
+    try:
+        parser.feed_data(data)
+    except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+        return None
+    if head.messages != 1 or parser.get_http_version() != "1.1" or head.url.partition(b"?")[0] != path:
+        return None
+    return None if any(name in NOT_PLAIN for name, _ in head.headers) else head
+
+
+class Front:
+    """Makes the connections' first protocols for uvicorn, which takes it for a protocol class."""
+
+    def __init__(self, usual: type[Any], open_stream: Open, path: str, max_header_bytes: int) -> None:
+        """`usual` makes uvicorn's own protocol."""
+        self.usual = usual
+        self.open_stream = open_stream
+        self.path = path.encode()
+        self.max_header_bytes = max_header_bytes
+
+    def __call__(self, config: Config, server_state: ServerState, **more: Any) -> FrontProtocol:
+        def usual() -> asyncio.Protocol:
+            made: asyncio.Protocol = self.usual(config=config, server_state=server_state, **more)
+            return made
+
+        return FrontProtocol(self, usual, config.loaded_app, server_state)
+
+
+class FrontProtocol(asyncio.Protocol):
+    """One connection before anybody knows what it is for."""
+
+    __slots__ = ("_app", "_data", "_front", "_state", "_transport", "_usual")
+
+    def __init__(self, front: Front, usual: Callable[[], asyncio.Protocol], app: Any, state: ServerState) -> None:
+        self._front = front
+        self._usual = usual
+        self._app = app
+        self._state = state
+        self._transport: asyncio.Transport
+        self._data = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        connections: set[Any] = self._state.connections
+        connections.add(self)
+
+    def data_received(self, data: bytes) -> None:
+        if self._data:
+            return  # a stream is being opened, and takes nothing more from its client
+        self._data = True
+        peer = self._transport.get_extra_info("peername")
+        head = plain(data, self._front.path, self._front.max_header_bytes) if type(peer) is tuple else None
+        if head is None:
+            self._hand_over(data)
+            return
+        address = self._forwarded(str(peer[0]), head.headers)
+        task = asyncio.get_running_loop().create_task(self._open(head, address))
+        self._state.tasks.add(task)
+        task.add_done_callback(self._state.tasks.discard)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._state.connections.discard(self)
+
+    def shutdown(self) -> None:
+        """uvicorn's way of asking a connection to end. One that is being opened has been drained by the hub."""
+        if not self._data:
+            self._transport.close()
+
+    async def _open(self, head: Head, address: str) -> None:
+        takeover = DirectTakeover(self, self._transport, self._state)
+        try:
+            await self._front.open_stream(head.url.partition(b"?")[2], dict(head.headers), address, takeover)
+        except (TidegateError, HTTPException) as error:
+            if not takeover.taken:
+                self._answer(problem_response(error))
+        except Exception as error:
+            log.error("unforeseen error", exc_info=error)
+            if not takeover.taken:
+                self._answer(problem_response(error))
+
+    def _answer(self, response: Response) -> None:
+        """Writes a whole response; the connection ends with it."""
+        headers = [*self._state.default_headers, *response.raw_headers, (b"vary", b"Origin"), (b"connection", b"close")]
+        lines = b"".join(b"%s: %s\r\n" % header for header in headers)
+        self._transport.write(b"%s%s\r\n%s" % (STATUS_LINE[response.status_code], lines, response.body))
+        self._transport.close()
+
+    def _hand_over(self, data: bytes) -> None:
+        self._state.connections.discard(self)
+        usual = self._usual()
+        self._transport.set_protocol(usual)
+        usual.connection_made(self._transport)
+        usual.data_received(data)
+
+    def _forwarded(self, peer: str, headers: list[tuple[bytes, bytes]]) -> str:
+        """The client's address: what a trusted proxy names, by uvicorn's own rules, or the peer's."""
+        if isinstance(self._app, ProxyHeadersMiddleware) and peer in self._app.trusted_hosts:
+            named = [value for name, value in headers if name == b"x-forwarded-for"]
+            if named:
+                host, _ = self._app.trusted_hosts.get_trusted_client_address(b", ".join(named).decode("latin-1"))
+                return host or peer
+        return peer
