@@ -48,9 +48,14 @@ class Tidegate:
 
 @asynccontextmanager
 async def tidegate(
-    data: Path, env: Mapping[str, str] | None = None, *, worker: Mapping[str, str] | None = None
+    data: Path,
+    env: Mapping[str, str] | None = None,
+    *,
+    worker: Mapping[str, str] | None = None,
+    publisher: str = "publisher_api",
 ) -> AsyncIterator[Tidegate]:
-    """NATS, publisher-api and a gateway, ready; with `worker` an ai-worker too. Settings differ from the defaults
+    """NATS, publisher-api and a gateway, ready; with `worker` an ai-worker too. `publisher` is the module
+    that is run as publisher-api. Settings differ from the defaults
     only in the limits on connections (all come from one address) and in what `env` says."""
     async with AsyncExitStack() as stack:
         spans = await stack.enter_async_context(collector())
@@ -67,7 +72,7 @@ async def tidegate(
             **(env or {}),
         }
         processes = {
-            "publisher-api": await stack.enter_async_context(service("publisher_api", publisher_port, shared)),
+            "publisher-api": await stack.enter_async_context(service(publisher, publisher_port, shared)),
             "gateway": await stack.enter_async_context(service("gateway", gateway_port, shared)),
         }
         if worker is not None:
@@ -81,7 +86,7 @@ async def tidegate(
             answer = await http.post("/api/sse/broadcast", json={"event_type": "tick", "data": text})
             answer.raise_for_status()
 
-        gateway, publisher = processes["gateway"].process.pid, processes["publisher-api"].process.pid
-        beside = [publisher, nats.run.process.pid]
+        gateway, writer = processes["gateway"].process.pid, processes["publisher-api"].process.pid
+        beside = [writer, nats.run.process.pid]
         server = Server("Tidegate", gateway_port, "/api/sse", [gateway], publish, CONNECTED, beside)
         yield Tidegate(server, nats, processes, url, http)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import sys
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -19,6 +20,7 @@ SECONDS = 6.0
 SEND_CONNECTIONS = 32
 BATCH_CONNECTIONS = 4
 BATCH_LINES = 1000
+HOW_PROFILED = "samples of its thread by package, C code counted for its caller; a run of its own"
 
 
 @dataclass
@@ -41,6 +43,10 @@ async def run(options: Options) -> list[Row]:
         for _ in range(options.rounds):
             sends.append(await posted(whole, options, SEND_CONNECTIONS, 0))
             batches.append(await posted(whole, options, BATCH_CONNECTIONS, BATCH_LINES))
+    profiles = [
+        Row(f"publisher-api's time, {name}", await profiled(options, connections, lines), how=HOW_PROFILED)
+        for name, connections, lines in (("sends", SEND_CONNECTIONS, 0), ("batches", BATCH_CONNECTIONS, BATCH_LINES))
+    ]
     return [
         held("publisher-api: durable sends", rate(sends), 2500, "/s", least=True, how=told(sends, SEND_CONNECTIONS)),
         held(
@@ -51,7 +57,22 @@ async def run(options: Options) -> list[Row]:
             least=True,
             how=told(batches, BATCH_CONNECTIONS),
         ),
+        *profiles,
     ]
+
+
+async def profiled(options: Options, connections: int, lines: int) -> str:
+    """Where publisher-api's thread was, by package, while it was posted to."""
+    env = {"PROFILED_MODULE": "publisher_api"}
+    async with tidegate(options.folder("nats"), env, publisher="benchmarks.profiled") as whole:
+        await posted(whole, options, connections, lines)
+        service = whole.processes["publisher-api"]
+        await service.stop()
+        found = next(line.removeprefix("PROFILE ") for line in service.output if line.startswith("PROFILE "))
+    profile = json.loads(found)
+    for name, share in profile["functions"]:
+        options.say(f"{share:6.1%} {name}")
+    return ", ".join(f"{name} {share:.0%}" for name, share in profile["packages"] if share >= 0.01)
 
 
 async def posted(whole: Tidegate, options: Options, connections: int, lines: int) -> Round:

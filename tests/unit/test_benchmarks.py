@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ import pytest
 from benchmarks.__main__ import parse
 from benchmarks.accounting import cpu_seconds, family, resident_kib, rollup_kib, stat_ticks
 from benchmarks.figures import MET, MISSED, UNKNOWN, Row, held, missing, number, quantile, table
+from benchmarks.profiled import summary
 from benchmarks.rows.tokens import lateness
 
 
@@ -72,6 +75,13 @@ def test_a_token_is_late_against_the_pace_of_its_own_stream() -> None:
     thought_then_three = [(7, 9, 0), (7, 1, 100 * ms), (7, 2, 150 * ms)]
     punctual = [(8, 9, 0), (8, 1, 500 * ms), (8, 1, 520 * ms)]
     assert lateness([*thought_then_three, *punctual], 20, before=9) == [0, 30, 10, 0, 0]
+
+
+def test_a_profile_adds_up_packages_and_functions() -> None:
+    seen = Counter({("nats", "nats.client:publish"): 30, ("nats", "nats.client:read"): 10, ("loop", "run"): 60})
+    told = json.loads(summary(seen))
+    assert told["packages"] == [["loop", 0.6], ["nats", 0.4]]
+    assert told["functions"][1] == ["nats.client:publish", 0.3]
 
 
 def test_an_unknown_question_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
