@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 
 from benchmarks.figures import Row, held, median, number
 from benchmarks.options import Options
@@ -11,6 +12,7 @@ from benchmarks.tools import LoadClient, load_client
 
 SETTLE_SECONDS = 3.0
 """For what a burst of connections leaves to free itself."""
+HALVES = 2
 
 
 async def run(options: Options) -> list[Row]:
@@ -27,25 +29,47 @@ async def run(options: Options) -> list[Row]:
                 resident.append(whole.server.resident())
                 options.say(f"{accepted[-1]:.0f} µs to accept, {(resident[-1] - idle) / count:.2f} KiB a connection")
                 await empty(whole, client)
-            before = whole.server.resident()
-            cpu = whole.server.cpu()
-            churned = await client.churn(options.churn, whole.server.path)
-            await empty(whole, client)
-            spent = (whole.server.cpu() - cpu) / options.churn * 1e6
-            after = whole.server.resident()
-            await accept(whole, client, count)
-            again = whole.server.resident()
+            after = [await come_and_go(whole, client, options) for _ in range(HALVES)]
     how = f"{count} connections, median of {options.rounds} rounds"
-    grown = (
-        f"{number(resident[-1] / 1024)} → {number(again / 1024)} MiB with {count}, "
-        f"{number(before / 1024)} → {number(after / 1024)} MiB with none (fresh: {number(idle / 1024)})"
-    )
-    pace = f"{options.churn / churned.seconds:,.0f} connects/s, {spent:.0f} µs for each with its end"
+    grown = " → ".join(number(each / 1024) for each in (*resident, *(half.open_kib for half in after)))
+    grown += f" MiB with {count} open: {options.rounds} times in a row, then after each half of the connects"
+    grown += f"; {number(idle / 1024)} MiB fresh, {number(after[-1].empty_kib / 1024)} MiB with none at the end"
+    pace = f"{after[-1].per_second:,.0f} connects/s, {after[-1].cpu_us:.0f} µs for each with its end"
     return [
         held("memory of an idle connection", (resident[0] - idle) / count, 3, "KiB", how=f"{count} connections, Pss"),
-        held(f"memory after {options.churn:,} connects ÷ before", again / resident[-1], 1.05, how=f"{grown}; {pace}"),
+        held(
+            f"memory after {options.churn:,} connects ÷ before",
+            after[-1].open_kib / resident[0],
+            1.05,
+            how=f"{grown}; {pace}",
+        ),
         held("CPU to accept one and send `connected`", median(accepted), 120, "µs", how=how),
     ]
+
+
+@dataclass
+class Churned:
+    """What came of many connects and disconnects."""
+
+    per_second: float
+    cpu_us: float
+    empty_kib: int
+    """Memory of the gateway without connections."""
+    open_kib: int
+    """With all of them open again."""
+
+
+async def come_and_go(whole: Tidegate, client: LoadClient, options: Options) -> Churned:
+    """One part of all connects and disconnects."""
+    count = options.churn // HALVES
+    cpu = whole.server.cpu()
+    took = await client.churn(count, whole.server.path)
+    await empty(whole, client)
+    spent, left = whole.server.cpu() - cpu, whole.server.resident()
+    await accept(whole, client, options.connections)
+    found = Churned(count / took.seconds, spent / count * 1e6, left, whole.server.resident())
+    await empty(whole, client)
+    return found
 
 
 async def accept(whole: Tidegate, client: LoadClient, count: int) -> float:
