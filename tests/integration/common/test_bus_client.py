@@ -9,8 +9,8 @@ from tests.support.bus import broker
 from tests.support.nats import nats_server
 from tests.support.waiting import until
 from tidegate_common.bus import headers
-from tidegate_common.bus.client import Deliver
 from tidegate_common.bus.history import History
+from tidegate_common.bus.tap import Deliver
 
 
 def collect(into: list[bytes]) -> Deliver:
