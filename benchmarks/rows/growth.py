@@ -6,9 +6,9 @@ import asyncio
 import time
 from dataclasses import dataclass
 
+from benchmarks.fanout import QUIET
 from benchmarks.figures import Row
 from benchmarks.options import Options
-from benchmarks.rows.broadcast import QUIET
 from benchmarks.server import event
 from benchmarks.tidegate import Tidegate, tidegate
 from benchmarks.tools import Account, LoadClient, load_client

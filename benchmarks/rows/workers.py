@@ -6,13 +6,14 @@ import asyncio
 from contextlib import AsyncExitStack
 
 from benchmarks.accounting import family
+from benchmarks.fanout import QUIET, Pace, join, measure
 from benchmarks.figures import Row, held, median, missing
 from benchmarks.options import Options
-from benchmarks.rows.broadcast import QUIET, join, measure
 from benchmarks.tidegate import tidegate
 from gateway.settings import GatewaySettings
 
 FIGURE = "two gateway processes on one port, CPU per event ÷ one's"
+PACE = Pace(rate=4, broadcasts=20)
 BAR = 1.1
 """The same, within what two runs of the same thing differ by here."""
 
@@ -27,10 +28,10 @@ async def run(options: Options) -> list[Row]:
         await asyncio.sleep(1)
         for _ in range(options.rounds):
             for each in servers:
-                await measure(each, options)
+                await measure(each, PACE, options)
         processes = len(family(two.server.roots[0]))
-    single, double = (median(each.cpu_us) for each in servers)
-    late = [median(each.p99_ms) for each in servers]
+    single, double = (median(each.rounds[PACE].cpu_us) for each in servers)
+    late = [median(each.rounds[PACE].p99_ms) for each in servers]
     how = (
         f"{double:.2f} µs over {processes} processes, {single:.2f} µs in one; p99 {late[1]:.0f} ms, {late[0]:.0f} ms; "
         f"{options.connections} connections, median of {options.rounds} rounds"
