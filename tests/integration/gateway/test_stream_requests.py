@@ -255,6 +255,17 @@ async def test_one_subscription_for_each_distinct_subject_gone_with_its_last_con
         assert running.gateway.subscriptions.received == before, "the server still sends what nobody listens to"
 
 
+async def test_nothing_of_a_stream_waits_for_a_heartbeat_to_be_forgotten(tmp_path: Path, streams: str) -> None:
+    """100,000 streams that came and went within one heartbeat's time once cost 16 MB that never came back."""
+    async with broker(tmp_path) as (server, _), running_gateway(server.url, streams=streams) as running:
+        async with open_stream(running.url, {"client_id": "a"}) as stream:
+            await stream.connected()
+            kept = running.gateway.keeper._slices
+            assert sum(map(len, kept)) == 1
+        await until(lambda: not running.gateway.hub.sessions, "the stream is gone")
+        assert sum(map(len, kept)) == 0
+
+
 async def test_heartbeats_come_and_an_idle_stream_is_closed_with_a_word(tmp_path: Path, streams: str) -> None:
     async with broker(tmp_path) as (server, _):
         async with running_gateway(server.url, heartbeat_seconds=0.1, idle_seconds=1, streams=streams) as running:

@@ -27,6 +27,9 @@ AT_ONCE = 64
 
 TIMEOUT_SECONDS = 5.0
 
+GATHER_SECONDS = 0.002
+"""Between two questions for the position where many ask: those who come meanwhile share the next one."""
+
 PROBE_SECONDS = 1.0
 """How long a probe waits for the leader."""
 
@@ -124,7 +127,11 @@ class History:
 
     async def _ask_for_all(self) -> None:
         """Asks as long as somebody waits; whoever comes while a question is under way is answered by the next."""
+        asked = False
         while self._waiting:
+            if asked:
+                await asyncio.sleep(GATHER_SECONDS)
+            asked = True
             waiting, self._waiting = self._waiting, []
             try:
                 position = await self._ask()

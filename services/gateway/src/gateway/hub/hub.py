@@ -139,6 +139,8 @@ class Hub:
         for tail in session.tails:
             audience = self._audiences[tail]
             audience.joining.pop(session, None)
+            if not audience.joining:
+                audience.joining.clear()  # an emptied dict keeps its table: 160 bytes for each client's own audience
             audience.live[session] = None
         for sequence, chunk in held.events:
             if sequence is not None:

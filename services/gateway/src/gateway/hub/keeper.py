@@ -46,6 +46,10 @@ class Keeper:
         """Heartbeats for `session` from its next turn on: its response head is out."""
         self._slice(session)[session] = None
 
+    def forget(self, session: Session) -> None:
+        """`session` is gone. Left to its next turn, all that came and went in a heartbeat's time would be kept."""
+        self._slice(session).pop(session, None)
+
     async def run(self) -> None:
         """Turns for ever."""
         turn = 0
@@ -55,12 +59,10 @@ class Keeper:
             turn = (turn + 1) % SLICES
 
     def beat(self, sessions: dict[Session, None]) -> None:
-        """One heartbeat for `sessions`; those that have ended are forgotten."""
+        """One heartbeat for `sessions`."""
         now = self._clock()
-        gone = []
-        for session in sessions:
+        for session in list(sessions):
             if session.ending is not None:
-                gone.append(session)
                 continue
             session.beats += 1
             if session.beats > self._idle_beats:
@@ -71,8 +73,6 @@ class Keeper:
                 session.send(self._heartbeat)
             elif session.beats > STALLED_BEATS:
                 self._hub.end(session, Ending.SLOW)
-        for session in gone:
-            del sessions[session]
 
     async def drain(self, seconds: float) -> None:
         """Ends all sessions, spread over at most `seconds`, so that they don't all come back at one moment."""

@@ -159,6 +159,7 @@ class StreamEndpoint:
 
     def left(self, session: Session) -> None:
         """The connection is gone: its place is free."""
+        self._keeper.forget(session)
         self._admission.leave(session.address)
 
 
