@@ -1,11 +1,15 @@
 """Holes in the live feed: the stream says which event came before, so a gateway sees that one has not come."""
 
+import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from gateway.hub.endings import Ending
 from tests.support.bus import broker
 from tests.support.gateway import RunningGateway, open_stream, running_gateway
+from tests.support.hub import Peer
+from tests.support.waiting import until
 from tidegate_common.bus.history import History
 from tidegate_common.bus.publishing import Publisher
 from tidegate_common.bus.streams import StreamLimits, ensure_streams
@@ -171,3 +175,34 @@ async def test_the_first_event_of_an_empty_stream_can_be_a_hole_too(tmp_path: Pa
             await synced(running)
             await publisher.durable("client.a", Event("n", "second"), headers={})
             assert [(await stream.next()).data for _ in range(2)] == ["first", "second"]
+
+
+async def test_what_a_replay_brings_while_a_hole_shows_is_not_brought_again(tmp_path: Path) -> None:
+    async with broker(tmp_path) as (server, bus), running_gateway(server.url) as running:
+        publisher, peer = Publisher(bus, History(bus)), Peer()
+
+        async def publish(data: str) -> str:
+            return (await publisher.durable("client.a", Event("n", data), headers={})).id
+
+        async def start() -> None:
+            peer.set_paused(True)  # the replay stands still before its first write
+
+        async with open_stream(running.url, {"client_id": "a"}) as stream:
+            await stream.connected()
+            last = await publish("had")
+            assert (await stream.next()).data == "had"
+            with deaf(running, "client.a"):
+                await synced(running)
+                await publish("missed")
+                attach = running.gateway.attachments.attach
+                attaching = asyncio.create_task(attach(peer, ["client.a"], last, start, lambda _, __: b"hello"))
+                await until(lambda: peer.room is not None, "the replay stands still")
+            await synced(running)
+            await publish("shows the hole")
+            await until(lambda: peer.holes, "the client is told of it")
+            peer.set_paused(False)
+            await attaching
+            written = b"".join(peer.writes)
+            assert [written.count(b"data: %s\n" % data) for data in (b"had", b"missed", b"shows the hole")] == [0, 1, 1]
+            running.gateway.hub.end(peer, Ending.CLIENT)
+            peer.lost()

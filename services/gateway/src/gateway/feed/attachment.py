@@ -134,11 +134,12 @@ class Attachments:
                 continue
             if _ended(session):
                 return
+            # Said before holes are looked at: what was in one that showed meanwhile has come with the replay.
+            session.position = session.covered = max(session.position, position.last)
             if session.holes or (session.held is not None and session.held.broken):
                 self._hub.hold(session)
                 position = None
                 continue
-            session.position = session.covered = max(session.position, position.last)
             self._subscriptions.known_from(session.tails, position.last)
             self._hub.release(session)
             return
