@@ -178,3 +178,39 @@ def test_who_listens_is_found_by_wildcards_once_each_and_a_wildcard_that_is_left
         peer.lost()
     assert world.hub.listening("topic.a") == []
     assert world.hub._wide == {}
+
+
+def test_a_session_that_is_released_in_the_middle_of_a_pass_gets_what_was_held_in_order_and_once() -> None:
+    world = World()
+    live, joining = world.peer("broadcast"), world.peer("broadcast", live=False)
+    world.durable("broadcast", 1)
+    world.end_pass()
+    world.durable("broadcast", 2)
+    world.hub.release(joining)
+    world.durable("broadcast", 3)
+    world.end_pass()
+    assert b"".join(joining.writes) == b"".join(live.writes) == b"1;2;3;"
+
+
+def test_the_order_of_durable_and_volatile_events_of_a_pass_is_kept_whichever_is_first() -> None:
+    world = World()
+    peer, other = world.peer("broadcast", "client.a"), world.peer("broadcast")
+    world.durable("broadcast", 1)
+    world.volatile("client.a", b"v")
+    world.durable("broadcast", 2)
+    world.end_pass()
+    world.volatile("client.a", b"w")
+    world.durable("broadcast", 3)
+    world.end_pass()
+    assert b"".join(peer.writes) == b"1;v;2;w;3;"
+    assert b"".join(other.writes) == b"1;2;3;"
+
+
+def test_a_session_that_is_ended_in_a_pass_gets_what_came_before_and_the_farewell() -> None:
+    world = World()
+    peer, other = world.peer("broadcast"), world.peer("broadcast")
+    world.durable("broadcast", 1)
+    world.hub.end(peer, Ending.KICKED)
+    world.end_pass()
+    assert peer.writes == [b"1;", b"kicked"]
+    assert other.writes == [b"1;"]

@@ -36,8 +36,8 @@ class Tally:
         self.count = 0
         self.sequence: int | None = None
         """The event's place in the stream; None for a volatile one."""
-        self.handed: list[Session] = []
-        """Live sessions that get the event in this pass."""
+        self.handed: dict[Session, None] = {}
+        """Live sessions that get the event in this pass, each once: by overlapping tails it comes to some twice."""
         self.joining: dict[Session, Held] = {}
         """Sessions whose live events are being held, with what holds them."""
 
@@ -75,7 +75,7 @@ class Receipts:
         tally = self._tally(receipt_id)
         tally.sequence = sequence
         # The same that the hub asks: a session that is past the sequence has had it, or is not due it.
-        tally.handed += [session for session in audience.live if session.position < sequence]
+        tally.handed |= {session: None for session in audience.live if session.position < sequence}
         for session in audience.joining:
             if session.held is not None:
                 tally.joining[session] = session.held
@@ -85,7 +85,8 @@ class Receipts:
     def volatile(self, receipt_id: bytes, audience: Audience, volatile_id: bytes, chunk: bytes) -> None:
         """Hands a volatile event to the hub, and counts."""
         tally = self._tally(receipt_id)
-        tally.handed += [session for session in audience.live if not session.paused and _unseen(session, volatile_id)]
+        unseen = [session for session in audience.live if not session.paused and _unseen(session, volatile_id)]
+        tally.handed |= dict.fromkeys(unseen)
         self._hub.volatile(audience, volatile_id, chunk)
         for session in audience.joining:
             held = session.held

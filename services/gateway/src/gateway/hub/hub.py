@@ -63,6 +63,8 @@ class Hub:
         self._audiences: dict[str, Audience] = {}
         self._wide: dict[str, Audience] = {}
         self._dirty: list[Session] = []
+        self._sole: tuple[Audience, int, bytes] | None = None
+        """The event of this pass, while it is the only one."""
         self._scheduled = False
         self.interest: Interest | None = None
         self.on_removed: Callable[[Session], None] | None = None
@@ -136,6 +138,7 @@ class Hub:
         held, session.held = session.held, None
         assert held is not None
         assert not held.broken, "a broken hold is replayed, not released"
+        self._spread_sole()  # before the session is among those who get it live: it has it held
         for tail in session.tails:
             audience = self._audiences[tail]
             audience.joining.pop(session, None)
@@ -172,6 +175,7 @@ class Hub:
     def end(self, session: Session, ending: Ending) -> None:
         """Closes the session's connection with a farewell. What the pass still had for it comes first."""
         if session.ending is None:
+            self._spread_sole()
             pending, session.pending = session.pending, None
             if pending is not None and not session.paused:
                 session.send(b"".join(pending) if isinstance(pending, list) else pending)
@@ -181,30 +185,42 @@ class Hub:
 
     def durable(self, audience: Audience, sequence: int, chunk: bytes) -> None:
         """An event of the stream for all of `audience`. A session that has had it already is passed over."""
-        live = audience.live
-        if live:
-            dirty = self._dirty
-            self.sent += len(live)
-            for session in live:
-                # Overlapping subscriptions bring an event twice; ids on one connection only grow.
-                if sequence <= session.position:
-                    self.sent -= 1
-                    continue
-                session.position = sequence
-                pending = session.pending
-                if pending is None:
-                    session.pending = chunk
-                    dirty.append(session)
-                elif type(pending) is list:
-                    pending.append(chunk)
-                else:
-                    session.pending = [pending, chunk]  # type: ignore[list-item]  # bytes: the only other type
-            if not self._scheduled:
+        if audience.live:
+            if self._scheduled:
+                self._spread_sole()
+                self._spread(audience, sequence, chunk)
+            else:
+                self._sole = (audience, sequence, chunk)
                 self._scheduled = True
                 self._schedule(self._flush)
         for session in audience.joining:
             if session.held is not None:
                 session.held.add(sequence, chunk)
+
+    def _spread_sole(self) -> None:
+        """The pass has more than one event: the first is put beside the sessions after all."""
+        if self._sole is not None:
+            sole, self._sole = self._sole, None
+            self._spread(*sole)
+
+    def _spread(self, audience: Audience, sequence: int, chunk: bytes) -> None:
+        """Puts an event beside each session of the audience, for the end of the pass."""
+        live, dirty = audience.live, self._dirty
+        self.sent += len(live)
+        for session in live:
+            # Overlapping subscriptions bring an event twice; ids on one connection only grow.
+            if sequence <= session.position:
+                self.sent -= 1
+                continue
+            session.position = sequence
+            pending = session.pending
+            if pending is None:
+                session.pending = chunk
+                dirty.append(session)
+            elif type(pending) is list:
+                pending.append(chunk)
+            else:
+                session.pending = [pending, chunk]  # type: ignore[list-item]  # bytes: the only other type
 
     def volatile(self, audience: Audience, volatile_id: bytes, chunk: bytes) -> None:
         """An event that is not stored: who can't take it now never gets it, and that is counted."""
@@ -223,6 +239,7 @@ class Hub:
                 self.dropped += 1
 
     def _put(self, session: Session, chunk: bytes) -> None:
+        self._spread_sole()
         pending = session.pending
         if pending is None:
             session.pending = chunk
@@ -238,6 +255,10 @@ class Hub:
     def _flush(self) -> None:
         """The end of a pass: one write for each session that has something. Order on a connection is kept."""
         self._scheduled = False
+        if self._sole is not None:
+            sole, self._sole = self._sole, None
+            self._write_sole(*sole)
+            return
         dirty, self._dirty = self._dirty, []
         for session in dirty:
             pending = session.pending
@@ -251,3 +272,18 @@ class Hub:
             session.pending = None
             session.beats = 0
             session.send(b"".join(pending) if isinstance(pending, list) else pending)
+
+    def _write_sole(self, audience: Audience, sequence: int, chunk: bytes) -> None:
+        """The only event of a pass, written in one walk: what 10,000 sessions hold is more than a cache does."""
+        sent = 0
+        for session in tuple(audience.live):
+            if sequence <= session.position or session.ending is not None:
+                continue
+            session.position = sequence
+            if session.paused:
+                self.end(session, Ending.SLOW)
+                continue
+            sent += 1
+            session.beats = 0
+            session.send(chunk)
+        self.sent += sent
