@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import socket
 from typing import Any
 
 from starlette.applications import Starlette
@@ -25,13 +26,14 @@ from gateway.sse.console import console_routes
 from gateway.sse.endpoint import METHODS, PATH, StreamEndpoint, farewell
 from gateway.sse.front import Front
 from gateway.sse.takeover import TakeoverHttpProtocol
+from gateway.workers import Worker
 from tidegate_common.bus.connection import Bus, connect
 from tidegate_common.bus.history import History
 from tidegate_common.bus.streams import ensure_streams
 from tidegate_common.runtime import problems
 from tidegate_common.runtime.health import Readiness, health_routes
 from tidegate_common.runtime.protocol import limited
-from tidegate_common.runtime.server import Server, SocketOptions, check_port_free, server
+from tidegate_common.runtime.server import Server, SocketOptions, check_port_free, listening, server
 from tidegate_common.runtime.tasks import end
 from tidegate_common.telemetry import names
 from tidegate_common.telemetry.providers import Telemetry, telemetry
@@ -141,7 +143,8 @@ def _spare_collections() -> None:
 
 async def main(settings: GatewaySettings) -> None:
     """Runs a gateway until it is told to stop. Raises ConfigError, BrokerUnavailable where it can't start."""
-    check_port_free(settings)
+    worker = Worker.told()
+    sockets = _own_sockets(settings, worker)
     with telemetry("gateway") as signals:
         async with connect(settings.nats_url, settings.subjects(), "gateway") as bus:
             await ensure_streams(bus, settings.stream_limits(), update=False)
@@ -149,9 +152,24 @@ async def main(settings: GatewaySettings) -> None:
             tasks = [asyncio.create_task(gateway.keeper.run()), asyncio.create_task(gateway.audit.run())]
             gateway.control.start()
             _spare_collections()
+            server = gateway.server()
+            if worker is not None:
+                worker.watch_parent()
+                server.on_started = worker.is_ready
             try:
-                await gateway.server().serve()
+                await server.serve(sockets)
             finally:
                 await end(tasks)
                 await gateway.control.aclose()
                 await gateway.attachments.aclose()
+
+
+def _own_sockets(settings: GatewaySettings, worker: Worker | None) -> list[socket.socket] | None:
+    """What a worker listens on: the shared port, and one of its own where there is to be one. Raises ConfigError."""
+    if worker is None:
+        check_port_free(settings)
+        return None
+    sockets = [listening(settings.host, settings.port, shared=True)]
+    if settings.worker_ports:
+        sockets.append(listening(settings.host, settings.worker_ports + worker.number))
+    return sockets

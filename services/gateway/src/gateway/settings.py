@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from urllib.parse import urlsplit
 
-from tidegate_common.runtime.settings import AtLeastOne, CommonSettings, Count, Positive
+from tidegate_common.runtime.settings import AtLeastOne, CommonSettings, Count, Port, Positive
 
 
 class GatewaySettings(CommonSettings, frozen=True, kw_only=True):
     """The gateway's settings; 0 stands for no limit where it is allowed."""
 
+    workers: AtLeastOne = 1
+    """Processes that share the port; the limits below are each one's own."""
+    worker_ports: Port = 0
+    """First of as many ports, each one worker's alone, for its probes and metrics; 0: none."""
     max_connections: AtLeastOne = 10_000
     """Streams that this process holds at most."""
     max_connections_per_ip: Count = 100
@@ -40,4 +44,8 @@ class GatewaySettings(CommonSettings, frozen=True, kw_only=True):
             found.append("TIDEGATE_PUBLISHER_URL: an http or https address")
         if self.streams not in ("slim", "plain"):
             found.append("TIDEGATE_STREAMS: slim or plain")
+        if self.worker_ports and self.worker_ports <= self.port < self.worker_ports + self.workers:
+            found.append("TIDEGATE_WORKER_PORTS: as many ports as there are workers, without TIDEGATE_PORT among them")
+        if self.worker_ports + self.workers > 65_536:
+            found.append("TIDEGATE_WORKER_PORTS: as many ports as there are workers, up to 65535")
         return found

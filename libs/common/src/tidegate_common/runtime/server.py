@@ -51,12 +51,16 @@ class Server(uvicorn.Server):
         super().__init__(config)
         self._drain = drain
         self._options = sockets or SocketOptions()
+        self.on_started: Callable[[], None] | None = None
+        """Called once, when connections are taken."""
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         for server in self.servers:
-            for listening in server.sockets:
-                self._options.set(listening)
+            for listener in server.sockets:
+                self._options.set(listener)
+        if self.on_started is not None:
+            self.on_started()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         super().handle_exit(sig, frame)
@@ -107,11 +111,24 @@ def server(
 
 def check_port_free(settings: CommonSettings) -> None:
     """Raises ConfigError where the address can't be listened on: said before anything else is started."""
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    listening(settings.host, settings.port).close()
+
+
+def listening(host: str, port: int, *, shared: bool = False) -> socket.socket:
+    """A bound socket. Raises ConfigError where the address can't be listened on.
+
+    A `shared` port is one that other processes of the same user may bind, too (SO_REUSEPORT): the kernel spreads
+    connections over them.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    made = socket.socket(family)
     try:
-        with socket.socket(family) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind((settings.host, settings.port))
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shared:
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        made.bind((host, port))
     except OSError as error:
-        fault = f"{settings.host}:{settings.port} can't be listened on ({error.strerror})"
+        made.close()
+        fault = f"{host}:{port} can't be listened on ({error.strerror})"
         raise ConfigError([f"{fault}: set TIDEGATE_PORT or TIDEGATE_HOST"]) from None
+    return made

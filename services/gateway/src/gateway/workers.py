@@ -1,0 +1,144 @@
+"""Several gateways on one port: a parent that starts them, watches them and passes signals on.
+
+Each worker is a whole gateway with its own connections, limits and connection to NATS; they share nothing but the port,
+which the kernel spreads connections over. uvicorn's own supervisor (uvicorn.supervisors.Multiprocess) shares one
+socket, so that whoever wakes first takes most of a burst, and starts again for ever what can not start.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import sys
+from typing import NamedTuple
+
+from gateway.settings import GatewaySettings
+from tidegate_common.runtime.process import EXIT_UNAVAILABLE
+from tidegate_common.runtime.server import check_port_free
+
+log = logging.getLogger(__name__)
+
+VARIABLE = "TIDEGATE_WORKER"
+"""Set by the parent for its workers alone."""
+
+AGAIN_SECONDS = (0.2, 10.0)
+"""A worker that died is started again after the first; each time after twice as long, up to the second."""
+
+STEADY_SECONDS = 30.0
+"""A worker that was ready for so long starts anew with the first."""
+
+
+class Worker(NamedTuple):
+    """What a worker is told: its number, and the ends of two pipes."""
+
+    number: int
+    ready: int
+    """To be written to once it listens."""
+    parent: int
+    """At its end when the parent is gone."""
+
+    @classmethod
+    def told(cls) -> Worker | None:
+        """This process's own; None where it is no worker."""
+        text = os.environ.get(VARIABLE)
+        return cls(*map(int, text.split(","))) if text else None
+
+    def is_ready(self) -> None:
+        os.write(self.ready, b"1")
+
+    def watch_parent(self) -> None:
+        """Drains as on SIGTERM when the parent is gone."""
+        asyncio.get_running_loop().add_reader(self.parent, self._alone)
+
+    def _alone(self) -> None:
+        asyncio.get_running_loop().remove_reader(self.parent)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+class Workers:
+    """The parent's side."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._processes: dict[int, asyncio.subprocess.Process] = {}
+        self._stopping = asyncio.Event()
+        self._lifeline = os.pipe()
+        self._code = 0
+
+    async def run(self) -> int:
+        """Until told to stop, or the first worker could not start. Gives the exit code: 0 for a clean end."""
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, self._stopping.set)
+        loop.add_signal_handler(signal.SIGINT, self._stopping.set)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._pass_on())
+            # One alone at first: what keeps it from starting would keep them all, and is said once.
+            code = await self._start(0)
+            if code is None:
+                for number in range(self._count):
+                    group.create_task(self._keep(number))
+            elif not self._stopping.is_set():
+                self._code = code
+                self._stopping.set()
+        return self._code
+
+    async def _keep(self, number: int) -> None:
+        """One worker, started again whenever it dies; until the end of its last one."""
+        loop = asyncio.get_running_loop()
+        pause, began = AGAIN_SECONDS[0] / 2, loop.time()
+        while number in self._processes or not self._stopping.is_set():
+            if number in self._processes or await self._start(number) is None:
+                code = await self._processes[number].wait()
+                del self._processes[number]
+                if self._stopping.is_set():
+                    self._code = self._code or abs(code)
+                    return
+                log.error("a worker has died", extra={"worker": number, "exit_code": code})
+            pause = AGAIN_SECONDS[0] if loop.time() - began > STEADY_SECONDS else min(pause * 2, AGAIN_SECONDS[1])
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await self._stopping.wait()
+            began = loop.time()
+
+    async def _start(self, number: int) -> int | None:
+        """Starts a worker and returns when it listens; its exit code (not 0) where it ended before."""
+        ready, tell = os.pipe()
+        worker = Worker(number, tell, self._lifeline[0])
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "gateway",
+            env={**os.environ, VARIABLE: ",".join(map(str, worker))},
+            pass_fds=(tell, self._lifeline[0]),
+            start_new_session=True,  # a terminal's Ctrl-C is for the parent, which passes it on
+        )
+        os.close(tell)
+        self._processes[number] = process
+        if self._stopping.is_set():
+            process.terminate()
+        try:
+            said = await asyncio.get_running_loop().run_in_executor(None, os.read, ready, 1)
+        finally:
+            os.close(ready)
+        if said:
+            return None
+        del self._processes[number]
+        code = await process.wait()
+        return code if code > 0 else EXIT_UNAVAILABLE
+
+    async def _pass_on(self) -> None:
+        await self._stopping.wait()
+        for process in self._processes.values():
+            with contextlib.suppress(ProcessLookupError):
+                process.terminate()
+
+
+async def supervise(settings: GatewaySettings) -> None:
+    """Runs `settings.workers` gateways. Raises ConfigError where the port is taken, SystemExit with a worker's code."""
+    check_port_free(settings)
+    code = await Workers(settings.workers).run()
+    if code:
+        sys.exit(code)
