@@ -40,7 +40,7 @@ class DirectSubscription(Direct):
 
 
 class BusClient(Client):
-    """nats-py's client with `subscribe_direct` and `publish_direct`."""
+    """nats-py's client with `subscribe_direct`, `publish_direct` and `request_direct`."""
 
     def subscribe_direct(self, subject: str, deliver: Deliver, *, at_once: bool = True) -> int:
         """Calls `deliver` for each message on `subject`, from inside the parser; gives the subscription's id.
@@ -73,6 +73,12 @@ class BusClient(Client):
             if early:
                 tap.feed(early)
         await super()._read_loop()
+
+    def request_direct(self, subject: str, reply: bytes, block: bytes, payload: bytes) -> None:
+        """As `publish_direct`, with a header block and the subject that the answer is to come to."""
+        size = len(block)
+        head = b"HPUB %b %b %d %d\r\n" % (subject.encode(), reply, size, size + len(payload))
+        self._enqueue(b"%b%b%b\r\n" % (head, block, payload))
 
     async def close(self) -> None:
         """Ends the connection. What is unsent when the server has gone at that moment is dropped."""

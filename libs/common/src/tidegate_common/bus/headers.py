@@ -1,10 +1,12 @@
-"""Raw NATS header blocks, read without making a dict of them.
+"""Raw NATS header blocks, written at once and read without making a dict of them.
 
 A header block with JetStream's and the trace's fields takes the client 7.4 µs to turn into a dict; where two of
 its fields are needed, finding those takes 0.3 µs.
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 SEQUENCE = b"\r\nNats-Sequence:"
 LAST_SEQUENCE = b"\r\nNats-Last-Sequence:"
@@ -16,6 +18,14 @@ VOLATILE_ID = b"\r\nTidegate-Volatile:"
 RECEIPT = b"\r\nTidegate-Receipt:"
 TRACE_PARENT = b"\r\ntraceparent:"
 TRACE_STATE = b"\r\ntracestate:"
+
+
+def block(fields: Mapping[str, str]) -> bytes:
+    """The block of `fields`; line ends in a value become spaces, so that no value makes a field of its own."""
+    lines = "".join([f"{name}: {value}\r\n" for name, value in fields.items()])
+    if lines.count("\r") + lines.count("\n") != 2 * len(fields):
+        return block({name: value.replace("\r", " ").replace("\n", " ") for name, value in fields.items()})
+    return f"NATS/1.0\r\n{lines}\r\n".encode()
 
 
 def field(block: bytes, name: bytes) -> bytes | None:

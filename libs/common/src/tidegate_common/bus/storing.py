@@ -1,0 +1,122 @@
+"""Puts messages into streams: many at once, in their order, each confirmed by its stream or refused with an error."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import msgspec
+import stamina
+
+from tidegate_common.bus.connection import Bus
+from tidegate_common.bus.replies import Replies
+from tidegate_common.errors import BrokerUnavailable, QueueFull, TidegateError
+
+ATTEMPT_SECONDS = 2.0
+_STREAM_FULL = {10077, 10122}  # maximum messages exceeded; its reservation-time sibling
+
+
+class Message(NamedTuple):
+    """Its header block holds a message id: so it may be sent again, and is stored once."""
+
+    subject: str
+    block: bytes
+    payload: bytes
+
+
+class _ApiError(msgspec.Struct):
+    err_code: int = 0
+
+
+class Ack(msgspec.Struct):
+    """A stream's answer: the message is its `seq`th, `duplicate` where it had been that already."""
+
+    stream: str = ""
+    seq: int = 0
+    duplicate: bool = False
+    error: _ApiError | None = None
+
+
+class Stored(NamedTuple):
+    """What confirms a message, and the event stream's epoch at that moment, where it was known."""
+
+    ack: Ack
+    epoch: str | None
+
+
+_ACK = msgspec.json.Decoder(Ack)
+
+
+class _TryAgain(Exception):
+    """The server was away or between leaders."""
+
+
+class Storing:
+    """Stores on one connection."""
+
+    def __init__(self, bus: Bus, deadline_seconds: float) -> None:
+        self._deadline = deadline_seconds
+        self._events = bus.subjects.events_stream
+        self._last = 0
+        self._replies = Replies(bus, self._hear, ATTEMPT_SECONDS)
+        self.epoch: str | None = None
+        """The event stream's, for whoever asks for it to note here; None again after all that makes it doubtful."""
+        bus.on_reconnect.append(self._forget_epoch)
+
+    async def store(self, messages: Sequence[Message]) -> list[Stored | TidegateError]:
+        """Sends all of them, and those that were not confirmed again, in their order, until the deadline.
+
+        An error is BrokerUnavailable, or QueueFull (a stream that discards new messages is full).
+        """
+        results = await self._round(messages)
+        if all(results):  # nearly always: without the loop's cost
+            return [result for result in results if result]
+        try:
+            async for attempt in stamina.retry_context(
+                on=_TryAgain,
+                attempts=None,
+                timeout=self._deadline,
+                wait_initial=0.05,
+                wait_max=0.5,
+                wait_jitter=0.1,
+            ):
+                with attempt:
+                    left = [place for place, result in enumerate(results) if result is None]
+                    for place, result in zip(left, await self._round([messages[each] for each in left]), strict=True):
+                        results[place] = result
+                    if not all(results):
+                        raise _TryAgain("NATS is away, or has no leader for the stream")
+        except _TryAgain:
+            pass
+        late = BrokerUnavailable("NATS did not confirm in time: the event was not accepted")
+        return [result or late for result in results]
+
+    async def _round(self, messages: Sequence[Message]) -> list[Stored | TidegateError | None]:
+        """One try: None for each that may be sent again."""
+        # All are on the wire before the first answer is waited for: in their order, and without a task for each.
+        asked = [self._replies.ask(*message) for message in messages]
+        return [_settled(await answer) for answer in asked]
+
+    def _hear(self, answer: bytes) -> Stored | None:
+        """Reads an answer at the moment when it comes: the next one may be of a stream that was made anew."""
+        try:
+            ack = _ACK.decode(answer)
+        except msgspec.DecodeError:
+            self.epoch = None  # nobody's: no leader, or no stream, and the next one may be another
+            return None
+        if ack.stream == self._events and not ack.duplicate and ack.error is None:
+            if ack.seq <= self._last:
+                self.epoch = None  # the stream counts from the start again: it was made anew
+            self._last = ack.seq
+        return Stored(ack, self.epoch)
+
+    async def _forget_epoch(self) -> None:
+        # The server that came back may have lost the stream, which was then made anew: ask before the next id.
+        self.epoch = None
+
+
+def _settled(heard: Stored | None) -> Stored | TidegateError | None:
+    """None where the message may be sent again."""
+    if heard is None or heard.ack.error is None:
+        return heard
+    return QueueFull("the queue is full", retry_after=5) if heard.ack.error.err_code in _STREAM_FULL else None
