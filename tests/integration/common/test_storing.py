@@ -115,6 +115,25 @@ async def test_without_nats_all_are_refused_by_one_deadline_and_none_comes_later
             assert await payloads(bus) == [b"after"]
 
 
+async def test_what_was_refused_while_nats_hung_is_not_sent_by_the_next_connection(tmp_path: Path) -> None:
+    """It waited in the client's own buffer, behind what the sockets' buffers could not take."""
+    async with broker(tmp_path) as (server, bus):
+        publisher = Publisher(bus, History(bus), deadline_seconds=0.3)
+        server.run.process.send_signal(signal.SIGSTOP)
+        large = [Durable("topic.large", Event("n", "x" * 500_000))] * 40
+        sending = [asyncio.create_task(publisher.durable_all(large, headers={}))]
+        await until(lambda: bus.client.pending_data_size == 0, "the client has handed it over, and waits")
+        sending.append(asyncio.create_task(publisher.durable_all(events(), headers={})))
+        await until(lambda: bus.client.pending_data_size > 0, "this has to wait")
+        await server.run.stop(signal.SIGKILL)
+        for found in await asyncio.gather(*sending):
+            assert {type(each) for each in found} == {BrokerUnavailable}
+        async with nats_server(tmp_path, server.port):
+            await until(lambda: bus.connected, "NATS is back", 20)
+            await publisher.durable("broadcast", Event("n", "after"), headers={})
+            assert await payloads(bus) == [b"after"]
+
+
 async def test_each_event_s_id_is_of_the_stream_that_it_is_in(tmp_path: Path) -> None:
     async with broker(tmp_path) as (_, bus):
         publisher = Publisher(bus, History(bus), deadline_seconds=20)

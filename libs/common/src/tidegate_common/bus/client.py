@@ -80,6 +80,15 @@ class BusClient(Client):
         head = b"HPUB %b %b %d %d\r\n" % (subject.encode(), reply, size, size + len(payload))
         self._enqueue(b"%b%b%b\r\n" % (head, block, payload))
 
+    def drop_unsent(self) -> None:
+        """Forgets what waits to be written: for a connection that was lost, like all that was under way on it.
+
+        Kept, it would be sent after the reconnect, when its sender has been told that it was refused, or has sent it
+        again among what comes before it.
+        """
+        self._pending.clear()
+        self._pending_data_size = 0
+
     async def close(self) -> None:
         """Ends the connection. What is unsent when the server has gone at that moment is dropped."""
         try:

@@ -67,6 +67,7 @@ async def connect(urls: str, subjects: Subjects, name: str) -> AsyncIterator[Bus
     async def lost() -> None:
         if not client.is_closed:
             log.warning("NATS connection lost")
+            client.drop_unsent()
             for listener in bus.on_disconnect:
                 listener()
 
