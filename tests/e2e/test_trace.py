@@ -19,6 +19,13 @@ BROADCAST = [
     ("publisher-api", "send tg.in.broadcast", "PRODUCER", "POST /api/sse/broadcast"),
     ("gateway", "deliver", "CONSUMER", "send tg.in.broadcast"),
 ]
+BATCH = [
+    ("publisher-api", "POST /api/sse/batch", "SERVER", None),
+    ("publisher-api", "send tg.in.client.ann", "PRODUCER", "POST /api/sse/batch"),
+    ("publisher-api", "send tg.in.broadcast", "PRODUCER", "POST /api/sse/batch"),
+    ("gateway", "deliver", "CONSUMER", "send tg.in.client.ann"),
+    ("gateway", "deliver", "CONSUMER", "send tg.in.broadcast"),
+]
 CHAT = [
     ("publisher-api", "POST /api/ai/chat", "SERVER", None),
     ("publisher-api", "send tg.jobs.chat", "PRODUCER", "POST /api/ai/chat"),
@@ -71,6 +78,22 @@ async def test_a_send_a_broadcast_and_a_chat_are_one_trace_each_over_all_service
             deliver = next(span for span in spans if span.name == "deliver")
             assert deliver.attributes["tidegate.connections"] == 1
             assert deliver.attributes["messaging.system"] == "nats"
+
+            lines = b'{"client_id":"ann","event_type":"n","data":1}\n{"broadcast":true,"event_type":"n","data":2}'
+            answers = [
+                await client.post(
+                    f"{running.publisher}/api/sse/batch",
+                    content=lines,
+                    headers={
+                        "content-type": "application/x-ndjson",
+                        "traceparent": f"00-{trace_id}-0123456789abcdef-{sampled}",
+                    },
+                )
+                for trace_id, sampled in (("1" * 32, "00"), ("2" * 32, "01"))
+            ]
+            assert [answer.json()["trace_id"] for answer in answers] == ["1" * 32, "2" * 32]
+            await whole(collected, "2" * 32, BATCH)
+            assert collected.of("1" * 32) == [], "a batch that is not sampled has no spans"
 
             for method in ("GET", "DELETE"):
                 await client.request(method, f"{running.publisher}/api/presence/clients/some%2Fbody")

@@ -204,3 +204,43 @@ async def test_the_client_s_own_connection_is_kept_alive(tmp_path: Path) -> None
         answers: list[httpx.Response] = [await client.post("/api/sse/broadcast", json=EVENT) for _ in range(3)]
         streams = {answer.extensions["network_stream"].get_extra_info("socket").getsockname() for answer in answers}
         assert len(streams) == 1
+
+
+async def test_nats_killed_under_a_batch_confirms_nothing_that_is_not_stored_and_stores_nothing_twice(
+    tmp_path: Path,
+) -> None:
+    lines = [json.dumps({"client_id": "a", "event_type": "n", "data": number}) for number in range(5000)]
+    async with broker(tmp_path) as (server, bus):
+        heard = Heard(bus)
+        async with running_publisher(server.url, publish_deadline_seconds=20) as (client, _):
+            sending = asyncio.create_task(client.post("/api/sse/batch", content="\n".join(lines), headers=NDJSON))
+            await until(lambda: len(heard.messages) > 1000, "the batch is under way")
+            await server.run.stop(signal.SIGKILL)
+            assert not sending.done()
+            async with nats_server(tmp_path, server.port):
+                results = (await sending).json()["results"]
+                await until(lambda: bus.connected, "the test's own connection is back", 20)
+                history = History(bus)
+                position = await history.position()
+                kept = [stored async for stored in history.after("client.a", 0, position.last)]
+                assert [int(stored.payload) for stored in kept] == list(range(5000))
+                assert [result["id"] for result in results] == [
+                    f"{position.epoch}-{stored.sequence}" for stored in kept
+                ]
+
+
+async def test_volatile_and_durable_lines_of_a_batch_come_out_in_their_order(tmp_path: Path) -> None:
+    async with broker(tmp_path) as (server, bus), running_publisher(server.url) as (client, _):
+        inbound: list[bytes] = []
+        bus.client.subscribe_direct("tg.in.>", lambda _, __, payload: inbound.append(payload))
+        bus.client.subscribe_direct("tg.out.topic.volatile", lambda _, __, payload: inbound.append(payload))
+        topics = ["volatile" if number % 3 else "durable" for number in range(60)]
+        lines = [
+            json.dumps({"topic": topic, "event_type": "n", "data": number, "durable": topic == "durable"})
+            for number, topic in enumerate(topics)
+        ]
+        answer = await client.post("/api/sse/batch", content="\n".join(lines), headers=NDJSON)
+        ids = [result["id"] for result in answer.json()["results"]]
+        assert [each is None for each in ids] == [topic == "volatile" for topic in topics]
+        await until(lambda: len(inbound) == 60, "all come out")
+        assert inbound == [b"%d" % number for number in range(60)]

@@ -10,6 +10,7 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
+from publisher_api.batches import Batches
 from publisher_api.chats import Chats
 from publisher_api.http.docs import docs_routes
 from publisher_api.http.endpoints import Endpoints
@@ -46,7 +47,7 @@ def build(
     chats = Chats(bus, publisher, states, signals.tracer)
     app = Starlette(
         routes=[
-            *Endpoints(settings, sending, gateways, chats).routes(),
+            *Endpoints(settings, sending, Batches(publisher, sending), gateways, chats).routes(),
             *docs_routes(),
             *health_routes(signals, readiness),
         ],

@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from secrets import token_hex
+from typing import NamedTuple
 
 import msgspec
-from opentelemetry.trace import Span, SpanKind, Tracer
+from opentelemetry.trace import INVALID_SPAN, Span, SpanKind, Tracer
 
-from publisher_api.requests import LINE, Published, event_of, line_tail_of
+from publisher_api.requests import Published, event_of
 from tidegate_common.bus.control import ASK_SECONDS, AllGateways
 from tidegate_common.bus.publishing import Publisher
-from tidegate_common.contract.events import RECEIPT, Receipt
+from tidegate_common.contract.events import RECEIPT, Event, Receipt
 from tidegate_common.contract.subjects import Subjects
-from tidegate_common.errors import BrokerUnavailable, TidegateError
-from tidegate_common.runtime.body import decode
+from tidegate_common.errors import BrokerUnavailable
 from tidegate_common.telemetry import names
-from tidegate_common.telemetry.propagation import inject
-
-WINDOW = 256
-"""Lines of a batch that are on their way at once."""
+from tidegate_common.telemetry.propagation import inject, left_out
 
 
 class Sent(msgspec.Struct, frozen=True):
@@ -38,17 +34,31 @@ class Sent(msgspec.Struct, frozen=True):
     complete: bool = True
 
 
-class LineResult(msgspec.Struct, frozen=True):
-    """What became of one line: how it was sent, or its error."""
+class Outgoing(NamedTuple):
+    """An event that may be sent: what the caller said, checked, and the caller's idempotency key."""
 
-    line: int
-    sent: Sent | None
-    error: TidegateError | None
+    tail: str
+    published: Published
+    event: Event
+    key: str | None
+
+    @property
+    def message_id(self) -> str | None:
+        """The same key for another target is another event."""
+        return None if self.key is None else hashlib.sha256(f"{self.tail}\0{self.key}".encode()).hexdigest()[:32]
 
 
 @contextmanager
 def producing(tracer: Tracer, subject: str) -> Iterator[tuple[Span, dict[str, str]]]:
-    """A span for sending to `subject`, and the headers that carry its context."""
+    """A span for sending to `subject`, and the headers that carry its context.
+
+    In a trace that is recorded nowhere a span would be made for nothing: there the headers carry the caller's.
+    """
+    headers: dict[str, str] = {}
+    if left_out():
+        inject(headers)
+        yield INVALID_SPAN, headers
+        return
     attributes = {
         names.MESSAGING_SYSTEM: "nats",
         names.MESSAGING_OPERATION_NAME: "send",
@@ -56,18 +66,12 @@ def producing(tracer: Tracer, subject: str) -> Iterator[tuple[Span, dict[str, st
         names.MESSAGING_DESTINATION: subject,
     }
     with tracer.start_as_current_span(f"send {subject}", kind=SpanKind.PRODUCER, attributes=attributes) as span:
-        headers: dict[str, str] = {}
         inject(headers)
         yield span, headers
 
 
-def message_id(tail: str, key: str | None) -> str | None:
-    """The message id of an idempotency key: the same key for another target is another event."""
-    return None if key is None else hashlib.sha256(f"{tail}\0{key}".encode()).hexdigest()[:32]
-
-
 class Sending:
-    """Sends events one by one and in batches."""
+    """Sends events, one for each call."""
 
     def __init__(
         self, publisher: Publisher, gateways: AllGateways, subjects: Subjects, tracer: Tracer, max_ttl_seconds: int
@@ -78,12 +82,16 @@ class Sending:
         self._tracer = tracer
         self._max_ttl = max_ttl_seconds
 
-    async def send(self, tail: str, published: Published, key: str | None = None) -> Sent:
-        """Publishes to `tail`, and asks the gateways for the receipt where one is wanted.
+    def outgoing(self, tail: str, published: Published, key: str | None = None) -> Outgoing:
+        """Raises InvalidField."""
+        return Outgoing(tail, published, event_of(published, self._max_ttl), key)
 
-        Raises InvalidField, TooLarge, BrokerUnavailable: then nothing was accepted.
+    async def send(self, outgoing: Outgoing) -> Sent:
+        """Publishes it, and asks the gateways for the receipt where one is wanted.
+
+        Raises TooLarge, BrokerUnavailable: then nothing was accepted.
         """
-        event = event_of(published, self._max_ttl)
+        tail, published, event, _ = outgoing
         subject = self._subjects.inbound(tail) if published.durable else self._subjects.outbound(tail)
         with producing(self._tracer, subject) as (span, headers):
             receipt_id = token_hex(16) if published.receipt else None
@@ -96,7 +104,7 @@ class Sending:
                 stored = None
             else:
                 stored = await self._publisher.durable(
-                    tail, event, headers=headers, message_id=message_id(tail, key), ttl_seconds=published.ttl
+                    tail, event, headers=headers, message_id=outgoing.message_id, ttl_seconds=published.ttl
                 )
                 span.set_attribute(names.MESSAGING_MESSAGE_ID, stored.id)
         if receipt_id is None:
@@ -108,40 +116,3 @@ class Sending:
         except BrokerUnavailable:
             return Sent(stored, counted=True)  # the event was accepted all the same
         return Sent(stored, counted=True, delivered=count.total, complete=count.complete)
-
-    async def batch(self, lines: Iterable[bytes], key: str | None = None) -> list[LineResult]:
-        """Publishes each line that is not empty, in their order, WINDOW at a time; one bad line stops no other.
-
-        Once NATS is away, the lines of later windows are refused without a try.
-        """
-        results: list[LineResult] = []
-        away: BrokerUnavailable | None = None
-        for window in _windows(lines):
-            if away is not None:
-                results += [LineResult(number, None, away) for number, _ in window]
-                continue
-            done = await asyncio.gather(*(self._line(number, line, key) for number, line in window))
-            results += done
-            away = next((found.error for found in done if isinstance(found.error, BrokerUnavailable)), None)
-        return results
-
-    async def _line(self, number: int, line: bytes, key: str | None) -> LineResult:
-        try:
-            found = decode(LINE, line)
-            line_key = None if key is None else f"{key}:{number}"
-            return LineResult(number, await self.send(line_tail_of(found), found, line_key), None)
-        except TidegateError as error:
-            return LineResult(number, None, error)
-
-
-def _windows(lines: Iterable[bytes]) -> Iterator[list[tuple[int, bytes]]]:
-    """(line number from 1, line) of the lines that are not empty, WINDOW at a time."""
-    window: list[tuple[int, bytes]] = []
-    for number, line in enumerate(lines, 1):
-        if line.strip():
-            window.append((number, line))
-        if len(window) == WINDOW:
-            yield window
-            window = []
-    if window:
-        yield window

@@ -49,6 +49,12 @@ def trace_id(context: Context | None = None) -> str:
     return trace.format_trace_id(found.trace_id) if found.is_valid else ""
 
 
+def left_out() -> bool:
+    """Whether the sampler has decided already that what happens now is recorded by nobody."""
+    span = trace.get_current_span()
+    return not span.is_recording() and span.get_span_context().is_valid
+
+
 @contextmanager
 def attached(context: Context) -> Iterator[None]:
     """`context` is the current one inside."""

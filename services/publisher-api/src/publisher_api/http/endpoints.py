@@ -10,8 +10,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from publisher_api.batches import Batches, LineResult
 from publisher_api.chats import Chats
-from publisher_api.publishing import LineResult, Sending, Sent
+from publisher_api.publishing import Sending, Sent
 from publisher_api.requests import BROADCAST_BODY, CHAT, SEND, tail_of
 from publisher_api.settings import PublisherSettings
 from tidegate_common.bus.control import ASK_SECONDS, AllGateways
@@ -40,9 +41,12 @@ def idempotency_key(request: Request) -> str | None:
 class Endpoints:
     """All of them; each raises TidegateErrors, which become problem details."""
 
-    def __init__(self, settings: PublisherSettings, sending: Sending, gateways: AllGateways, chats: Chats) -> None:
+    def __init__(
+        self, settings: PublisherSettings, sending: Sending, batches: Batches, gateways: AllGateways, chats: Chats
+    ) -> None:
         self._settings = settings
         self._sending = sending
+        self._batches = batches
         self._gateways = gateways
         self._chats = chats
 
@@ -63,12 +67,12 @@ class Endpoints:
     async def send(self, request: Request) -> Response:
         key = idempotency_key(request)
         body = decode(SEND, await read_body(request, self._settings.max_body_bytes))
-        return _accepted(await self._sending.send(tail_of(body), body, key))
+        return _accepted(await self._sending.send(self._sending.outgoing(tail_of(body), body, key)))
 
     async def broadcast(self, request: Request) -> Response:
         key = idempotency_key(request)
         body = decode(BROADCAST_BODY, await read_body(request, self._settings.max_body_bytes))
-        return _accepted(await self._sending.send(BROADCAST, body, key))
+        return _accepted(await self._sending.send(self._sending.outgoing(BROADCAST, body, key)))
 
     async def batch(self, request: Request) -> Response:
         key = idempotency_key(request)
@@ -76,7 +80,7 @@ class Endpoints:
         lines = body.split(b"\n")
         if sum(1 for line in lines if line.strip()) > self._settings.max_batch_lines:
             raise InvalidField("body", f"at most {self._settings.max_batch_lines} lines")
-        results = await self._sending.batch(lines, key)
+        results = await self._batches.send(lines, key)
         refused = sum(result.error is not None for result in results)
         content = {
             "accepted": len(results) - refused,
