@@ -165,6 +165,7 @@ def running(pid: int) -> bool:
     [
         ({"TIDEGATE_NATS_URL": "nats://127.0.0.1:1"}, 1, "no NATS server answers"),
         ({"TIDEGATE_MAX_CONNECTIONS": "none"}, 2, "TIDEGATE_MAX_CONNECTIONS"),
+        ({"TIDEGATE_PORT": "0"}, 2, "a port that all workers share"),
     ],
 )
 async def test_what_keeps_workers_from_starting_is_said_once(env: dict[str, str], code: int, says: str) -> None:
@@ -189,3 +190,27 @@ async def test_a_taken_port_is_said_before_any_worker_starts(tmp_path: Path) -> 
         _, said = await process.communicate()
         assert process.returncode == 2
         assert said.decode().count("can't be listened on") == 1
+
+
+async def test_a_taken_port_of_a_worker_is_said_once_by_its_own_variable(tmp_path: Path) -> None:
+    async with broker(tmp_path) as (server, _):
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "gateway"),
+            env={
+                **os.environ,
+                "TIDEGATE_NATS_URL": server.url,
+                "TIDEGATE_WORKERS": "2",
+                "TIDEGATE_PORT": str(free_port()),
+                "TIDEGATE_WORKER_PORTS": str(server.port - 1),
+            },
+            stderr=asyncio.subprocess.PIPE,
+        )
+        try:
+            async with asyncio.timeout(20):
+                _, said = await process.communicate()
+        finally:
+            if process.returncode is None:
+                process.terminate()
+        assert process.returncode == 2
+        assert said.decode().count("can't be listened on") == 1
+        assert "set TIDEGATE_WORKER_PORTS" in said.decode()

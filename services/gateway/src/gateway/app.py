@@ -26,7 +26,7 @@ from gateway.sse.console import console_routes
 from gateway.sse.endpoint import METHODS, PATH, StreamEndpoint, farewell
 from gateway.sse.front import Front
 from gateway.sse.takeover import TakeoverHttpProtocol
-from gateway.workers import Worker
+from gateway.workers import WORKER_PORTS, Worker
 from tidegate_common.bus.connection import Bus, connect
 from tidegate_common.bus.history import History
 from tidegate_common.bus.streams import ensure_streams
@@ -171,5 +171,5 @@ def _own_sockets(settings: GatewaySettings, worker: Worker | None) -> list[socke
         return None
     sockets = [listening(settings.host, settings.port, shared=True)]
     if settings.worker_ports:
-        sockets.append(listening(settings.host, settings.worker_ports + worker.number))
+        sockets.append(listening(settings.host, settings.worker_ports + worker.number, variable=WORKER_PORTS))
     return sockets

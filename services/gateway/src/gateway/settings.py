@@ -44,6 +44,8 @@ class GatewaySettings(CommonSettings, frozen=True, kw_only=True):
             found.append("TIDEGATE_PUBLISHER_URL: an http or https address")
         if self.streams not in ("slim", "plain"):
             found.append("TIDEGATE_STREAMS: slim or plain")
+        if self.workers > 1 and not self.port:
+            found.append("TIDEGATE_PORT: a port that all workers share, not 0")
         if self.worker_ports and self.worker_ports <= self.port < self.worker_ports + self.workers:
             found.append("TIDEGATE_WORKER_PORTS: as many ports as there are workers, without TIDEGATE_PORT among them")
         if self.worker_ports + self.workers > 65_536:

@@ -1,8 +1,8 @@
 """Several gateways on one port: a parent that starts them, watches them and passes signals on.
 
 Each worker is a whole gateway with its own connections, limits and connection to NATS; they share nothing but the port,
-which the kernel spreads connections over. uvicorn's own supervisor (uvicorn.supervisors.Multiprocess) shares one
-socket, so that whoever wakes first takes most of a burst, and starts again for ever what can not start.
+which the kernel spreads connections over, half and half (with one inherited socket it was three to two). uvicorn's own
+supervisor (uvicorn.supervisors.Multiprocess) makes the app before there is a loop, and starts again without a pause.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ from typing import NamedTuple
 
 from gateway.settings import GatewaySettings
 from tidegate_common.runtime.process import EXIT_UNAVAILABLE
-from tidegate_common.runtime.server import check_port_free
+from tidegate_common.runtime.server import check_port_free, listening
 
 log = logging.getLogger(__name__)
 
+WORKER_PORTS = "TIDEGATE_WORKER_PORTS"
 VARIABLE = "TIDEGATE_WORKER"
 """Set by the parent for its workers alone."""
 
@@ -69,7 +70,7 @@ class Workers:
         self._code = 0
 
     async def run(self) -> int:
-        """Until told to stop, or the first worker could not start. Gives the exit code: 0 for a clean end."""
+        """Until told to stop, or a worker could not start. Gives the exit code: 0 for a clean end."""
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, self._stopping.set)
         loop.add_signal_handler(signal.SIGINT, self._stopping.set)
@@ -80,13 +81,23 @@ class Workers:
             if code is None:
                 for number in range(self._count):
                     group.create_task(self._keep(number))
-            elif not self._stopping.is_set():
-                self._code = code
-                self._stopping.set()
+            else:
+                self._give_up(code)
         return self._code
 
+    def _give_up(self, code: int) -> None:
+        """What has never been ready can't start: all others are ended, too."""
+        if not self._stopping.is_set():
+            self._code = code
+            self._stopping.set()
+
     async def _keep(self, number: int) -> None:
-        """One worker, started again whenever it dies; until the end of its last one."""
+        """One worker, started again whenever it dies after it was once ready; until the end of its last one."""
+        if number not in self._processes:
+            code = await self._start(number)
+            if code is not None:
+                self._give_up(code)
+                return
         loop = asyncio.get_running_loop()
         pause, began = AGAIN_SECONDS[0] / 2, loop.time()
         while number in self._processes or not self._stopping.is_set():
@@ -137,8 +148,10 @@ class Workers:
 
 
 async def supervise(settings: GatewaySettings) -> None:
-    """Runs `settings.workers` gateways. Raises ConfigError where the port is taken, SystemExit with a worker's code."""
+    """Runs `settings.workers` gateways. Raises ConfigError where a port is taken, SystemExit with a worker's code."""
     check_port_free(settings)
+    for number in range(settings.workers if settings.worker_ports else 0):
+        listening(settings.host, settings.worker_ports + number, variable=WORKER_PORTS).close()
     code = await Workers(settings.workers).run()
     if code:
         sys.exit(code)

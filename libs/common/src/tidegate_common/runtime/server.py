@@ -114,8 +114,8 @@ def check_port_free(settings: CommonSettings) -> None:
     listening(settings.host, settings.port).close()
 
 
-def listening(host: str, port: int, *, shared: bool = False) -> socket.socket:
-    """A bound socket. Raises ConfigError where the address can't be listened on.
+def listening(host: str, port: int, *, shared: bool = False, variable: str = "TIDEGATE_PORT") -> socket.socket:
+    """A bound socket. Raises ConfigError where the address can't be listened on; it names the port's `variable`.
 
     A `shared` port is one that other processes of the same user may bind, too (SO_REUSEPORT): the kernel spreads
     connections over them.
@@ -130,5 +130,5 @@ def listening(host: str, port: int, *, shared: bool = False) -> socket.socket:
     except OSError as error:
         made.close()
         fault = f"{host}:{port} can't be listened on ({error.strerror})"
-        raise ConfigError([f"{fault}: set TIDEGATE_PORT or TIDEGATE_HOST"]) from None
+        raise ConfigError([f"{fault}: set {variable} or TIDEGATE_HOST"]) from None
     return made
