@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -42,7 +41,7 @@ class Gateways:
 
 @asynccontextmanager
 async def two_workers(nats_url: str) -> AsyncIterator[Gateways]:
-    port, own = free_port(), free_port_pair()
+    port, own = free_port(), free_port(2)
     env = {
         "TIDEGATE_NATS_URL": nats_url,
         "TIDEGATE_WORKERS": "2",
@@ -53,19 +52,6 @@ async def two_workers(nats_url: str) -> AsyncIterator[Gateways]:
         found = Gateways(port, own, run)
         await ready(found)
         yield found
-
-
-def free_port_pair() -> int:
-    """The first of two free ports in a row."""
-    while True:
-        first = free_port()
-        if first + 1 < 65_536 and not _taken(first + 1):
-            return first
-
-
-def _taken(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 async def ready(gateways: Gateways) -> None:
