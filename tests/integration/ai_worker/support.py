@@ -19,8 +19,10 @@ from tests.support.waiting import until
 from tidegate_common.bus import headers
 from tidegate_common.bus.connection import Bus
 from tidegate_common.bus.history import History
-from tidegate_common.bus.jobs import JobStates, announce_cancel, enqueue
+from tidegate_common.bus.jobs import JobStates, announce_cancel
 from tidegate_common.bus.publishing import Publisher
+from tidegate_common.bus.queue import Queueing
+from tidegate_common.contract.ids import EventId
 from tidegate_common.contract.jobs import Job, JobState, JobStatus
 
 TRACE = "0123456789abcdef0123456789abcdef"
@@ -43,7 +45,9 @@ class Desk:
     def __init__(self, bus: Bus, states: JobStates) -> None:
         self.bus = bus
         self.states = states
-        self.publisher = Publisher(bus, History(bus))
+        self.history = History(bus)
+        self.publisher = Publisher(bus, self.history)
+        self.queueing = Queueing(bus, self.publisher, states)
         self.events: list[Heard] = []
         bus.client.subscribe_direct(bus.subjects.outbound("client.ann"), self._hear)
 
@@ -54,8 +58,10 @@ class Desk:
 
     async def ask(self, job_id: str, prompt: str = "hello", kind: str = "chat", **params: Any) -> None:
         params = {"messages": [{"role": "user", "content": prompt}], **params}
-        job = Job(job_id=job_id, kind=kind, tail="client.ann", params=params, created=time.time())
-        await enqueue(self.publisher, self.states, self.bus, job, {"traceparent": PARENT}, TRACE)
+        position = await self.history.position()
+        start = str(EventId(position.epoch, position.last))
+        job = Job(job_id=job_id, kind=kind, tail="client.ann", params=params, created=time.time(), start=start)
+        await self.queueing.put(job, {"traceparent": PARENT}, TRACE)
 
     async def cancel(self, job_id: str) -> None:
         """As publisher-api does: the record first, then whoever may be at work."""

@@ -71,8 +71,8 @@ async def test_bad_jobs_are_refused_and_the_next_one_is_answered(tmp_path: Path)
         await desk.ask("params", messages=[{"role": "king", "content": "x"}])
         await desk.ask("long", "x" * 16_001)
         broken = b'{"job_id":"broken","kind":"chat","tail":"client.ann","params":7,"created":1}'
-        await desk.publisher.store("tg.jobs.chat", broken, {}, None)
-        await desk.publisher.store("tg.jobs.chat", b"no json", {}, None)
+        await desk.publisher.store("tg.jobs.chat.0.client.ann", broken, {}, None)
+        await desk.publisher.store("tg.jobs.chat.0.client.ann", b"no json", {}, None)
         await desk.ask("good")
         codes = {
             job_id: (await desk.end(job_id)).data.get("code") for job_id in ("unknown", "params", "long", "broken")

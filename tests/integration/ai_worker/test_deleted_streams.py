@@ -16,7 +16,7 @@ async def test_a_worker_whose_queue_and_records_were_deleted_takes_jobs_again(tm
 
         async def back() -> bool:
             try:
-                await jetstream.consumer_info("TG_JOBS", "workers")
+                await jetstream.consumer_info("TG_JOBS", "workers-3")
                 await jetstream.key_value("TG_JOBS_STATE")
             except NotFoundError:
                 return False

@@ -1,3 +1,4 @@
+import asyncio
 import time
 from pathlib import Path
 
@@ -8,19 +9,27 @@ from tests.support.bus import broker
 from tests.support.waiting import until
 from tidegate_common.bus.connection import Bus
 from tidegate_common.bus.history import History
-from tidegate_common.bus.jobs import JobQueue, JobStates, announce_cancel, enqueue, on_cancel
+from tidegate_common.bus.jobs import JobStates, announce_cancel, on_cancel
 from tidegate_common.bus.publishing import Publisher
+from tidegate_common.bus.queue import LEVELS, POLL_SECONDS, Delivery, JobQueue, Queueing, QueueState, queue_state
 from tidegate_common.bus.streams import StreamLimits
 from tidegate_common.contract.jobs import Job, JobState, JobStatus
 from tidegate_common.errors import NotFound, QueueFull
 
 
-def job(job_id: str) -> Job:
-    return Job(job_id=job_id, kind="chat", tail="client.a", params={"messages": []}, created=time.time())
+def job(job_id: str, owner: str = "") -> Job:
+    return Job(job_id=job_id, kind="chat", tail="client.a", params={}, created=time.time(), owner=owner)
 
 
-async def put(bus: Bus, states: JobStates, job_id: str) -> None:
-    await enqueue(Publisher(bus, History(bus)), states, bus, job(job_id), {"traceparent": "t"}, "trace")
+async def put(bus: Bus, states: JobStates, job_id: str, owner: str = "") -> None:
+    queueing = Queueing(bus, Publisher(bus, History(bus)), states)
+    await queueing.put(job(job_id, owner), {"traceparent": "t"}, "trace")
+
+
+async def taken(queue: JobQueue) -> Delivery:
+    delivery = await queue.take(5)
+    assert delivery is not None, "no job came"
+    return delivery
 
 
 async def test_a_job_is_taken_once_with_its_headers_and_leaves_the_queue_when_done(tmp_path: Path) -> None:
@@ -29,11 +38,11 @@ async def test_a_job_is_taken_once_with_its_headers_and_leaves_the_queue_when_do
         await put(bus, states, "j1")
         assert (await states.get("j1")).status is JobStatus.QUEUED
         assert await queue.depth() == 1
-        (delivery,) = await queue.take(5, 5)
-        assert (delivery.job().job_id, delivery.attempt, delivery.headers["traceparent"]) == ("j1", 1, "t")
+        delivery = await taken(queue)
+        assert (delivery.job().job_id, delivery.number, delivery.headers["traceparent"]) == ("j1", 1, "t")
         await delivery.progress()
         await delivery.done()
-        assert await queue.take(5, 0.2) == []
+        assert await queue.take(0.2) is None
         assert (await bus.jetstream.stream_info("TG_JOBS")).state.messages == 0
 
 
@@ -41,9 +50,9 @@ async def test_a_job_that_is_given_back_comes_again_as_the_next_attempt(tmp_path
     async with broker(tmp_path) as (_, bus):
         states, queue = await JobStates.open(bus), await JobQueue.open(bus)
         await put(bus, states, "j1")
-        await (await queue.take(1, 5))[0].give_back()
-        (again,) = await queue.take(1, 5)
-        assert again.attempt == 2
+        await (await taken(queue)).give_back()
+        again = await taken(queue)
+        assert again.number == 2
         await again.discard()
 
 
@@ -51,10 +60,50 @@ async def test_a_full_queue_refuses_and_nothing_is_half_done(tmp_path: Path) -> 
     async with broker(tmp_path, StreamLimits(max_jobs=1)) as (_, bus):
         states = await JobStates.open(bus)
         await put(bus, states, "j1")
-        with pytest.raises(QueueFull):
+        with pytest.raises(QueueFull, match="holds 1 jobs") as refused:
             await put(bus, states, "j2")
+        assert refused.value.queued == 1
         with pytest.raises(NotFound):
             await states.get("j2")
+
+
+async def test_one_job_of_another_owner_is_taken_before_the_rest_of_many(tmp_path: Path) -> None:
+    async with broker(tmp_path) as (_, bus):
+        states, queue = await JobStates.open(bus), await JobQueue.open(bus)
+        for number in range(100):
+            await put(bus, states, f"many-{number}", "client.many")
+        await put(bus, states, "one", "client.one")
+        state = await queue_state(bus)
+        assert (state.waiting, state.given) == ((3, 6, 24, 68), (0,) * len(LEVELS))
+        order = [(await taken(queue)).job().job_id for _ in range(101)]
+        assert order[:5] == ["many-0", "many-1", "one", "many-32", "many-2"]
+        assert (await queue_state(bus)).waiting == (0,) * len(LEVELS)
+
+
+async def test_a_job_that_waits_at_the_highest_level_is_taken_however_many_others_come(tmp_path: Path) -> None:
+    async with broker(tmp_path) as (_, bus):
+        states, queue = await JobStates.open(bus), await JobQueue.open(bus)
+        for number in range(33):
+            await put(bus, states, f"many-{number}", "client.many")
+        for number in range(20):
+            await put(bus, states, f"new-{number}", f"client.new-{number}")
+        assert "many-32" in [(await taken(queue)).job().job_id for _ in range(4)]
+
+
+async def test_a_worker_that_waits_is_told_of_a_new_job(tmp_path: Path) -> None:
+    async with broker(tmp_path) as (_, bus):
+        states, queue = await JobStates.open(bus), await JobQueue.open(bus)
+        waiting = asyncio.create_task(taken(queue))
+        began = time.monotonic()
+        await put(bus, states, "j1")
+        await (await waiting).done()
+        assert time.monotonic() - began < POLL_SECONDS, "it was found by looking, not by being told"
+
+
+async def test_the_queues_state_is_known_before_a_worker_has_come(tmp_path: Path) -> None:
+    async with broker(tmp_path) as (_, bus):
+        await put(bus, await JobStates.open(bus), "j1")
+        assert await queue_state(bus) == QueueState((1, 0, 0, 0), (0, 0, 0, 0))
 
 
 async def test_a_job_that_is_put_twice_is_queued_once_and_keeps_its_record(tmp_path: Path) -> None:
@@ -62,12 +111,12 @@ async def test_a_job_that_is_put_twice_is_queued_once_and_keeps_its_record(tmp_p
         states, queue = await JobStates.open(bus), await JobQueue.open(bus)
         await put(bus, states, "j1")
         await put(bus, states, "j1")
-        (delivery,) = await queue.take(5, 5)
+        delivery = await taken(queue)
         await states.change("j1", lambda state: msgspec.structs.replace(state, status=JobStatus.RUNNING))
         await put(bus, states, "j1")
         assert (await states.get("j1")).status is JobStatus.RUNNING
         await delivery.done()
-        assert await queue.take(5, 0.2) == []
+        assert await queue.take(0.2) is None
 
 
 async def test_records_change_by_compare_and_set_and_an_unknown_one_is_not_found(tmp_path: Path) -> None:

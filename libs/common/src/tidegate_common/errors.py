@@ -11,7 +11,8 @@ TidegateError
 ├── TooManyFromAddress  one address holds all the connections that it may
 ├── TooLarge            a body or a message is over its limit
 ├── UnsupportedMedia    a body of a media type that is not read here
-└── NotFound            no such job
+├── NotFound            no such job
+└── Superseded          another attempt has the job now: nothing more of this one is stored
 """
 
 from __future__ import annotations
@@ -55,7 +56,11 @@ class BrokerUnavailable(Unavailable):
 
 
 class QueueFull(Unavailable):
-    """The job queue holds as many jobs as it may."""
+    """The job queue holds as many jobs as it may: `queued`, where that is known."""
+
+    def __init__(self, message: str, retry_after: int = 5, queued: int | None = None) -> None:
+        self.queued = queued
+        super().__init__(message, retry_after)
 
 
 class TooManyConnections(Unavailable):
@@ -89,3 +94,7 @@ class UnsupportedMedia(TidegateError):
 
 class NotFound(TidegateError):
     """What was asked for does not exist, or is not kept any more."""
+
+
+class Superseded(TidegateError):
+    """Another attempt has begun the job, or ended it: what this one writes is not stored."""

@@ -13,14 +13,16 @@ import msgspec
 
 from ai_worker.errors import BackendFailed, InvalidParams, JobError, JobTimeout, TooManyAttempts, UnknownKind
 from ai_worker.handlers.handler import Handlers, Work
-from ai_worker.pieces import Finish
+from ai_worker.pieces import Finish, Reasoning, Text
 from ai_worker.records import Records
 from ai_worker.relay import Relay, insist
-from tidegate_common.bus.jobs import MAX_ATTEMPTS, Delivery
 from tidegate_common.bus.publishing import Publisher
+from tidegate_common.bus.queue import Delivery
 from tidegate_common.contract.jobs import Job, JobStatus, Usage
 from tidegate_common.errors import BrokerUnavailable
 from tidegate_common.runtime.tasks import end
+
+MAX_ATTEMPTS = 5
 
 log = logging.getLogger(__name__)
 
@@ -157,7 +159,8 @@ class Answering:
             async for piece in pieces:
                 if isinstance(piece, Finish):
                     return piece
-                await self._relay.put(piece)
+                if isinstance(piece, Text | Reasoning):
+                    await self._relay.put(piece)
         return Finish("stop")
 
     async def _ended(self, pump: asyncio.Task[Finish]) -> Outcome:

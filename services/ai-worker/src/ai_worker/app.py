@@ -18,8 +18,9 @@ from ai_worker.refusal import refuse
 from ai_worker.settings import WorkerSettings
 from tidegate_common.bus.connection import Bus, connect
 from tidegate_common.bus.history import History
-from tidegate_common.bus.jobs import Delivery, JobQueue, JobStates, on_cancel
+from tidegate_common.bus.jobs import JobStates, on_cancel
 from tidegate_common.bus.publishing import Publisher
+from tidegate_common.bus.queue import Delivery, JobQueue
 from tidegate_common.bus.streams import ensure_streams
 from tidegate_common.contract.jobs import Job
 from tidegate_common.errors import Unavailable
@@ -49,7 +50,12 @@ class Worker:
         self._limits = Limits(settings.ai_job_seconds, settings.ai_ack_seconds, settings.ai_coalesce_ms / 1000)
         self._handlers: Handlers = {}
         self.intake = Intake(
-            self._open_queue, self._answering, self._refuse, settings.ai_concurrency, bus.subjects.job("*"), signals
+            self._open_queue,
+            self._answering,
+            self._refuse,
+            settings.ai_concurrency,
+            f"{settings.namespace}.jobs",
+            signals,
         )
         bus.on_reconnect.append(self.intake.renew)
         self.readiness = Readiness(bus, model=self._model_ready)

@@ -13,7 +13,7 @@ from opentelemetry.trace import SpanKind, set_span_in_context
 from ai_worker.answering import Answering, Outcome, Stop
 from ai_worker.handlers.handler import Work
 from ai_worker.relay import RETRY_SECONDS
-from tidegate_common.bus.jobs import Delivery, JobQueue
+from tidegate_common.bus.queue import Delivery, JobQueue
 from tidegate_common.contract.jobs import Job
 from tidegate_common.errors import TidegateError
 from tidegate_common.runtime.tasks import end
@@ -101,12 +101,14 @@ class Intake:
                 return
             if self._queue is None:
                 self._queue = await self._open_queue()
-            for delivery in await self._queue.take(1, TAKE_SECONDS):
-                if self._stopping.is_set():
-                    await delivery.give_back()
-                else:
-                    await self._slots.acquire()
-                    await self._begin(delivery)
+            delivery = await self._queue.take(TAKE_SECONDS)
+            if delivery is None:
+                return
+            if self._stopping.is_set():
+                await delivery.give_back()
+            else:
+                await self._slots.acquire()
+                await self._begin(delivery)
 
     async def _begin(self, delivery: Delivery) -> None:
         try:
@@ -119,17 +121,17 @@ class Intake:
         parent = propagation.extract(delivery.headers)
         attributes: dict[str, str | int] = {
             names.MESSAGING_SYSTEM: "nats",
-            names.MESSAGING_DESTINATION: self._subject.replace("*", job.kind),
+            names.MESSAGING_DESTINATION: f"{self._subject}.{job.kind}",
             names.MESSAGING_OPERATION_NAME: "process",
             names.MESSAGING_OPERATION_TYPE: "process",
             names.MESSAGING_MESSAGE_ID: job.job_id,
             names.JOB_ID: job.job_id,
             names.JOB_KIND: job.kind,
-            names.JOB_ATTEMPT: delivery.attempt,
+            names.JOB_ATTEMPT: delivery.number,
         }
-        name = f"process {self._subject.replace('*', job.kind)}"
+        name = f"process {self._subject}.{job.kind}"
         span = self._tracer.start_span(name, parent, SpanKind.CONSUMER, attributes)
-        work = Work(job.job_id, delivery.attempt, set_span_in_context(span, parent))
+        work = Work(job.job_id, delivery.number, set_span_in_context(span, parent))
         with propagation.attached(work.trace):  # the task keeps it, for its logs
             answering = self._start(job, delivery, work)
             earlier = self.active.get(job.job_id)

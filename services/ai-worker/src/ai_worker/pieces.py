@@ -1,4 +1,4 @@
-"""What a handler yields, and what a model streams."""
+"""What a handler yields, and what a model streams. Each becomes an event of the job."""
 
 from __future__ import annotations
 
@@ -8,15 +8,54 @@ from tidegate_common.contract.jobs import Usage
 
 
 class Text(msgspec.Struct, frozen=True):
-    """A part of the answer."""
+    """A part of the answer, of the candidate with that number."""
 
     content: str
+    candidate: int = 0
 
 
 class Reasoning(msgspec.Struct, frozen=True):
     """A part of the thinking before the answer."""
 
     content: str
+    candidate: int = 0
+
+
+class CandidateEnd(msgspec.Struct, frozen=True):
+    """One of several candidates is complete, and why: `stop`, `length`, or what the backend says."""
+
+    reason: str
+    candidate: int
+
+
+class Progress(msgspec.Struct, frozen=True):
+    """How far the job has got: a share from 0 to 1, or None where only the note tells. Of two in a row the later one
+    counts."""
+
+    fraction: float | None = None
+    note: str = ""
+
+
+class Artifact(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that is no text: its bytes, or where it is to be had. A later one of that name replaces it."""
+
+    name: str
+    media_type: str
+    content: bytes | None = None
+    url: str | None = None
+    final: bool = False
+    candidate: int = 0
+
+
+class Segment(msgspec.Struct, frozen=True, kw_only=True):
+    """A stretch of a transcript, times in seconds; a later one of that number corrects it."""
+
+    number: int
+    text: str
+    start: float
+    end: float
+    confidence: float
+    final: bool = False
 
 
 class Finish(msgspec.Struct, frozen=True):
@@ -27,4 +66,4 @@ class Finish(msgspec.Struct, frozen=True):
     model: str | None = None
 
 
-Piece = Text | Reasoning | Finish
+Piece = Text | Reasoning | CandidateEnd | Progress | Artifact | Segment | Finish

@@ -8,10 +8,11 @@ import msgspec
 
 from ai_worker.errors import InvalidParams
 from ai_worker.records import Records
-from tidegate_common.bus.jobs import Delivery
 from tidegate_common.bus.publishing import Publisher
+from tidegate_common.bus.queue import Delivery
+from tidegate_common.contract.answers import AiError
 from tidegate_common.contract.events import Event
-from tidegate_common.contract.jobs import AiError, JobStatus, Usage
+from tidegate_common.contract.jobs import JobStatus, Usage
 from tidegate_common.telemetry import propagation
 
 _ADDRESS = re.compile(r"broadcast|(client|user|topic)(\.[^\s.*>]+)+")
@@ -42,7 +43,7 @@ async def refuse(delivery: Delivery, publisher: Publisher, records: Records) -> 
         headers: dict[str, str] = {}
         propagation.inject(headers, propagation.extract(delivery.headers))
         event = Event("ai_error", msgspec.json.encode(data).decode())
-        message_id = f"{envelope.job_id}:{delivery.attempt}:error"
+        message_id = f"{envelope.job_id}:{delivery.number}:error"
         await publisher.durable(envelope.tail, event, headers=headers, message_id=message_id)
         await records.end(envelope.job_id, JobStatus.FAILED, None, Usage(), f"{error.code}: {error}")
     await delivery.discard()

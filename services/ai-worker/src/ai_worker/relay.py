@@ -11,8 +11,9 @@ import msgspec
 from ai_worker.handlers.handler import Work
 from ai_worker.pieces import Reasoning, Text
 from tidegate_common.bus.publishing import Publisher
+from tidegate_common.contract.answers import AiDone, AiError, AiResponse, AiRestart
 from tidegate_common.contract.events import Event
-from tidegate_common.contract.jobs import AiDone, AiError, AiResponse, AiRestart, Usage
+from tidegate_common.contract.jobs import Usage
 from tidegate_common.errors import BrokerUnavailable
 from tidegate_common.runtime.tasks import end
 from tidegate_common.telemetry import propagation

@@ -41,10 +41,11 @@ def build(
     settings: PublisherSettings, bus: Bus, states: JobStates, signals: Telemetry, readiness: Readiness
 ) -> ASGIApp:
     """The ASGI app of one publisher-api on `bus`."""
-    publisher = Publisher(bus, History(bus), settings.publish_deadline_seconds)
+    history = History(bus)
+    publisher = Publisher(bus, history, settings.publish_deadline_seconds)
     gateways = AllGateways(bus)
     sending = Sending(publisher, gateways, bus.subjects, signals.tracer, settings.max_event_ttl_seconds)
-    chats = Chats(bus, publisher, states, signals.tracer)
+    chats = Chats(bus, history, publisher, states, signals.tracer)
     app = Starlette(
         routes=[
             *Endpoints(settings, sending, Batches(publisher, sending), gateways, chats).routes(),

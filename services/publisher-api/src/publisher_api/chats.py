@@ -12,9 +12,11 @@ from opentelemetry.trace import Tracer
 from publisher_api.publishing import producing
 from publisher_api.requests import ChatBody, chat_of, tail_of
 from tidegate_common.bus.connection import Bus
-from tidegate_common.bus.jobs import JobStates, announce_cancel, enqueue
+from tidegate_common.bus.history import History
+from tidegate_common.bus.jobs import JobStates, announce_cancel
 from tidegate_common.bus.publishing import Publisher
-from tidegate_common.contract.ids import new_job_id
+from tidegate_common.bus.queue import Queueing
+from tidegate_common.contract.ids import EventId, new_job_id
 from tidegate_common.contract.jobs import Job, JobState
 from tidegate_common.errors import NotFound
 from tidegate_common.telemetry import names
@@ -27,9 +29,10 @@ _JOB_ID = re.compile(r"[0-9a-f]{32}")
 class Chats:
     """Jobs of the kind `chat`."""
 
-    def __init__(self, bus: Bus, publisher: Publisher, states: JobStates, tracer: Tracer) -> None:
+    def __init__(self, bus: Bus, history: History, publisher: Publisher, states: JobStates, tracer: Tracer) -> None:
         self._bus = bus
-        self._publisher = publisher
+        self._history = history
+        self._queueing = Queueing(bus, publisher, states)
         self._states = states
         self._tracer = tracer
 
@@ -40,11 +43,18 @@ class Chats:
         """
         params, tail = chat_of(body), tail_of(body)
         job_id = new_job_id() if key is None else hashlib.sha256(f"{KIND}\0{tail}\0{key}".encode()).hexdigest()[:32]
-        job = Job(job_id=job_id, kind=KIND, tail=tail, params=msgspec.to_builtins(params), created=time.time())
-        subject = self._bus.subjects.job(KIND)
-        with producing(self._tracer, subject) as (span, headers):
+        position = await self._history.position()
+        job = Job(
+            job_id=job_id,
+            kind=KIND,
+            tail=tail,
+            params=msgspec.to_builtins(params),
+            created=time.time(),
+            start=str(EventId(position.epoch, position.last)),
+        )
+        with producing(self._tracer, f"{self._bus.subjects.namespace}.jobs.{KIND}") as (span, headers):
             span.set_attributes({names.JOB_ID: job_id, names.JOB_KIND: KIND})
-            return await enqueue(self._publisher, self._states, self._bus, job, headers, trace_id())
+            return await self._queueing.put(job, headers, trace_id())
 
     async def state(self, job_id: str) -> JobState:
         """The job's record. Raises NotFound, BrokerUnavailable."""

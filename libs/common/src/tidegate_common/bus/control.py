@@ -108,9 +108,9 @@ class AllGateways:
         bus.on_disconnect.append(self._cut_off)
         bus.on_reconnect.append(self._come_back)
 
-    async def presence(self, tail: str, wait_seconds: float) -> Count:
-        """Connections that hear what is sent to `tail`. As `ask` has it."""
-        return await self.ask(self._bus.subjects.presence, tail, wait_seconds)
+    async def presence(self, tail: str, wait_seconds: float, job_id: str = "") -> Count:
+        """Connections that hear what is sent to `tail`, or what is sent there of the job. As `ask` has it."""
+        return await self.ask(self._bus.subjects.presence, tail, wait_seconds, job_id=job_id)
 
     async def kick(self, tail: str, wait_seconds: float) -> Count:
         """Ends the connections that hear what is sent to `tail`; gives how many. As `ask` has it."""
@@ -120,7 +120,7 @@ class AllGateways:
         """To how many connections the event with `receipt_id` was written. As `ask` has it."""
         return await self.ask(self._bus.subjects.receipts, tail, wait_seconds, receipt_id)
 
-    async def ask(self, subject: str, tail: str, wait_seconds: float, receipt_id: str = "") -> Count:
+    async def ask(self, subject: str, tail: str, wait_seconds: float, receipt_id: str = "", job_id: str = "") -> Count:
         """The sum of what the gateways answer, as soon as all that are there have, or of what there is after the wait.
 
         Raises BrokerUnavailable while NATS is away.
@@ -137,7 +137,7 @@ class AllGateways:
         self._number += 1
         number, asked = self._number, _Asked(missing)
         self._asked[number] = asked
-        question = Question(asker=self._id, number=number, tail=tail, receipt_id=receipt_id)
+        question = Question(asker=self._id, number=number, tail=tail, receipt_id=receipt_id, job_id=job_id)
         self._bus.client.publish_direct(subject, msgspec.json.encode(question))
         try:
             async with asyncio.timeout(wait_seconds):

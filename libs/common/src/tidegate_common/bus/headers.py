@@ -16,6 +16,8 @@ TIMESTAMP = b"\r\nNats-Time-Stamp:"
 EVENT_TYPE = b"\r\nTidegate-Event:"
 VOLATILE_ID = b"\r\nTidegate-Volatile:"
 RECEIPT = b"\r\nTidegate-Receipt:"
+JOB = b"\r\nTidegate-Job:"
+JOB_END = b"\r\nTidegate-Job-End:"
 TRACE_PARENT = b"\r\ntraceparent:"
 TRACE_STATE = b"\r\ntracestate:"
 

@@ -10,10 +10,14 @@ import stamina
 
 from tidegate_common.bus.connection import Bus
 from tidegate_common.bus.replies import Replies
-from tidegate_common.errors import BrokerUnavailable, QueueFull, TidegateError
+from tidegate_common.errors import BrokerUnavailable, QueueFull, Superseded, TidegateError
 
 ATTEMPT_SECONDS = 2.0
 _STREAM_FULL = {10077, 10122}  # maximum messages exceeded; its reservation-time sibling
+
+
+_SUPERSEDED = 10071
+"""Wrong last sequence: on the subject that the message names, another one has been stored."""
 
 
 class Message(NamedTuple):
@@ -66,7 +70,8 @@ class Storing:
     async def store(self, messages: Sequence[Message]) -> list[Stored | TidegateError]:
         """Sends all of them, and those that were not confirmed again, in their order, until the deadline.
 
-        An error is BrokerUnavailable, or QueueFull (a stream that discards new messages is full).
+        An error is BrokerUnavailable, QueueFull (a stream that discards new messages is full), or Superseded (the
+        message names a last sequence, and that is another one by now).
         """
         results = await self._round(messages)
         if all(results):  # nearly always: without the loop's cost
@@ -119,4 +124,6 @@ def _settled(heard: Stored | None) -> Stored | TidegateError | None:
     """None where the message may be sent again."""
     if heard is None or heard.ack.error is None:
         return heard
+    if heard.ack.error.err_code == _SUPERSEDED:
+        return Superseded("another attempt has begun since")
     return QueueFull("the queue is full", retry_after=5) if heard.ack.error.err_code in _STREAM_FULL else None

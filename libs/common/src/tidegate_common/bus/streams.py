@@ -28,6 +28,7 @@ class StreamLimits(msgspec.Struct, frozen=True, kw_only=True):
     replicas: int = 1
     max_jobs: int = 10_000
     job_state_seconds: int = 86_400
+    dead_job_seconds: int = 604_800
 
 
 def epoch_of(stream: str, created: str) -> str:
@@ -73,7 +74,7 @@ async def _make(bus: Bus, limits: StreamLimits, update: bool) -> None:
     )
     jobs = StreamConfig(
         name=subjects.jobs_stream,
-        subjects=[subjects.job("*")],
+        subjects=[subjects.jobs()],
         retention=RetentionPolicy.WORK_QUEUE,
         discard=DiscardPolicy.NEW,
         storage=StorageType.FILE,
@@ -83,14 +84,16 @@ async def _make(bus: Bus, limits: StreamLimits, update: bool) -> None:
     )
     for config in (events, jobs):
         await _ensure(bus.jetstream, config, update)
-    try:
-        await bus.jetstream.key_value(subjects.jobs_bucket)
-    except NotFoundError:
-        await bus.jetstream.create_key_value(
-            KeyValueConfig(
-                bucket=subjects.jobs_bucket, ttl=limits.job_state_seconds, history=1, replicas=limits.replicas
+    for bucket, ttl in (
+        (subjects.jobs_bucket, limits.job_state_seconds),
+        (subjects.dead_bucket, limits.dead_job_seconds),
+    ):
+        try:
+            await bus.jetstream.key_value(bucket)
+        except NotFoundError:
+            await bus.jetstream.create_key_value(
+                KeyValueConfig(bucket=bucket, ttl=ttl, history=1, replicas=limits.replicas)
             )
-        )
 
 
 async def _ensure(jetstream: JetStreamContext, config: StreamConfig, update: bool) -> None:

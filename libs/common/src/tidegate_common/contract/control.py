@@ -23,6 +23,8 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
     tail: str
     receipt_id: str = ""
     """Of a question for a receipt: what the event carries in its `Tidegate-Receipt` header."""
+    job_id: str = ""
+    """Of a question for presence: connections to this job's own stream count too."""
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):

@@ -16,6 +16,12 @@ VOLATILE_ID = "Tidegate-Volatile"
 RECEIPT = "Tidegate-Receipt"
 """Header: gateways remember for a few seconds, under its value, to how many connections they wrote the event."""
 
+JOB = "Tidegate-Job"
+"""Header: the job that the event belongs to, so that its own stream can pick it out."""
+
+JOB_END = "Tidegate-Job-End"
+"""Header, with `1`: the job's last event."""
+
 MESSAGE_ID = "Nats-Msg-Id"
 """Header: JetStream stores one message for it within the stream's duplicate window."""
 

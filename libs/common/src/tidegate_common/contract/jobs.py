@@ -1,4 +1,4 @@
-"""Jobs and what a handler's answers look like on the wire.
+"""Jobs: what is asked for, and the record of how far it has got. What the answers look like is in answers.py.
 
 New fields have defaults: a process may be one release ahead of another. Times are Unix seconds.
 """
@@ -35,6 +35,13 @@ class Usage(msgspec.Struct, frozen=True):
         return self.prompt_tokens + self.completion_tokens
 
 
+class OnDisconnect(StrEnum):
+    """What becomes of a job when nobody listens to it any more."""
+
+    CONTINUE = "continue"
+    CANCEL = "cancel"
+
+
 class Job(msgspec.Struct, frozen=True, kw_only=True):
     """A message of the work queue: `tail` addresses who asked, `params` are the handler's own."""
 
@@ -43,10 +50,23 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     tail: str
     params: dict[str, Any]
     created: float
+    owner: str = ""
+    """Whose share of the workers it takes; that of `tail` where empty."""
+    start: str = ""
+    """Event id of the stream's place when the job was made: all of its events come after it."""
+    deadline: float | None = None
+    """When it has to be done."""
+    on_disconnect: OnDisconnect = OnDisconnect.CONTINUE
+    grace_seconds: float = 10.0
+    """How long nobody may listen before `on_disconnect` counts: for clients that come back."""
 
 
 class JobState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A job's record in the KV bucket. `cancel` asks for cancelling, also before a worker has taken the job."""
+    """A job's record in the KV bucket, changed by compare-and-set alone.
+
+    `queued` → `running` (an attempt has it) → `done`, `failed` or `cancelled`; back to `queued` where a worker hands
+    it back. Who brings it to its end writes the job's last event, so that there is one.
+    """
 
     job_id: str
     kind: str
@@ -54,11 +74,41 @@ class JobState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     created: float
     updated: float
     trace_id: str = ""
+    tail: str = ""
+    """Whom the job's events address."""
+    start: str = ""
+    """As `Job.start`."""
+    end: str = ""
+    """Event id of the job's last event, once that is stored."""
     attempt: int = 0
+    """Of the worker that has it, or had it last: counts all that began it."""
+    failures: int = 0
+    """Attempts that ended without a word: their workers died, or lost NATS."""
+    pieces: int = 0
+    """Events of the answer that are stored, as of the last time that a worker gave the job back."""
     cancel: bool = False
+    """It is to be cancelled; whoever has it, or gets it, sees to that."""
     finish_reason: str | None = None
     usage: Usage | None = None
     error: str | None = None
+
+
+class DeadJob(msgspec.Struct, frozen=True, kw_only=True):
+    """A job that failed through no fault of its own, kept to be tried again by hand."""
+
+    job: Job
+    error: str
+    attempts: int
+    failed: float
+    trace_id: str = ""
+
+
+class Models(msgspec.Struct, frozen=True, kw_only=True):
+    """A worker's answer to the question what it can be asked with."""
+
+    models: list[str] = []
+    default: str = ""
+    """For jobs that name none."""
 
 
 class ChatMessage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -76,41 +126,9 @@ class ChatParams(msgspec.Struct, frozen=True, kw_only=True):
     max_tokens: int | None = None
     temperature: float | None = None
     n: int = 1
-
-
-class AiResponse(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=False):
-    """Data of `ai_response` and `ai_reasoning`: `index` counts a job's pieces from 0 without holes."""
-
-    job_id: str
-    index: int
-    content: str
-    done: bool = False
-    candidate: int = 0
-
-
-class AiDone(msgspec.Struct, frozen=True, kw_only=True):
-    """Data of the last `ai_response` of a job."""
-
-    job_id: str
-    index: int
-    finish_reason: str
-    usage: Usage
-    content: str = ""
-    done: bool = True
-    candidate: int = 0
-
-
-class AiRestart(msgspec.Struct, frozen=True, kw_only=True):
-    """Data of `ai_restart`: what was shown so far is void, attempt `attempt` starts again."""
-
-    job_id: str
-    attempt: int
-
-
-class AiError(msgspec.Struct, frozen=True, kw_only=True):
-    """Data of `ai_error`, the last event of a job that failed: a short code and a text for people."""
-
-    job_id: str
-    code: str
-    message: str
-    done: bool = True
+    """Candidates."""
+    top_p: float | None = None
+    stop: list[str] = []
+    seed: int | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None

@@ -1,6 +1,7 @@
 """NATS subjects: what is written where, and how a name becomes a legal token.
 
-A *tail* is the part that says who is addressed: `client.<id>`, `user.<id>`, `topic.<a.b.c>` or `broadcast`.
+A *tail* is the part that says who is addressed: `client.<id>`, `user.<id>`, `topic.<a.b.c>`, `broadcast`, or `job.<id>`
+for a job whose events nobody gets but who asks for that job's own stream.
 The same tail follows `<namespace>.in.` (written, stored) and `<namespace>.out.` (republished, delivered).
 """
 
@@ -70,6 +71,11 @@ def _topic_tokens(topic: str, field: str) -> list[str]:
     return tokens
 
 
+def job_tail(job_id: str) -> str:
+    """Tail of a job that addresses nobody else."""
+    return f"job.{job_id}"
+
+
 def covers(wide: str, narrow: str) -> bool:
     """Whether every subject that `narrow` matches is matched by `wide` too (NATS wildcards)."""
     wide_tokens, narrow_tokens = wide.split("."), narrow.split(".")
@@ -135,9 +141,31 @@ class Subjects(NamedTuple):
         """Where gateways listen; a volatile event is written here directly."""
         return f"{self.namespace}.out.{tail}"
 
-    def job(self, kind: str) -> str:
-        """Where jobs of one kind are queued (`*` for all kinds)."""
-        return f"{self.namespace}.jobs.{kind}"
+    def job(self, kind: str, level: int | str, owner: str) -> str:
+        """Where a job is queued: its kind, the level of its turn, and the tail of whoever it counts for."""
+        return f"{self.namespace}.jobs.{encode_token(kind)}.{level}.{owner}"
+
+    def jobs(self, level: int | str = "*", owner: str = ">") -> str:
+        """All queued jobs, or those of one level, or of one owner."""
+        return f"{self.namespace}.jobs.*.{level}.{owner}"
+
+    def fence(self, job_id: str) -> str:
+        """Where an attempt at a job says that it has begun: its events are stored only while that is the last word."""
+        return self.inbound(f"fence.{job_id}")
+
+    @property
+    def dead_bucket(self) -> str:
+        return f"{self.namespace.upper()}_JOBS_DEAD"
+
+    @property
+    def job_notices(self) -> str:
+        """Where it is said that a job has come into the queue."""
+        return f"{self.namespace}.ctl.jobs"
+
+    @property
+    def models(self) -> str:
+        """Where workers are asked what models there are."""
+        return f"{self.namespace}.ctl.models"
 
     def cancel(self, job_id: str) -> str:
         """Where a job's cancelling is announced (`*` for all jobs)."""

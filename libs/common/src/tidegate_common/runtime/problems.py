@@ -50,6 +50,8 @@ def problem_of(error: Exception) -> Problem:
             headers: dict[str, str] = {}
             if isinstance(error, errors.InvalidField):
                 extras = {"field": error.field, "allowed": error.allowed}
+            if isinstance(error, errors.QueueFull) and error.queued is not None:
+                extras = {"queued": error.queued}
             retry_after = getattr(error, "retry_after", None)
             if retry_after is not None:
                 headers["Retry-After"] = str(retry_after)

@@ -1,0 +1,36 @@
+"""Reads a job's events back from the stream."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+from tidegate_common.bus import headers
+from tidegate_common.bus.history import History, Stored
+from tidegate_common.contract.answers import Answer
+from tidegate_common.contract.ids import EventId
+
+
+def belongs(header: bytes, job_id: bytes) -> bool:
+    """Whether an event with this header block is the job's."""
+    return headers.field(header, headers.JOB) == job_id
+
+
+async def job_events(history: History, job_id: str, tail: str, after: int, upto: int) -> AsyncIterator[Stored]:
+    """The job's events with sequences over `after` up to `upto`, in order. Raises BrokerUnavailable."""
+    wanted = job_id.encode()
+    async for stored in history.after(tail, after, upto):
+        if belongs(stored.header, wanted):
+            yield stored
+
+
+async def read_answer(history: History, job_id: str, tail: str, start: str) -> Answer:
+    """What the stream keeps of a job's answer by now; `start` as the job has it. Raises BrokerUnavailable."""
+    position = await history.position()
+    begin = EventId.parse(start)
+    answer = Answer()
+    if begin is None or begin.epoch != position.epoch:
+        answer.whole = False
+        return answer
+    async for stored in job_events(history, job_id, tail, begin.sequence, position.last):
+        answer.take((headers.field(stored.header, headers.EVENT_TYPE) or b"").decode(), stored.payload)
+    return answer

@@ -1,0 +1,195 @@
+"""A job's events on the wire, and what they come to.
+
+`index` counts a job's events from 0 without holes, whatever their type; after `ai_restart` it starts anew. Exactly one
+event is the last: an `ai_response` with `done: true`, or an `ai_error`. It carries the header `Tidegate-Job-End`.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from tidegate_common.contract.jobs import Usage
+
+RESPONSE = "ai_response"
+REASONING = "ai_reasoning"
+PROGRESS = "ai_progress"
+ARTIFACT = "ai_artifact"
+TRANSCRIPT = "ai_transcript"
+RESTART = "ai_restart"
+ERROR = "ai_error"
+
+
+class AiResponse(msgspec.Struct, frozen=True, kw_only=True):
+    """Data of `ai_response` and `ai_reasoning`: the next piece of a candidate's text.
+
+    `finish_reason` is there on a candidate's last piece, which may be empty, where a job has several.
+    """
+
+    job_id: str
+    index: int
+    content: str
+    done: bool = False
+    candidate: int = 0
+    finish_reason: str | None = None
+
+
+class AiDone(msgspec.Struct, frozen=True, kw_only=True):
+    """Data of the last `ai_response` of a job that did not fail; `finish_reason` is `cancelled` where it was."""
+
+    job_id: str
+    index: int
+    finish_reason: str
+    usage: Usage
+    content: str = ""
+    done: bool = True
+    candidate: int = 0
+    model: str = ""
+
+
+class AiProgress(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Data of `ai_progress`. Of a queued job (volatile, without an index): its `position`, 1 for the next, and the
+    `wait_seconds` that it may take; null where nothing is known. Of a running one: its share done, 0 to 1, and a note.
+    """
+
+    job_id: str
+    state: str
+    index: int | None = None
+    position: int | None = None
+    wait_seconds: float | None = None
+    fraction: float | None = None
+    note: str = ""
+
+
+class AiArtifact(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Data of `ai_artifact`: something that is no text, as base64 in `content` or by reference in `url`.
+
+    A later one of the same `name` replaces it; `final` where none follows.
+    """
+
+    job_id: str
+    index: int
+    name: str
+    media_type: str
+    content: str | None = None
+    url: str | None = None
+    final: bool = False
+    candidate: int = 0
+
+
+class AiTranscript(msgspec.Struct, frozen=True, kw_only=True):
+    """Data of `ai_transcript`: what was said from `start` to `end` (seconds). A later one of the same `segment`
+    corrects it; `final` where none follows. `confidence` is from 0 to 1.
+    """
+
+    job_id: str
+    index: int
+    segment: int
+    text: str
+    start: float
+    end: float
+    confidence: float
+    final: bool = False
+
+
+class AiRestart(msgspec.Struct, frozen=True, kw_only=True):
+    """Data of `ai_restart`: what was shown so far is void, attempt `attempt` starts again at index 0."""
+
+    job_id: str
+    attempt: int
+
+
+class AiError(msgspec.Struct, frozen=True, kw_only=True):
+    """Data of `ai_error`, the last event of a job that failed: a short code and a text for people."""
+
+    job_id: str
+    code: str
+    message: str
+    done: bool = True
+
+
+class Candidate(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """One answer of those that a job asked for."""
+
+    content: str = ""
+    reasoning: str = ""
+    finish_reason: str | None = None
+
+
+class Answer(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """What a job's events come to so far, as one document. `take` them in their order."""
+
+    candidates: list[Candidate] = []
+    artifacts: list[AiArtifact] = []
+    transcript: list[AiTranscript] = []
+    pieces: int = 0
+    """Events of the answer: the index of the next one."""
+    whole: bool = True
+    """False where the stream keeps the answer's beginning no more."""
+    done: bool = False
+    """The last event was among them."""
+    finish_reason: str | None = None
+    usage: Usage | None = None
+    model: str = ""
+    error: AiError | None = None
+
+    def take(self, event_type: str, data: bytes) -> None:
+        """Adds one event. Types that it does not know are passed over; raises msgspec.DecodeError for no JSON."""
+        if event_type == RESTART:
+            self._restart()
+        elif event_type == ERROR:
+            self.error = _ERROR.decode(data)
+            self.done = True
+        elif event_type in (RESPONSE, REASONING):
+            self._text(event_type, _TEXT.decode(data))
+        elif event_type == ARTIFACT:
+            artifact = _ARTIFACT.decode(data)
+            self.artifacts = [each for each in self.artifacts if each.name != artifact.name] + [artifact]
+            self._count(artifact.index)
+        elif event_type == TRANSCRIPT:
+            said = _TRANSCRIPT.decode(data)
+            others = [each for each in self.transcript if each.segment != said.segment]
+            self.transcript = sorted([*others, said], key=lambda each: each.segment)
+            self._count(said.index)
+        elif event_type == PROGRESS:
+            index = _PROGRESS.decode(data).index
+            if index is not None:
+                self._count(index)
+
+    def _text(self, event_type: str, piece: _Text) -> None:
+        self._count(piece.index)
+        while len(self.candidates) <= piece.candidate:
+            self.candidates.append(Candidate())
+        candidate = self.candidates[piece.candidate]
+        if event_type == REASONING:
+            candidate.reasoning += piece.content
+        else:
+            candidate.content += piece.content
+        candidate.finish_reason = piece.finish_reason or candidate.finish_reason
+        if piece.done:
+            self.done = True
+            self.finish_reason, self.usage, self.model = piece.finish_reason, piece.usage, piece.model
+
+    def _count(self, index: int) -> None:
+        self.whole = self.whole and index == self.pieces
+        self.pieces = index + 1
+
+    def _restart(self) -> None:
+        self.candidates, self.artifacts, self.transcript = [], [], []
+        self.pieces, self.whole = 0, True
+
+
+class _Text(msgspec.Struct):
+    index: int
+    content: str
+    done: bool = False
+    candidate: int = 0
+    finish_reason: str | None = None
+    usage: Usage | None = None
+    model: str = ""
+
+
+_TEXT = msgspec.json.Decoder(_Text)
+_ERROR = msgspec.json.Decoder(AiError)
+_ARTIFACT = msgspec.json.Decoder(AiArtifact)
+_TRANSCRIPT = msgspec.json.Decoder(AiTranscript)
+_PROGRESS = msgspec.json.Decoder(AiProgress)
