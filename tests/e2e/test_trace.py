@@ -29,6 +29,7 @@ BATCH = [
 CHAT = [
     ("publisher-api", "POST /api/ai/chat", "SERVER", None),
     ("publisher-api", "send tg.jobs.chat", "PRODUCER", "POST /api/ai/chat"),
+    ("ai-worker", "queue tg.jobs.chat", "INTERNAL", "send tg.jobs.chat"),
     ("ai-worker", "process tg.jobs.chat", "CONSUMER", "send tg.jobs.chat"),
     ("ai-worker", "chat scripted", "CLIENT", "process tg.jobs.chat"),
     ("gateway", "deliver", "CONSUMER", "chat scripted"),

@@ -57,11 +57,14 @@ class Desk:
         self.events.append(Heard(event_type, json.loads(payload), parent))
 
     async def ask(self, job_id: str, prompt: str = "hello", kind: str = "chat", **params: Any) -> None:
-        params = {"messages": [{"role": "user", "content": prompt}], **params}
+        await self.put(job_id, kind, {"messages": [{"role": "user", "content": prompt}], **params})
+
+    async def put(self, job_id: str, kind: str, params: dict[str, Any], **more: Any) -> None:
+        """Queues a job; `more` are other fields of its message."""
         position = await self.history.position()
         start = str(EventId(position.epoch, position.last))
-        job = Job(job_id=job_id, kind=kind, tail="client.ann", params=params, created=time.time(), start=start)
-        await self.queueing.put(job, {"traceparent": PARENT}, TRACE)
+        fields = {"tail": "client.ann", "created": time.time(), "start": start, **more}
+        await self.queueing.put(Job(job_id=job_id, kind=kind, params=params, **fields), {"traceparent": PARENT}, TRACE)
 
     async def cancel(self, job_id: str) -> None:
         """As publisher-api does: the record first, then whoever may be at work."""

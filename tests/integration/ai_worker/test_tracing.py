@@ -11,8 +11,11 @@ async def test_a_job_is_a_consumer_span_with_the_models_call_inside_and_no_span_
         async with worker(nats, {**env, "OTEL_BSP_SCHEDULE_DELAY": "100"}):
             await asking.ask("j1", max_tokens=30, temperature=0.5)
             await asking.end("j1")
-            await until(lambda: len(collected.of(TRACE)) >= 2, "both spans")
-        process, chat = sorted(collected.of(TRACE), key=lambda span: span.name, reverse=True)
+            await until(lambda: len(collected.of(TRACE)) >= 3, "all spans")
+        queue, process, chat = sorted(collected.of(TRACE), key=lambda span: span.name, reverse=True)
+        assert (queue.name, queue.kind, queue.parent_id) == ("queue tg.jobs.chat", "INTERNAL", process.parent_id)
+        assert process.attributes["tidegate.job.attempt"] == 1
+        assert process.attributes["tidegate.job.outcome"] == "done"
         assert (process.name, process.kind, process.parent_id) == (
             "process tg.jobs.chat",
             "CONSUMER",

@@ -4,27 +4,36 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+import time
 from contextlib import aclosing
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
+from ai_worker.conclusion import Conclusion
 from ai_worker.errors import BackendFailed, InvalidParams, JobError, JobTimeout, TooManyAttempts, UnknownKind
-from ai_worker.handlers.handler import Handlers, Work
-from ai_worker.pieces import Finish, Reasoning, Text
+from ai_worker.fence import Fence
+from ai_worker.handlers.handler import Continuing, Handlers, Work
+from ai_worker.listeners import all_gone
+from ai_worker.pieces import Finish
 from ai_worker.records import Records
-from ai_worker.relay import Relay, insist
+from ai_worker.relay import Pace, Relay, insist
+from tidegate_common.bus.answers import read_answer
+from tidegate_common.bus.control import AllGateways
+from tidegate_common.bus.history import History
 from tidegate_common.bus.publishing import Publisher
 from tidegate_common.bus.queue import Delivery
-from tidegate_common.contract.jobs import Job, JobStatus, Usage
-from tidegate_common.errors import BrokerUnavailable
+from tidegate_common.contract.jobs import Job, JobState, JobStatus, OnDisconnect, Usage
+from tidegate_common.contract.subjects import Subjects
+from tidegate_common.errors import BrokerUnavailable, Superseded
 from tidegate_common.runtime.tasks import end
 
-MAX_ATTEMPTS = 5
-
 log = logging.getLogger(__name__)
+
+
+HAND_BACK_SECONDS = 1.0
+"""How long what waits may take to be written before a job is handed back."""
 
 
 class Stop(StrEnum):
@@ -48,36 +57,51 @@ class Outcome(StrEnum):
 
 
 class Limits(msgspec.Struct, frozen=True):
-    """Seconds: of one job, without an acknowledgement until a job goes elsewhere, of text in one event."""
+    """Of one attempt in seconds, of silence after which a job goes elsewhere, and of attempts that end in silence."""
 
     job_seconds: float
     ack_seconds: float
-    window: float
+    attempts: int
+    pace: Pace
+
+
+class Services(NamedTuple):
+    """What every attempt uses."""
+
+    publisher: Publisher
+    history: History
+    subjects: Subjects
+    records: Records
+    conclusion: Conclusion
+    gateways: AllGateways
 
 
 class Answering:
     """One attempt at one job. `stop` may be called at any time, more than once: the first reason counts."""
 
     def __init__(
-        self,
-        job: Job,
-        delivery: Delivery,
-        work: Work,
-        handlers: Handlers,
-        publisher: Publisher,
-        records: Records,
-        limits: Limits,
+        self, job: Job, delivery: Delivery, work: Work, handlers: Handlers, services: Services, limits: Limits
     ) -> None:
         self.job = job
         self._delivery = delivery
         self._work = work
         self._handlers = handlers
-        self._records = records
+        self._history = services.history
+        self._records = services.records
+        self._conclusion = services.conclusion
+        self._gateways = services.gateways
         self._limits = limits
-        self._relay = Relay(publisher, work, job.tail, window=limits.window, patience=limits.ack_seconds)
+        self._patience = limits.pace.patience
+        self._fence = Fence(services.publisher, services.history, services.subjects, job.job_id, self._is_mine)
+        self._relay = Relay(services.publisher, work, job.tail, self._fence, limits.pace)
         self.over = asyncio.Event()
         """Nothing more comes from this attempt."""
         self._stop: asyncio.Future[Stop] = asyncio.get_running_loop().create_future()
+
+    @property
+    def attempt(self) -> int:
+        """Its number among the job's attempts; 0 before the record has given it one."""
+        return self._work.attempt
 
     def stop(self, reason: Stop) -> None:
         if not self._stop.done():
@@ -85,17 +109,22 @@ class Answering:
 
     async def run(self) -> Outcome:
         """Raises nothing but CancelledError."""
-        watching = asyncio.create_task(self._watch())
+        watching = [asyncio.create_task(self._watch())]
+        if self.job.on_disconnect is OnDisconnect.CANCEL:
+            watching.append(asyncio.create_task(self._listen()))
         try:
             return await self._run()
-        except BrokerUnavailable as error:
+        except Superseded:
+            log.warning("job %s: another attempt has it", self.job.job_id)
+            return Outcome.ABANDONED
+        except (BrokerUnavailable, TimeoutError) as error:
             log.warning("job %s is left to another worker: %s", self.job.job_id, error)
             return Outcome.ABANDONED
         except Exception:
             log.exception("job %s is left to another worker", self.job.job_id)
             return Outcome.ABANDONED
         finally:
-            await end([watching])
+            await end(watching)
             await self._relay.drop()
             self.over.set()
 
@@ -104,51 +133,80 @@ class Answering:
         while True:
             await asyncio.sleep(self._limits.ack_seconds / 3)
             try:
-                await self._delivery.progress()
                 state = await self._records.get(self.job.job_id)
+                if state is not None and state.attempt > self._work.attempt > 0:
+                    self.stop(Stop.TAKEN_OVER)
+                    return
+                if state is not None and state.cancel:
+                    self.stop(Stop.CANCELLED)
+                await self._delivery.progress()
             except BrokerUnavailable:
                 continue
-            if state is not None and state.attempt > self._work.attempt:
-                self.stop(Stop.TAKEN_OVER)
-            elif state is not None and state.cancel:
-                self.stop(Stop.CANCELLED)
+
+    async def _listen(self) -> None:
+        await all_gone(self._gateways, self.job)
+        self.stop(Stop.CANCELLED)
+
+    async def _is_mine(self) -> bool:
+        """Whether nobody has begun the job since, or has written its last event."""
+        state = await self._records.get(self.job.job_id)
+        return state is None or (state.attempt == self._work.attempt and not state.end)
 
     async def _run(self) -> Outcome:
-        patience = self._limits.ack_seconds
-        job_id, attempt = self.job.job_id, self._work.attempt
-        state = await insist(lambda: self._records.begin(job_id, attempt), patience)
-        if state is not None and state.status.final:
-            await insist(self._delivery.done, patience)  # a worker died between the record and this
+        state = await insist(lambda: self._records.begin(self.job), self._patience)
+        self._work.attempt = state.attempt
+        await insist(lambda: self._fence.raise_(state.attempt), self._patience)
+        if state.status.final:
+            await insist(lambda: self._conclusion.settle(self.job, state, self._relay), self._patience)
+            await insist(self._delivery.done, self._patience)
             return Outcome(state.status.value)
-        if state is not None and state.cancel:
+        if state.cancel:
             self.stop(Stop.CANCELLED)
-        elif attempt >= MAX_ATTEMPTS:
+        await self._take_up(state)
+        if self._stop.done():
+            return await self._stopped(self._stop.result(), state.usage)
+        if state.failures >= self._limits.attempts:
             return await self._fail(TooManyAttempts())
-        elif attempt > 1:
-            await self._relay.restart()
         return await self._attempt()
 
+    async def _take_up(self, state: JobState) -> None:
+        """What earlier attempts have stored is gone on from, where the handler can, or declared void."""
+        if state.attempt == 1:
+            return
+        job = self.job
+        earlier = await insist(
+            lambda: read_answer(self._history, job.job_id, job.tail, job.start or state.start), self._patience
+        )
+        if earlier.whole and not earlier.pieces:
+            return
+        handler: object = self._handlers.get(job.kind)
+        going_on = isinstance(handler, Continuing) and earlier.whole and handler.continues(job.params, earlier)
+        if going_on or self._stop.done() or state.failures >= self._limits.attempts:
+            self._relay.index = earlier.pieces  # a job that ends here keeps what was shown
+            self._work.earlier = earlier if going_on else None
+        else:
+            await self._relay.restart()
+
     async def _attempt(self) -> Outcome:
-        if self._stop.done():
-            return await self._stopped(self._stop.result())
+        seconds, overdue = self._limits.job_seconds, False
+        if self.job.deadline is not None and self.job.deadline - time.time() < seconds:
+            seconds, overdue = self.job.deadline - time.time(), True
+        if seconds <= 0:
+            return await self._fail(JobTimeout(None))
         pump = asyncio.create_task(self._pump())
         try:
             first: set[asyncio.Future[Any]] = {pump, self._stop, self._relay.writing}
-            await asyncio.wait(
-                first,
-                timeout=self._limits.job_seconds,
-                return_when=asyncio.FIRST_COMPLETED,
-            )
+            await asyncio.wait(first, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
             if pump.done():
                 return await self._ended(pump)
         finally:
             # The generator is closed before anything else is written: nothing can follow the last event.
             await end([pump])
         if self._stop.done():
-            return await self._stopped(self._stop.result())
+            return await self._stopped(self._stop.result(), None)
         if self._relay.writing.done():
-            self._relay.writing.result()
-        return await self._fail(JobTimeout(self._limits.job_seconds))
+            return await self._broken_off(self._relay.writing)
+        return await self._fail(JobTimeout(None if overdue else seconds))
 
     async def _pump(self) -> Finish:
         """Hands the handler's pieces to the relay; gives the last one. Raises JobError."""
@@ -159,8 +217,7 @@ class Answering:
             async for piece in pieces:
                 if isinstance(piece, Finish):
                     return piece
-                if isinstance(piece, Text | Reasoning):
-                    await self._relay.put(piece)
+                await self._relay.put(piece)
         return Finish("stop")
 
     async def _ended(self, pump: asyncio.Task[Finish]) -> Outcome:
@@ -171,42 +228,52 @@ class Answering:
             log.error("job %s: the handler failed", self.job.job_id, exc_info=error)
             return await self._fail(BackendFailed())
         finish = pump.result()
-        usage = finish.usage or Usage(completion_tokens=self._relay.taken)
-        await self._relay.done(finish.reason, usage)
-        await self._conclude(JobStatus.DONE, finish.reason, usage, None)
-        return Outcome.DONE
+        return await self._finish(JobStatus.DONE, finish.reason, finish.usage, finish.model or "")
 
-    async def _stopped(self, reason: Stop) -> Outcome:
+    async def _stopped(self, reason: Stop, usage: Usage | None) -> Outcome:
         if reason is Stop.CANCELLED:
-            usage = Usage(completion_tokens=self._relay.taken)
-            await self._relay.done("cancelled", usage)
-            await self._conclude(JobStatus.CANCELLED, "cancelled", usage, None)
-            return Outcome.CANCELLED
-        await self._relay.drop()
+            return await self._finish(JobStatus.CANCELLED, "cancelled", usage, "")
         if reason is Stop.TAKEN_OVER:
             return Outcome.ABANDONED
-        await self._records.requeue(self.job.job_id, self._work.attempt)
+        async with asyncio.timeout(HAND_BACK_SECONDS):
+            await self._relay.finish()
+        if not await self._records.requeue(self.job.job_id, self._work.attempt, self._relay.index, self._usage()):
+            return Outcome.ABANDONED
         await self._delivery.give_back()
         return Outcome.HANDED_BACK
 
+    async def _finish(self, status: JobStatus, reason: str, usage: Usage | None, model: str) -> Outcome:
+        try:
+            await self._relay.finish()
+        except JobError as error:
+            return await self._fail(error)
+        counted = usage or self._usage()
+        await insist(
+            lambda: self._conclusion.done(self.job, self._work.attempt, self._relay, status, reason, counted, model),
+            self._patience,
+        )
+        await insist(self._delivery.done, self._patience)
+        return Outcome(status.value)
+
+    async def _broken_off(self, writing: asyncio.Future[None]) -> Outcome:
+        try:
+            writing.result()
+        except JobError as error:
+            return await self._fail(error)
+        raise AssertionError("writing ends only after the handler has, or with an error")
+
     async def _fail(self, error: JobError) -> Outcome:
         log.warning("job %s failed: %s: %s", self.job.job_id, error.code, error, exc_info=error.__cause__)
-        await self._relay.failed(error.code, str(error))
-        usage = Usage(completion_tokens=self._relay.taken)
+        if not (self._relay.writing.done() and self._relay.writing.exception()):
+            await self._relay.finish()
+        await insist(
+            lambda: self._conclusion.failed(self.job, self._work.attempt, self._relay, error, self._usage()),
+            self._patience,
+        )
         bad = isinstance(error, UnknownKind | InvalidParams)
-        leave = self._delivery.discard if bad else self._delivery.done
-        await self._conclude(JobStatus.FAILED, None, usage, f"{error.code}: {error}", leave)
+        await insist(self._delivery.discard if bad else self._delivery.done, self._patience)
         return Outcome.FAILED
 
-    async def _conclude(
-        self,
-        status: JobStatus,
-        reason: str | None,
-        usage: Usage,
-        error: str | None,
-        leave: Callable[[], Awaitable[None]] | None = None,
-    ) -> None:
-        """The record, then the acknowledgement (`leave`): a job that is not done for sure comes again."""
-        patience = self._limits.ack_seconds
-        await insist(lambda: self._records.end(self.job.job_id, status, reason, usage, error), patience)
-        await insist(leave or self._delivery.done, patience)
+    def _usage(self) -> Usage:
+        """Where the backend has not said what was used, a piece of text counts as a token."""
+        return Usage(completion_tokens=self._relay.taken)

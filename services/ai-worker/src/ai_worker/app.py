@@ -7,7 +7,8 @@ import logging
 
 from starlette.applications import Starlette
 
-from ai_worker.answering import Answering, Limits
+from ai_worker.answering import Answering, Limits, Services
+from ai_worker.conclusion import Conclusion
 from ai_worker.handlers.chat import Chat
 from ai_worker.handlers.handler import Handlers, Work
 from ai_worker.intake import Intake
@@ -15,8 +16,11 @@ from ai_worker.models.choice import build
 from ai_worker.models.model import ChatModel
 from ai_worker.records import Records
 from ai_worker.refusal import refuse
+from ai_worker.relay import Pace
 from ai_worker.settings import WorkerSettings
 from tidegate_common.bus.connection import Bus, connect
+from tidegate_common.bus.control import AllGateways
+from tidegate_common.bus.dead import DeadJobs
 from tidegate_common.bus.history import History
 from tidegate_common.bus.jobs import JobStates, on_cancel
 from tidegate_common.bus.publishing import Publisher
@@ -40,14 +44,21 @@ DRAIN_SHARE = 0.7
 class Worker:
     """The parts of one worker, wired. `handlers` is filled once the model is there."""
 
-    def __init__(self, settings: WorkerSettings, bus: Bus, states: JobStates, signals: Telemetry) -> None:
+    def __init__(
+        self, settings: WorkerSettings, bus: Bus, states: JobStates, dead: DeadJobs, signals: Telemetry
+    ) -> None:
         self._settings = settings
         self._bus = bus
         self._signals = signals
         self._loaded = False
-        self._publisher = Publisher(bus, History(bus), settings.publish_deadline_seconds)
-        self._records = Records(states)
-        self._limits = Limits(settings.ai_job_seconds, settings.ai_ack_seconds, settings.ai_coalesce_ms / 1000)
+        history = History(bus)
+        publisher = Publisher(bus, history, settings.publish_deadline_seconds)
+        records = Records(states)
+        self._services = Services(
+            publisher, history, bus.subjects, records, Conclusion(records, dead, history), AllGateways(bus)
+        )
+        pace = Pace(settings.ai_coalesce_ms / 1000, settings.ai_coalesce_chars, settings.ai_patience_seconds)
+        self._limits = Limits(settings.ai_job_seconds, settings.ai_ack_seconds, settings.ai_max_attempts, pace)
         self._handlers: Handlers = {}
         self.intake = Intake(
             self._open_queue,
@@ -94,10 +105,10 @@ class Worker:
         return await JobQueue.open(self._bus, self._settings.ai_ack_seconds)
 
     def _answering(self, job: Job, delivery: Delivery, work: Work) -> Answering:
-        return Answering(job, delivery, work, self._handlers, self._publisher, self._records, self._limits)
+        return Answering(job, delivery, work, self._handlers, self._services, self._limits)
 
     async def _refuse(self, delivery: Delivery) -> None:
-        await refuse(delivery, self._publisher, self._records)
+        await refuse(delivery, self._services.publisher, self._services.records)
 
 
 async def main(settings: WorkerSettings) -> None:
@@ -106,7 +117,7 @@ async def main(settings: WorkerSettings) -> None:
     with telemetry("ai-worker") as signals:
         async with connect(settings.nats_url, settings.subjects(), "ai-worker") as bus:
             await ensure_streams(bus, settings.stream_limits(), update=False)
-            worker = Worker(settings, bus, await JobStates.open(bus), signals)
+            worker = Worker(settings, bus, await JobStates.open(bus), await DeadJobs.open(bus), signals)
             model = build(settings)
             running = asyncio.create_task(worker.run(model))
             listening = worker.server()

@@ -6,6 +6,7 @@ TidegateError
     ├── InvalidParams   the handler can't read the job's params
     ├── PromptTooLong   more than the settings or the model's context allow
     ├── BackendFailed   the model's backend is away, refused, or broke off
+    ├── OutputTooLarge  a piece of the answer is over what one event may hold
     ├── JobTimeout      the job's time limit has passed
     └── TooManyAttempts workers kept dying over the job
 """
@@ -53,11 +54,20 @@ class BackendFailed(JobError):
         super().__init__(message)
 
 
+class OutputTooLarge(JobError):
+    code = "output_too_large"
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"A piece of the answer is over the {limit} bytes that one event may hold.")
+
+
 class JobTimeout(JobError):
     code = "timeout"
 
-    def __init__(self, seconds: float) -> None:
-        super().__init__(f"The answer took longer than {seconds:g} seconds.")
+    def __init__(self, seconds: float | None) -> None:
+        """`seconds` is the limit of one attempt; None where the job's own deadline has passed."""
+        late = "was not ready by its deadline" if seconds is None else f"took longer than {seconds:g} seconds"
+        super().__init__(f"The answer {late}.")
 
 
 class TooManyAttempts(JobError):
@@ -65,3 +75,7 @@ class TooManyAttempts(JobError):
 
     def __init__(self) -> None:
         super().__init__("The answer could not be finished, although it was tried several times.")
+
+
+RETRIABLE = frozenset({JobError.code, BackendFailed.code, JobTimeout.code, TooManyAttempts.code})
+"""Codes of failures that are not the asker's fault: the same job may succeed when it is tried again."""

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 
 import msgspec
-from opentelemetry.trace import SpanKind, set_span_in_context
+from opentelemetry.trace import Span, SpanKind, StatusCode, set_span_in_context
 
 from ai_worker.answering import Answering, Outcome, Stop
 from ai_worker.handlers.handler import Work
@@ -118,37 +118,51 @@ class Intake:
             log.warning("a message that is no job was discarded: %s", error)
             await self._refuse(delivery)
             return
-        parent = propagation.extract(delivery.headers)
-        attributes: dict[str, str | int] = {
-            names.MESSAGING_SYSTEM: "nats",
-            names.MESSAGING_DESTINATION: f"{self._subject}.{job.kind}",
-            names.MESSAGING_OPERATION_NAME: "process",
-            names.MESSAGING_OPERATION_TYPE: "process",
-            names.MESSAGING_MESSAGE_ID: job.job_id,
-            names.JOB_ID: job.job_id,
-            names.JOB_KIND: job.kind,
-            names.JOB_ATTEMPT: delivery.number,
-        }
-        name = f"process {self._subject}.{job.kind}"
-        span = self._tracer.start_span(name, parent, SpanKind.CONSUMER, attributes)
-        work = Work(job.job_id, delivery.number, set_span_in_context(span, parent))
+        span, work = self._spans(job, delivery)
         with propagation.attached(work.trace):  # the task keeps it, for its logs
             answering = self._start(job, delivery, work)
             earlier = self.active.get(job.job_id)
             self.active[job.job_id] = answering
-            task = asyncio.create_task(self._answer(answering, earlier, span.end))
+            task = asyncio.create_task(self._answer(answering, earlier, span))
         self._tasks[task] = answering
         task.add_done_callback(self._tasks.pop)
 
-    async def _answer(self, answering: Answering, earlier: Answering | None, end: Callable[[], None]) -> None:
-        outcome: str = Outcome.ABANDONED
+    def _spans(self, job: Job, delivery: Delivery) -> tuple[Span, Work]:
+        """The attempt's span, which has begun, and its work. The wait in the queue is a span that is over already."""
+        parent = propagation.extract(delivery.headers)
+        destination = f"{self._subject}.{job.kind}"
+        attributes: dict[str, str | int] = {
+            names.MESSAGING_SYSTEM: "nats",
+            names.MESSAGING_DESTINATION: destination,
+            names.MESSAGING_MESSAGE_ID: job.job_id,
+            names.JOB_ID: job.job_id,
+            names.JOB_KIND: job.kind,
+        }
+        if delivery.number == 1:
+            queued = {**attributes, names.MESSAGING_OPERATION_NAME: "queue"}
+            start = int(job.created * 1e9)
+            self._tracer.start_span(f"queue {destination}", parent, SpanKind.INTERNAL, queued, start_time=start).end()
+        process = {
+            **attributes,
+            names.MESSAGING_OPERATION_NAME: "process",
+            names.MESSAGING_OPERATION_TYPE: "process",
+            names.JOB_DELIVERY: delivery.number,
+        }
+        span = self._tracer.start_span(f"process {destination}", parent, SpanKind.CONSUMER, process)
+        return span, Work(job.job_id, 0, set_span_in_context(span, parent))
+
+    async def _answer(self, answering: Answering, earlier: Answering | None, span: Span) -> None:
+        outcome = Outcome.ABANDONED
         try:
             if earlier is not None:  # NATS gave it again while it ran here
                 earlier.stop(Stop.TAKEN_OVER)
                 await earlier.over.wait()
             outcome = await answering.run()
         finally:
-            end()
+            span.set_attributes({names.JOB_ATTEMPT: answering.attempt, names.JOB_OUTCOME: str(outcome)})
+            if outcome is Outcome.FAILED:
+                span.set_status(StatusCode.ERROR)
+            span.end()
             self._slots.release()
             self.outcomes[outcome] += 1
             if self.active.get(answering.job.job_id) is answering:

@@ -1,57 +1,95 @@
-"""A job's record as the worker changes it. A record that is missing hinders nothing: the answer matters more."""
+"""A job's record as the worker changes it. Compare-and-set decides who has the job, and who ends it."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 from msgspec.structs import replace
 
 from tidegate_common.bus.jobs import JobStates
-from tidegate_common.contract.jobs import JobState, JobStatus, Usage
-from tidegate_common.errors import NotFound
+from tidegate_common.contract.jobs import Job, JobState, JobStatus, Usage
+from tidegate_common.errors import NotFound, Superseded
 
 
 class Records:
-    """All of its calls raise BrokerUnavailable, and give None where there is no such record."""
+    """All of its calls raise BrokerUnavailable."""
 
     def __init__(self, states: JobStates) -> None:
         self._states = states
 
     async def get(self, job_id: str) -> JobState | None:
+        """None where there is no such record (any more)."""
         try:
             return await self._states.get(job_id)
         except NotFound:
             return None
 
-    async def begin(self, job_id: str, attempt: int) -> JobState | None:
-        """Running, in attempt `attempt`; left as it is where the job has ended or is to be cancelled."""
+    async def begin(self, job: Job) -> JobState:
+        """Gives the job to a new attempt, whose number is the record's then; leaves it as it is where it has ended.
 
-        def edit(state: JobState) -> JobState | None:
-            if state.status.final or state.cancel:
-                return None
-            return replace(state, status=JobStatus.RUNNING, attempt=attempt)
-
-        return await self._change(job_id, edit)
-
-    async def requeue(self, job_id: str, attempt: int) -> JobState | None:
-        """Queued again, unless a later attempt has begun."""
-
-        def edit(state: JobState) -> JobState | None:
-            return None if state.status.final or state.attempt > attempt else replace(state, status=JobStatus.QUEUED)
-
-        return await self._change(job_id, edit)
-
-    async def end(
-        self, job_id: str, status: JobStatus, reason: str | None, usage: Usage, error: str | None
-    ) -> JobState | None:
-        """Ended as `status`; an end that is there already stays."""
+        An attempt before it that has not said how it ended counts as a failure. A record that is missing is made anew.
+        """
 
         def edit(state: JobState) -> JobState | None:
             if state.status.final:
                 return None
-            return replace(state, status=status, finish_reason=reason, usage=usage, error=error)
+            silent = state.status is JobStatus.RUNNING
+            return replace(state, status=JobStatus.RUNNING, attempt=state.attempt + 1, failures=state.failures + silent)
+
+        while True:
+            try:
+                return await self._states.change(job.job_id, edit)
+            except NotFound:
+                now = time.time()
+                await self._states.create(
+                    JobState(
+                        job_id=job.job_id,
+                        kind=job.kind,
+                        status=JobStatus.QUEUED,
+                        created=job.created,
+                        updated=now,
+                        tail=job.tail,
+                        start=job.start,
+                    )
+                )
+
+    async def requeue(self, job_id: str, attempt: int, pieces: int, usage: Usage) -> bool:
+        """Queued again after `pieces` events, unless a later attempt has begun. Gives whether it is."""
+
+        def edit(state: JobState) -> JobState | None:
+            if state.status.final or state.attempt != attempt:
+                return None
+            return replace(state, status=JobStatus.QUEUED, pieces=pieces, usage=usage)
+
+        state = await self._change(job_id, edit)
+        return state is not None and state.status is JobStatus.QUEUED
+
+    async def end(self, job_id: str, attempt: int, change: Callable[[JobState], JobState]) -> JobState:
+        """Ends the record as `change` has it, once: an end that is there already stays.
+
+        Raises Superseded where a later attempt has the job, or the record is gone.
+        """
+
+        def edit(state: JobState) -> JobState | None:
+            return None if state.status.final or state.attempt != attempt else change(state)
+
+        state = await self._change(job_id, edit)
+        if state is None or not state.status.final:
+            raise Superseded("another attempt has begun since")
+        return state
+
+    async def refuse(self, job_id: str, error: str) -> JobState | None:
+        """Ends the record of a job that can't be read; an end that is there already stays. None without a record."""
+
+        def edit(state: JobState) -> JobState | None:
+            return None if state.status.final else replace(state, status=JobStatus.FAILED, error=error)
 
         return await self._change(job_id, edit)
+
+    async def ended(self, job_id: str, event_id: str) -> None:
+        """The job's last event is stored, under `event_id`."""
+        await self._change(job_id, lambda state: None if state.end else replace(state, end=event_id))
 
     async def _change(self, job_id: str, edit: Callable[[JobState], JobState | None]) -> JobState | None:
         try:

@@ -11,11 +11,10 @@ from ai_worker.records import Records
 from tidegate_common.bus.publishing import Publisher
 from tidegate_common.bus.queue import Delivery
 from tidegate_common.contract.answers import AiError
-from tidegate_common.contract.events import Event
-from tidegate_common.contract.jobs import JobStatus, Usage
+from tidegate_common.contract.events import JOB, JOB_END, Event
 from tidegate_common.telemetry import propagation
 
-_ADDRESS = re.compile(r"broadcast|(client|user|topic)(\.[^\s.*>]+)+")
+_ADDRESS = re.compile(r"broadcast|(client|user|topic|job)(\.[^\s.*>]+)+")
 
 
 class _Envelope(msgspec.Struct):
@@ -39,11 +38,14 @@ async def refuse(delivery: Delivery, publisher: Publisher, records: Records) -> 
         envelope = None
     if envelope is not None and _ADDRESS.fullmatch(envelope.tail):
         error = InvalidParams("it is no job that this worker knows")
-        data = AiError(job_id=envelope.job_id, code=error.code, message=str(error))
-        headers: dict[str, str] = {}
-        propagation.inject(headers, propagation.extract(delivery.headers))
-        event = Event("ai_error", msgspec.json.encode(data).decode())
-        message_id = f"{envelope.job_id}:{delivery.number}:error"
-        await publisher.durable(envelope.tail, event, headers=headers, message_id=message_id)
-        await records.end(envelope.job_id, JobStatus.FAILED, None, Usage(), f"{error.code}: {error}")
+        state = await records.refuse(envelope.job_id, f"{error.code}: {error}")
+        if state is None or not state.end:
+            data = AiError(job_id=envelope.job_id, code=error.code, message=str(error))
+            headers = {JOB: envelope.job_id, JOB_END: "1"}
+            propagation.inject(headers, propagation.extract(delivery.headers))
+            event = Event("ai_error", msgspec.json.encode(data).decode())
+            receipt = await publisher.durable(
+                envelope.tail, event, headers=headers, message_id=f"{envelope.job_id}:end"
+            )
+            await records.ended(envelope.job_id, receipt.id)
     await delivery.discard()

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import base64
+import contextlib
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable
 from typing import TypeVar
 
 import msgspec
 
+from ai_worker.errors import OutputTooLarge
+from ai_worker.fence import Fence
 from ai_worker.handlers.handler import Work
-from ai_worker.pieces import Reasoning, Text
+from ai_worker.pieces import Artifact, CandidateEnd, Piece, Progress, Reasoning, Segment, Text
 from tidegate_common.bus.publishing import Publisher
-from tidegate_common.contract.answers import AiDone, AiError, AiResponse, AiRestart
-from tidegate_common.contract.events import Event
-from tidegate_common.contract.jobs import Usage
-from tidegate_common.errors import BrokerUnavailable
+from tidegate_common.contract import answers
+from tidegate_common.contract.answers import AiArtifact, AiDone, AiError, AiProgress, AiResponse, AiTranscript
+from tidegate_common.contract.events import JOB, JOB_END, Event
+from tidegate_common.errors import BrokerUnavailable, Superseded, TooLarge
 from tidegate_common.runtime.tasks import end
 from tidegate_common.telemetry import propagation
 
@@ -41,96 +46,196 @@ async def insist(action: Callable[[], Awaitable[T]], seconds: float) -> T:
             await asyncio.sleep(RETRY_SECONDS)
 
 
+class Pace(msgspec.Struct, frozen=True):
+    """How pieces become events: what comes within `seconds` after an event goes into the next one, which is sent
+    sooner once `size` characters wait. With 0 seconds each piece is an event. `patience`: how long NATS may be away.
+    """
+
+    seconds: float
+    size: int
+    patience: float
+
+
+def merged(pieces: Iterable[Piece]) -> list[Piece]:
+    """`pieces` with each run of text of one type and candidate as one, and each run of progress as its last.
+
+    The order is kept for each candidate: those of several come mixed, and no one shows them as one text.
+    """
+    found: list[Piece] = []
+    last: dict[int, int] = {}
+    for piece in pieces:
+        candidate = getattr(piece, "candidate", -1)
+        place = last.get(candidate)
+        before = None if place is None else found[place]
+        if isinstance(piece, Text | Reasoning) and type(before) is type(piece):
+            assert place is not None
+            found[place] = msgspec.structs.replace(piece, content=before.content + piece.content)
+        elif isinstance(piece, Progress) and isinstance(before, Progress):
+            assert place is not None
+            found[place] = piece
+        else:
+            last[candidate] = len(found)
+            found.append(piece)
+    return found
+
+
 class Relay:
     """One attempt's events. Message ids come from job, attempt and index, so that a retried one is stored once.
 
-    The first piece leaves at once; what comes within `window` seconds after an event goes into the next one
-    together, as long as it is of one type. A window of 0 makes each piece an event.
+    The first piece leaves at once. One event is under way at a time, so that none can overtake another; what comes
+    meanwhile goes into the next, so that a slow stream makes larger events and not a longer queue.
     Only the first event and the last one carry the trace: a gateway makes a span of each event that does.
     """
 
-    def __init__(self, publisher: Publisher, work: Work, tail: str, *, window: float, patience: float) -> None:
+    def __init__(self, publisher: Publisher, work: Work, tail: str, fence: Fence, pace: Pace) -> None:
         self._publisher = publisher
         self._work = work
         self._tail = tail
-        self._window = window
-        self._patience = patience
-        self._pieces: asyncio.Queue[Text | Reasoning | Last] = asyncio.Queue(BACKLOG)
+        self._fence = fence
+        self._pace = pace
+        self._waiting: deque[Piece] = deque()
+        self._size = 0
+        """Characters that wait."""
+        self._finishing = False
+        self._come = asyncio.Event()
+        """Something waits, or nothing more comes."""
+        self._enough = asyncio.Event()
+        """The next event is not to be waited for any longer."""
+        self._room = asyncio.Event()
+        self._room.set()
+        self._traced = False
         self.index = 0
+        """Of the next event."""
         self.taken = 0
-        """Pieces taken from the handler."""
+        """Pieces of text taken from the handler."""
         self.writing = asyncio.create_task(self._write())
-        """Ends after the last event. Raises BrokerUnavailable where NATS was away for longer than `patience`."""
+        """Ends after `finish`. Raises BrokerUnavailable (NATS was away for too long), Superseded, OutputTooLarge."""
 
     async def restart(self) -> None:
-        """Says that an earlier attempt's events are void. Raises BrokerUnavailable."""
-        data = AiRestart(job_id=self._work.job_id, attempt=self._work.attempt)
-        await self._store("ai_restart", data, "restart", traced=False)
+        """Says that an earlier attempt's events are void. Raises BrokerUnavailable, Superseded."""
+        data = answers.AiRestart(job_id=self._work.job_id, attempt=self._work.attempt)
+        await self._store(answers.RESTART, data, f"{self._work.attempt}:restart")
 
-    async def put(self, piece: Text | Reasoning) -> None:
+    async def put(self, piece: Piece) -> None:
         """Takes a piece, as soon as there is room."""
-        await self._pieces.put(piece)
-        self.taken += 1
+        await self._room.wait()
+        self._waiting.append(piece)
+        if len(self._waiting) >= BACKLOG:
+            self._room.clear()
+            self._enough.set()
+        if isinstance(piece, Text | Reasoning):
+            self.taken += 1
+            self._size += len(piece.content)
+            if self._size >= self._pace.size:
+                self._enough.set()
+        self._come.set()
 
-    async def done(self, reason: str, usage: Usage) -> None:
-        """Writes what waits and then the answer's last event. Raises BrokerUnavailable."""
-        await self._end(AiDone(job_id=self._work.job_id, index=0, finish_reason=reason, usage=usage))
-
-    async def failed(self, code: str, message: str) -> None:
-        """Writes what waits and then `ai_error`. Raises BrokerUnavailable."""
-        await self._end(AiError(job_id=self._work.job_id, code=code, message=message))
+    async def finish(self) -> None:
+        """Writes what waits; takes nothing more. Raises as `writing` does."""
+        self._finishing = True
+        self._enough.set()
+        self._come.set()
+        await self.writing
 
     async def drop(self) -> None:
         """Writes nothing more."""
         await end([self.writing])
 
-    async def _end(self, last: Last) -> None:
-        putting = asyncio.create_task(self._pieces.put(last))
-        await asyncio.wait({putting, self.writing}, return_when=asyncio.FIRST_COMPLETED)
-        putting.cancel()  # only where writing failed; it took the last event otherwise
-        await self.writing
+    async def last(self, data: Last) -> str:
+        """Writes the job's last event, once for all attempts; gives its id. Raises BrokerUnavailable, Superseded."""
+        event_type = answers.RESPONSE if isinstance(data, AiDone) else answers.ERROR
+        return await self._store(event_type, data, "end")
 
     async def _write(self) -> None:
         loop = asyncio.get_running_loop()
-        piece = await self._pieces.get()
-        while not isinstance(piece, AiDone | AiError):
-            after: Text | Reasoning | Last | None = None
-            content = [piece.content]
-            while self._window and after is None and not self._pieces.empty():
-                following = self._pieces.get_nowait()
-                if type(following) is type(piece):
-                    content.append(following.content)
-                else:
-                    after = following
-            next_at = loop.time() + self._window
-            await self._content(type(piece), "".join(content))
-            if after is None:
-                after = await self._pieces.get()
-                if not isinstance(after, AiDone | AiError) and self._window and loop.time() < next_at:
-                    await asyncio.sleep(next_at - loop.time())
-            piece = after
-        await self._last(piece)
+        next_at = 0.0
+        while True:
+            await self._come.wait()
+            if not self._waiting:
+                return
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(next_at):
+                    await self._enough.wait()
+            next_at = loop.time() + self._pace.seconds
+            for piece in self._take():
+                await self._event(piece)
 
-    async def _content(self, kind: type[Text | Reasoning], content: str) -> None:
-        data = AiResponse(job_id=self._work.job_id, index=self.index, content=content)
-        event_type = "ai_response" if kind is Text else "ai_reasoning"
-        await self._store(event_type, data, str(self.index), traced=self.index == 0)
+    def _take(self) -> list[Piece]:
+        """All that waits, joined where that is to be."""
+        taken = merged(self._waiting) if self._pace.seconds else list(self._waiting)
+        self._waiting.clear()
+        self._size = 0
+        self._room.set()
+        if not self._finishing:
+            self._come.clear()
+            self._enough.clear()
+        return taken
+
+    async def _event(self, piece: Piece) -> None:
+        event_type, data = self._data(piece)
+        try:
+            await self._store(event_type, data, f"{self._work.attempt}:{self.index}")
+        except TooLarge as error:
+            raise OutputTooLarge(error.limit) from error
         self.index += 1
 
-    async def _last(self, last: Last) -> None:
-        if isinstance(last, AiDone):
-            await self._store(
-                "ai_response", msgspec.structs.replace(last, index=self.index), str(self.index), traced=True
+    def _data(self, piece: Piece) -> tuple[str, msgspec.Struct]:
+        job_id, index = self._work.job_id, self.index
+        if isinstance(piece, Text | Reasoning):
+            event_type = answers.RESPONSE if isinstance(piece, Text) else answers.REASONING
+            return event_type, AiResponse(job_id=job_id, index=index, content=piece.content, candidate=piece.candidate)
+        if isinstance(piece, CandidateEnd):
+            return answers.RESPONSE, AiResponse(
+                job_id=job_id, index=index, content="", candidate=piece.candidate, finish_reason=piece.reason
             )
-        else:
-            await self._store("ai_error", last, "error", traced=True)
+        if isinstance(piece, Progress):
+            return answers.PROGRESS, AiProgress(
+                job_id=job_id, state="running", index=index, fraction=piece.fraction, note=piece.note
+            )
+        if isinstance(piece, Artifact):
+            content = None if piece.content is None else base64.b64encode(piece.content).decode()
+            return answers.ARTIFACT, AiArtifact(
+                job_id=job_id,
+                index=index,
+                name=piece.name,
+                media_type=piece.media_type,
+                content=content,
+                url=piece.url,
+                final=piece.final,
+                candidate=piece.candidate,
+            )
+        assert isinstance(piece, Segment)
+        return answers.TRANSCRIPT, AiTranscript(
+            job_id=job_id,
+            index=index,
+            segment=piece.number,
+            text=piece.text,
+            start=piece.start,
+            end=piece.end,
+            confidence=piece.confidence,
+            final=piece.final,
+        )
 
-    async def _store(self, event_type: str, data: msgspec.Struct, part: str, *, traced: bool) -> None:
-        headers: dict[str, str] = {}
-        if traced:
+    async def _store(self, event_type: str, data: msgspec.Struct, part: str) -> str:
+        """Stores an event under the fence; gives its id."""
+        headers = {JOB: self._work.job_id}
+        if part == "end":
+            headers[JOB_END] = "1"
+        if not self._traced or part == "end":
+            self._traced = True
             propagation.inject(headers, self._work.trace)
         event = Event(event_type, msgspec.json.encode(data).decode())
-        message_id = f"{self._work.job_id}:{self._work.attempt}:{part}"
-        await insist(
-            lambda: self._publisher.durable(self._tail, event, headers=headers, message_id=message_id), self._patience
-        )
+        message_id = f"{self._work.job_id}:{part}"
+
+        async def store() -> str:
+            receipt = await self._publisher.durable(
+                self._tail, event, headers={**headers, **self._fence.headers}, message_id=message_id
+            )
+            return receipt.id
+
+        try:
+            return await insist(store, self._pace.patience)
+        except Superseded:
+            if not await insist(lambda: self._fence.renew(self._work.attempt), self._pace.patience):
+                raise
+            return await insist(store, self._pace.patience)

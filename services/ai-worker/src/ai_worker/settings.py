@@ -35,6 +35,12 @@ class WorkerSettings(CommonSettings, frozen=True, kw_only=True):
     """A worker that shows no sign of life for so long loses its jobs to another. The same on all workers."""
     ai_coalesce_ms: Count = 20
     """Text of so many milliseconds goes into one event; 0: each piece by itself."""
+    ai_coalesce_chars: AtLeastOne = 2_000
+    """An event is sent sooner once so much text waits for it."""
+    ai_patience_seconds: Positive = 30
+    """How long a job goes on while NATS is away, before it is left to another worker."""
+    ai_max_attempts: AtLeastOne = 4
+    """Workers that may die over a job before it fails and is kept among the dead ones."""
     scripted_think_seconds: Seconds = 0.3
     scripted_token_seconds: Seconds = 0.02
 

@@ -14,7 +14,8 @@ import contextlib
 import json
 import time
 from collections import Counter
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import msgspec
@@ -126,7 +127,7 @@ class Queueing:
             self._under_way[owner] -= 1
             if not self._under_way[owner]:
                 del self._under_way[owner]
-        self._bus.client.publish_direct(self._bus.subjects.job_notices, b"")
+        _notify(self._bus)
         return state
 
     async def _count(self, owner: str) -> tuple[int, int]:
@@ -136,6 +137,10 @@ class Queueing:
         if state is None:
             raise BrokerUnavailable("the job queue does not exist")
         return sum(state.subjects.values()), state.messages
+
+
+def _notify(bus: Bus) -> None:
+    bus.client.publish_direct(bus.subjects.job_notices, b"")
 
 
 async def queue_state(bus: Bus) -> QueueState:
@@ -170,8 +175,10 @@ async def _asked(bus: Bus, call: str, body: bytes) -> bytes:
 class Delivery:
     """One job in a worker's hand: acknowledged, kept alive, or given back."""
 
-    def __init__(self, message: Msg) -> None:
+    def __init__(self, message: Msg, notify: Callable[[], None]) -> None:
+        """`notify` tells the workers that there is a job."""
         self._message = message
+        self._notify = notify
         self.number: int = message.metadata.num_delivered or 1
         """How often the job was given to a worker."""
         self.headers: dict[str, str] = dict(message.headers or {})
@@ -192,6 +199,7 @@ class Delivery:
     async def give_back(self, delay: float = 0) -> None:
         """Another worker may have it, after `delay` seconds. Raises BrokerUnavailable."""
         await _answered(self._message.nak(delay=delay or None))
+        self._notify()
 
     async def discard(self) -> None:
         """The message can never be handled: it leaves the queue. Raises BrokerUnavailable."""
@@ -258,7 +266,7 @@ class JobQueue:
                 message = await self._try(self._subscriptions[level])
                 if message is not None:
                     self._taken += 1
-                    return Delivery(message)
+                    return Delivery(message, partial(_notify, self._bus))
             left = deadline - time.monotonic()
             if left <= 0:
                 return None

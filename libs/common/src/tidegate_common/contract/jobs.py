@@ -89,8 +89,11 @@ class JobState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     cancel: bool = False
     """It is to be cancelled; whoever has it, or gets it, sees to that."""
     finish_reason: str | None = None
+    model: str = ""
+    """That answered."""
     usage: Usage | None = None
     error: str | None = None
+    """Code and text, with a colon between."""
 
 
 class DeadJob(msgspec.Struct, frozen=True, kw_only=True):

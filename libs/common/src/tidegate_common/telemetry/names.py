@@ -27,6 +27,8 @@ CONNECTIONS = "tidegate.connections"
 JOB_ID = "tidegate.job.id"
 JOB_KIND = "tidegate.job.kind"
 JOB_ATTEMPT = "tidegate.job.attempt"
+JOB_DELIVERY = "tidegate.job.delivery"
+JOB_OUTCOME = "tidegate.job.outcome"
 
 METRIC_ACTIVE_CONNECTIONS = "tidegate.connections.active"
 METRIC_CONNECTIONS = "tidegate.connections"

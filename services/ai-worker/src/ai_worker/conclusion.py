@@ -1,0 +1,101 @@
+"""How a job ends: its record, what is kept of a failure, its last event, and only then its place in the queue."""
+
+from __future__ import annotations
+
+import time
+
+from msgspec.structs import replace
+
+from ai_worker.errors import RETRIABLE, JobError
+from ai_worker.records import Records
+from ai_worker.relay import Last, Relay
+from tidegate_common.bus.answers import job_events
+from tidegate_common.bus.dead import DeadJobs
+from tidegate_common.bus.headers import JOB_END, field
+from tidegate_common.bus.history import History
+from tidegate_common.contract.answers import AiDone, AiError
+from tidegate_common.contract.ids import EventId
+from tidegate_common.contract.jobs import DeadJob, Job, JobState, JobStatus, Usage
+
+
+class Conclusion:
+    """Ends jobs. The record comes first: of two that would end a job, compare-and-set lets one.
+
+    All raise BrokerUnavailable; what was not done by then is done by whoever gets the job next, with `settle`.
+    """
+
+    def __init__(self, records: Records, dead: DeadJobs, history: History) -> None:
+        self._records = records
+        self._dead = dead
+        self._history = history
+
+    async def done(
+        self, job: Job, attempt: int, relay: Relay, status: JobStatus, reason: str, usage: Usage, model: str
+    ) -> None:
+        """`done` or `cancelled`, for `reason`. Raises Superseded."""
+        pieces = relay.index
+
+        def change(state: JobState) -> JobState:
+            return replace(state, status=status, finish_reason=reason, usage=usage, model=model, pieces=pieces)
+
+        await self._end(job, await self._records.end(job.job_id, attempt, change), relay)
+
+    async def failed(self, job: Job, attempt: int, relay: Relay, error: JobError, usage: Usage) -> None:
+        """Failed with `error`. Raises Superseded."""
+        pieces = relay.index
+
+        def change(state: JobState) -> JobState:
+            text = f"{error.code}: {error}"
+            return replace(state, status=JobStatus.FAILED, error=text, usage=usage, pieces=pieces)
+
+        await self._end(job, await self._records.end(job.job_id, attempt, change), relay)
+
+    async def settle(self, job: Job, state: JobState, relay: Relay) -> None:
+        """A job that has ended, whose last event may be missing: who ended it died before it was stored."""
+        if not state.end:
+            found = await self._last_event(job)
+            if found:
+                await self._records.ended(job.job_id, found)
+            else:
+                await self._end(job, state, relay)
+
+    async def _end(self, job: Job, state: JobState, relay: Relay) -> None:
+        if state.status is JobStatus.FAILED and _code(state) in RETRIABLE:
+            dead = DeadJob(
+                job=job,
+                error=state.error or "",
+                attempts=state.attempt,
+                failed=state.updated or time.time(),
+                trace_id=state.trace_id,
+            )
+            await self._dead.keep(dead)
+        await self._records.ended(job.job_id, await relay.last(last_event(state)))
+
+    async def _last_event(self, job: Job) -> str:
+        """Id of the job's last event, where the stream has it."""
+        position = await self._history.position()
+        start = EventId.parse(job.start)
+        if start is None or start.epoch != position.epoch:
+            return ""
+        async for stored in job_events(self._history, job.job_id, job.tail, start.sequence, position.last):
+            if field(stored.header, JOB_END) is not None:
+                return str(EventId(position.epoch, stored.sequence))
+        return ""
+
+
+def last_event(state: JobState) -> Last:
+    """The last event of a job whose record is `state`."""
+    if state.status is JobStatus.FAILED:
+        code, _, message = (state.error or "").partition(": ")
+        return AiError(job_id=state.job_id, code=code or JobError.code, message=message)
+    return AiDone(
+        job_id=state.job_id,
+        index=state.pieces,
+        finish_reason=state.finish_reason or "stop",
+        usage=state.usage or Usage(),
+        model=state.model,
+    )
+
+
+def _code(state: JobState) -> str:
+    return (state.error or "").partition(": ")[0]

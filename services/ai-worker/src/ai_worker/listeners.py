@@ -1,0 +1,31 @@
+"""Sees that nobody listens to a job any more, for jobs that are to end then."""
+
+from __future__ import annotations
+
+import asyncio
+
+from tidegate_common.bus.control import ASK_SECONDS, AllGateways
+from tidegate_common.contract.jobs import Job
+from tidegate_common.errors import BrokerUnavailable
+
+LOOK_SECONDS = 1.0
+
+
+async def all_gone(gateways: AllGateways, job: Job) -> None:
+    """Returns when no gateway has had a connection that hears the job for its grace period.
+
+    A gateway that does not answer counts as one that has: a doubt cancels nothing.
+    """
+    loop = asyncio.get_running_loop()
+    since: float | None = None
+    while True:
+        try:
+            present = await gateways.presence(job.tail, ASK_SECONDS, job.job_id)
+        except BrokerUnavailable:
+            since = None
+        else:
+            now = loop.time()
+            since = None if present.total or not present.complete else (now if since is None else since)
+            if since is not None and now - since >= job.grace_seconds:
+                return
+        await asyncio.sleep(min(LOOK_SECONDS, max(0.05, job.grace_seconds / 2)))

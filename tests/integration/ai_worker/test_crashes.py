@@ -1,0 +1,154 @@
+"""Workers that die, pause or come back: one whole answer, and an end that is written once."""
+
+import asyncio
+import signal
+import time
+from pathlib import Path
+
+import msgspec
+import pytest
+from msgspec.structs import replace
+
+from ai_worker.models.scripted import ANSWERS
+from tests.integration.ai_worker.support import FAST, SLOW, Desk, desk, office, worker
+from tests.support.waiting import until
+from tidegate_common.bus.answers import read_answer
+from tidegate_common.bus.dead import DeadJobs
+from tidegate_common.bus.queue import JobQueue
+from tidegate_common.contract.jobs import Job, JobStatus, Usage
+from tidegate_common.errors import NotFound
+
+SOON = {"TIDEGATE_AI_ACK_SECONDS": "1.5"}
+LONG_PROMPT = {"messages": [{"role": "user", "content": "[long]"}]}
+
+
+def ends(asking: Desk, job_id: str) -> int:
+    return sum(bool(event.data.get("done")) for event in asking.of(job_id))
+
+
+async def test_a_worker_that_comes_back_from_a_pause_can_not_write_into_the_answer_of_another(tmp_path: Path) -> None:
+    async with desk(tmp_path) as (nats, asking), worker(nats, {**SLOW, **SOON}) as (paused, _):
+        await asking.ask("j1")
+        await until(lambda: len(asking.text("j1")) > 5, "some text")
+        paused.process.send_signal(signal.SIGSTOP)
+        try:
+            async with worker(nats, {**SLOW, **SOON}):
+                await until(lambda: any(event.type == "ai_restart" for event in asking.of("j1")), "taken over")
+                await until(lambda: len(asking.text("j1")) > 5, "some text of the second")
+                paused.process.send_signal(signal.SIGCONT)
+                await until(lambda: paused.said("job j1: abandoned"), "the first gives up")
+                await asking.end("j1")
+        finally:
+            paused.process.send_signal(signal.SIGCONT)
+        assert asking.text("j1") == ANSWERS["en"]
+        assert ends(asking, "j1") == 1
+        state = await asking.state("j1", JobStatus.DONE)
+        assert (state.attempt, state.failures) == (2, 1)
+
+
+async def test_a_job_whose_workers_keep_dying_fails_and_is_kept_among_the_dead(tmp_path: Path) -> None:
+    async with desk(tmp_path) as (nats, asking):
+        await asking.put("j1", "chat", LONG_PROMPT)
+        for _ in range(2):
+            async with worker(nats, {**SLOW, **SOON}) as (dying, _):
+                asking.events.clear()
+                await until(lambda: len(asking.of("j1")) > 3, "it is at work")
+                dying.process.kill()
+                await dying.process.wait()
+        async with worker(nats, {**FAST, **SOON, "TIDEGATE_AI_MAX_ATTEMPTS": "2"}):
+            assert (await asking.end("j1")).data["code"] == "too_many_attempts"
+            state = await asking.state("j1", JobStatus.FAILED)
+            assert (state.attempt, state.failures) == (3, 2)
+            (dead,), total = await (await DeadJobs.open(asking.bus)).latest(10)
+            assert (total, dead.job.job_id, dead.job.params, dead.attempts) == (1, "j1", LONG_PROMPT, 3)
+            await asking.queue_empty()
+
+
+async def test_handing_back_is_no_failure(tmp_path: Path) -> None:
+    env = {**SLOW, "TIDEGATE_DRAIN_SECONDS": "0.5"}
+    async with desk(tmp_path) as (nats, asking):
+        await asking.put("j1", "chat", LONG_PROMPT)
+        for attempt in range(1, 4):
+            async with worker(nats, env) as (run, _):
+                await until(lambda: len(asking.text("j1")) > 3, "some text")
+                await run.stop()
+            state = await asking.state("j1", JobStatus.QUEUED)
+            assert (state.attempt, state.failures) == (attempt, 0)
+            assert state.pieces == asking.of("j1")[-1].data["index"] + 1
+
+
+async def test_a_failure_of_the_backend_is_kept_among_the_dead_and_a_bad_request_is_not(tmp_path: Path) -> None:
+    async with office(tmp_path) as asking:
+        dead = await DeadJobs.open(asking.bus)
+        await asking.ask("bad", messages=[])
+        await asking.end("bad")
+        await asking.ask("j1", "please [fail]")
+        await asking.end("j1")
+        await asking.queue_empty()
+        assert (await dead.get("j1")).error.startswith("backend_error: ")
+        with pytest.raises(NotFound):
+            await dead.get("bad")
+
+
+async def test_an_end_that_was_recorded_but_not_written_is_written_by_the_next_worker(tmp_path: Path) -> None:
+    async with desk(tmp_path) as (nats, asking):
+        await asking.ask("j1")
+        ended = {"status": JobStatus.DONE, "attempt": 1, "finish_reason": "stop", "usage": Usage(1, 2), "pieces": 7}
+        await asking.states.change("j1", lambda state: replace(state, **ended))
+        async with worker(nats):
+            last = await asking.end("j1")
+            await asking.queue_empty()
+        assert (last.data["index"], last.data["finish_reason"], last.data["usage"]["prompt_tokens"]) == (7, "stop", 1)
+        assert asking.of("j1") == [last], "the answer is not given again"
+        assert (await asking.states.get("j1")).end
+
+
+async def test_an_end_that_was_written_is_found_and_not_written_again(tmp_path: Path) -> None:
+    async with office(tmp_path) as asking:
+        await asking.ask("j1")
+        await asking.end("j1")
+        await asking.queue_empty()
+        first = await asking.state("j1", JobStatus.DONE)
+        await asking.states.change("j1", lambda state: replace(state, end=""))
+        again = Job(job_id="j1", kind="chat", tail="client.ann", params={}, created=1, start=first.start)
+        await asking.publisher.store("tg.jobs.chat.0.client.ann", msgspec.json.encode(again), {}, None)
+        await asking.queue_empty()
+        assert (await asking.states.get("j1")).end == first.end
+        assert ends(asking, "j1") == 1
+
+
+async def test_a_job_past_its_deadline_is_not_begun_and_a_running_one_is_stopped_at_it(tmp_path: Path) -> None:
+    async with desk(tmp_path) as (nats, asking):
+        await asking.put("late", "chat", LONG_PROMPT, deadline=time.time() - 1)
+        async with worker(nats, SLOW):
+            last = await asking.end("late")
+            assert (last.data["code"], len(asking.of("late"))) == ("timeout", 1)
+            await asking.put("j1", "chat", LONG_PROMPT, deadline=time.time() + 0.5)
+            last = await asking.end("j1", 5)
+            assert (last.data["code"], "deadline" in last.data["message"]) == ("timeout", True)
+            assert len(asking.of("j1")) > 3
+
+
+async def test_a_worker_takes_no_more_jobs_than_it_has_slots_for(tmp_path: Path) -> None:
+    async with desk(tmp_path) as (nats, asking), worker(nats, {**SLOW, "TIDEGATE_AI_CONCURRENCY": "2"}):
+        for number in range(5):
+            await asking.put(f"j{number}", "chat", LONG_PROMPT, owner=f"client.{number}")
+        await until(lambda: sum(bool(asking.text(f"j{number}")) for number in range(5)) == 2, "both slots are taken")
+        queue = await JobQueue.open(asking.bus)
+        rest = [await queue.take(0) for _ in range(3)]
+        assert all(rest), "the others are free for any worker"
+        for delivery in rest:
+            assert delivery is not None
+            await delivery.discard()
+        for number in range(5):
+            await asking.cancel(f"j{number}")
+
+
+async def test_a_jobs_events_can_be_read_back_as_one_document(tmp_path: Path) -> None:
+    async with office(tmp_path) as asking:
+        await asking.ask("j1")
+        await asking.ask("j2")
+        await asyncio.gather(asking.end("j1"), asking.end("j2"))
+        start = (await asking.states.get("j1")).start
+        found = await read_answer(asking.history, "j1", "client.ann", start)
+        assert (found.candidates[0].content, found.done, found.whole) == (ANSWERS["en"], True, True)
