@@ -12,6 +12,9 @@ from tests.support.network import Network
 from tests.support.ports import free_port
 from tests.support.processes import running
 from tests.support.waiting import until
+from tidegate_common.bus.connection import Bus
+from tidegate_common.bus.streams import StreamLimits, ensure_streams
+from tidegate_common.errors import BrokerUnavailable
 
 NAMES = ("n1", "n2", "n3")
 
@@ -81,3 +84,24 @@ async def nats_cluster(data: Path, network: Network | None = None) -> AsyncItera
         yield cluster
     finally:
         await cluster.aclose()
+
+
+async def made(bus: Bus) -> None:
+    """The streams, with three replicas: the cluster may need a moment before it can place them."""
+
+    async def ready() -> bool:
+        try:
+            await ensure_streams(bus, StreamLimits(replicas=3), update=True)
+        except BrokerUnavailable:
+            return False
+        return True
+
+    await until(ready, "the streams are made", 30)
+
+
+async def leader(bus: Bus) -> str:
+    """Name of the server that leads the event stream."""
+    info = await bus.jetstream.stream_info(bus.subjects.events_stream)
+    assert info.cluster is not None
+    assert info.cluster.leader
+    return str(info.cluster.leader)

@@ -6,39 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.cluster import Cluster, nats_cluster
+from tests.support.cluster import Cluster, leader, made, nats_cluster
 from tests.support.gateway import open_stream, running_gateway
-from tests.support.waiting import until
 from tidegate_common.bus.connection import Bus, connect
 from tidegate_common.bus.history import History
 from tidegate_common.bus.publishing import Publisher
-from tidegate_common.bus.streams import StreamLimits, ensure_streams
 from tidegate_common.contract.events import Event
 from tidegate_common.contract.subjects import Subjects
-from tidegate_common.errors import BrokerUnavailable
 
 SUBJECTS = Subjects.of("tg")
 TOTAL = 400
-
-
-async def made(bus: Bus) -> None:
-    """The streams, with three replicas: the cluster may need a moment before it can place them."""
-
-    async def ready() -> bool:
-        try:
-            await ensure_streams(bus, StreamLimits(replicas=3), update=True)
-        except BrokerUnavailable:
-            return False
-        return True
-
-    await until(ready, "the streams are made", 30)
-
-
-async def leader(bus: Bus) -> str:
-    info = await bus.jetstream.stream_info(SUBJECTS.events_stream)
-    assert info.cluster is not None
-    assert info.cluster.leader
-    return str(info.cluster.leader)
 
 
 async def publish(bus: Bus, cluster: Cluster, victim: str) -> None:
