@@ -6,8 +6,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.integration.gateway.test_cluster import leader, made
-from tests.support.cluster import NAMES, Cluster, nats_cluster
+from tests.support.cluster import NAMES, Cluster, leader, made, nats_cluster
 from tests.support.gateway import open_stream, running_gateway
 from tests.support.network import Network, network
 from tests.support.waiting import until
