@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable
 
 from benchmarks.figures import UNKNOWN, Row, table
 from benchmarks.options import Options
-from benchmarks.rows import broadcast, connections, growth, overload, publishing, targeted, tokens, workers
+from benchmarks.rows import broadcast, connections, growth, overhead, overload, publishing, targeted, tokens, workers
 from benchmarks.tools import compile_all
 
 QUESTIONS: dict[str, Callable[[Options], Awaitable[list[Row]]]] = {
@@ -26,6 +26,7 @@ QUESTIONS: dict[str, Callable[[Options], Awaitable[list[Row]]]] = {
     "targeted": targeted.run,
     "publishing": publishing.run,
     "tokens": tokens.run,
+    "overhead": overhead.run,
     "workers": workers.run,
     "growth": growth.run,
 }

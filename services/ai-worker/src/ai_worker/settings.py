@@ -33,7 +33,7 @@ class WorkerSettings(CommonSettings, frozen=True, kw_only=True):
     """Time limit of a job."""
     ai_ack_seconds: Positive = ACK_WAIT_SECONDS
     """A worker that shows no sign of life for so long loses its jobs to another. The same on all workers."""
-    ai_coalesce_ms: Count = 20
+    ai_coalesce_ms: Count = 10
     """Text of so many milliseconds goes into one event; 0: each piece by itself."""
     ai_coalesce_chars: AtLeastOne = 2_000
     """An event is sent sooner once so much text waits for it."""
