@@ -28,6 +28,7 @@ from tidegate_common.contract.jobs import Job, JobState, JobStatus, OnDisconnect
 from tidegate_common.contract.subjects import Subjects
 from tidegate_common.errors import BrokerUnavailable, Superseded
 from tidegate_common.runtime.tasks import end
+from tidegate_common.telemetry import propagation
 
 log = logging.getLogger(__name__)
 
@@ -91,6 +92,7 @@ class Answering:
         self._conclusion = services.conclusion
         self._gateways = services.gateways
         self._limits = limits
+        self._trace_id = propagation.trace_id(work.trace)
         self._patience = limits.pace.patience
         self._fence = Fence(services.publisher, services.history, services.subjects, job.job_id, self._is_mine)
         self._relay = Relay(services.publisher, work, job.tail, self._fence, limits.pace)
@@ -126,6 +128,7 @@ class Answering:
         finally:
             await end(watching)
             await self._relay.drop()
+            await self._fence.aclose()
             self.over.set()
 
     async def _watch(self) -> None:
@@ -153,9 +156,12 @@ class Answering:
         return state is None or (state.attempt == self._work.attempt and not state.end)
 
     async def _run(self) -> Outcome:
-        state = await insist(lambda: self._records.begin(self.job), self._patience)
+        state = await insist(lambda: self._records.begin(self.job, self._trace_id), self._patience)
         self._work.attempt = state.attempt
-        await insist(lambda: self._fence.raise_(state.attempt), self._patience)
+        if state.attempt == 1:
+            self._fence.begin(1)  # nobody is to be kept out yet: the model is asked meanwhile
+        else:
+            await insist(lambda: self._fence.raise_(state.attempt), self._patience)
         if state.status.final:
             await insist(lambda: self._conclusion.settle(self.job, state, self._relay), self._patience)
             await insist(self._delivery.done, self._patience)

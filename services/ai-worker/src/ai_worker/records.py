@@ -8,6 +8,7 @@ from collections.abc import Callable
 from msgspec.structs import replace
 
 from tidegate_common.bus.jobs import JobStates
+from tidegate_common.bus.queue import record_of
 from tidegate_common.contract.jobs import Job, JobState, JobStatus, Usage
 from tidegate_common.errors import NotFound, Superseded
 
@@ -25,7 +26,7 @@ class Records:
         except NotFound:
             return None
 
-    async def begin(self, job: Job) -> JobState:
+    async def begin(self, job: Job, trace_id: str) -> JobState:
         """Gives the job to a new attempt, whose number is the record's then; leaves it as it is where it has ended.
 
         An attempt before it that has not said how it ended counts as a failure. A record that is missing is made anew.
@@ -37,22 +38,14 @@ class Records:
             silent = state.status is JobStatus.RUNNING
             return replace(state, status=JobStatus.RUNNING, attempt=state.attempt + 1, failures=state.failures + silent)
 
+        new = record_of(job, trace_id, time.time())
+        known = (new, job.revision) if job.revision else None
         while True:
             try:
-                return await self._states.change(job.job_id, edit)
+                return await self._states.change(job.job_id, edit, known)
             except NotFound:
-                now = time.time()
-                await self._states.create(
-                    JobState(
-                        job_id=job.job_id,
-                        kind=job.kind,
-                        status=JobStatus.QUEUED,
-                        created=job.created,
-                        updated=now,
-                        tail=job.tail,
-                        start=job.start,
-                    )
-                )
+                known = None
+                await self._states.create(new)
 
     async def requeue(self, job_id: str, attempt: int, pieces: int, usage: Usage) -> bool:
         """Queued again after `pieces` events, unless a later attempt has begun. Gives whether it is."""

@@ -229,7 +229,7 @@ class Relay:
 
         async def store() -> str:
             receipt = await self._publisher.durable(
-                self._tail, event, headers={**headers, **self._fence.headers}, message_id=message_id
+                self._tail, event, headers={**headers, **await self._fence.headers()}, message_id=message_id
             )
             return receipt.id
 

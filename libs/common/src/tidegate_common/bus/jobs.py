@@ -31,15 +31,15 @@ class JobStates:
         """Raises NotFound, BrokerUnavailable."""
         return (await self._read(job_id))[0]
 
-    async def create(self, state: JobState) -> bool:
-        """Keeps a new record; False where the job has one already. Raises BrokerUnavailable."""
+    async def create(self, state: JobState) -> int:
+        """Keeps a new record; gives its revision, 0 where the job has one already. Raises BrokerUnavailable."""
         try:
-            await self._bucket.create(state.job_id, msgspec.json.encode(state))
+            revision: int = await self._bucket.create(state.job_id, msgspec.json.encode(state))
         except KeyWrongLastSequenceError:
-            return False
+            return 0
         except (nats_errors.Error, TimeoutError) as error:
             raise BrokerUnavailable("NATS did not keep the job's record") from error
-        return True
+        return revision
 
     async def forget(self, job_id: str) -> None:
         """Removes a record, of a job that never came to be. Raises BrokerUnavailable."""
@@ -48,13 +48,20 @@ class JobStates:
         except (nats_errors.Error, TimeoutError) as error:
             raise BrokerUnavailable("NATS did not remove the job's record") from error
 
-    async def change(self, job_id: str, edit: Callable[[JobState], JobState | None]) -> JobState:
+    async def change(
+        self,
+        job_id: str,
+        edit: Callable[[JobState], JobState | None],
+        known: tuple[JobState, int] | None = None,
+    ) -> JobState:
         """Replaces the record by what `edit` makes of it (None: leave it), again where another was faster.
 
-        Gives the record as it stands then. Raises NotFound, BrokerUnavailable.
+        `known` is what it was at a revision: where it still is at that, it need not be read. Gives the record as it
+        stands then. Raises NotFound, BrokerUnavailable.
         """
         while True:
-            state, revision = await self._read(job_id)
+            state, revision = known or await self._read(job_id)
+            known = None
             edited = edit(state)
             if edited is None:
                 return state

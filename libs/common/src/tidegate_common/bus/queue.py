@@ -73,6 +73,20 @@ class QueueState(NamedTuple):
     given: tuple[int, ...]
 
 
+def record_of(job: Job, trace_id: str, now: float) -> JobState:
+    """The record of a job that has just been queued."""
+    return JobState(
+        job_id=job.job_id,
+        kind=job.kind,
+        status=JobStatus.QUEUED,
+        created=job.created,
+        updated=now,
+        trace_id=trace_id,
+        tail=job.tail,
+        start=job.start,
+    )
+
+
 class Queueing:
     """Puts jobs into the queue."""
 
@@ -91,35 +105,32 @@ class Queueing:
         BrokerUnavailable, TooLarge: then there is no such job, unless it had a record before.
         """
         now = time.time()
-        state = JobState(
-            job_id=job.job_id,
-            kind=job.kind,
-            status=JobStatus.QUEUED,
-            created=now,
-            updated=now,
-            trace_id=trace_id,
-            tail=job.tail,
-            start=job.start,
-        )
-        created = await self._states.create(state)
-        if not created:
-            state = await self._states.get(job.job_id)
-            if state.status is not JobStatus.QUEUED:
-                return state
         owner = job.owner or job.tail
         self._under_way[owner] += 1
+        revision = 0
         try:
-            outstanding, held = await self._count(owner)
-            if not created and outstanding and now - state.created > STORED_ONCE_SECONDS:
-                return state  # in the queue, as far as can be told: it must not be there twice
+            state = record_of(job, trace_id, now)
+            # At the same time: a chat waits for neither longer than it has to.
+            making = asyncio.create_task(self._states.create(state))
+            counting = asyncio.create_task(self._count(owner))
+            await asyncio.wait({making, counting})
+            revision = making.result()
+            outstanding, held = counting.result()
+            if not revision:
+                state = await self._states.get(job.job_id)
+                if state.status is not JobStatus.QUEUED:
+                    return state
+                if outstanding and now - state.created > STORED_ONCE_SECONDS:
+                    return state  # in the queue, as far as can be told: it must not be there twice
             level = bisect.bisect(TURNS, outstanding + self._under_way[owner] - 1)
             subject = self._bus.subjects.job(job.kind, level, owner)
+            queued = msgspec.structs.replace(job, revision=revision)
             try:
-                await self._publisher.store(subject, msgspec.json.encode(job), dict(headers), job.job_id)
+                await self._publisher.store(subject, msgspec.json.encode(queued), dict(headers), job.job_id)
             except QueueFull as error:
                 raise QueueFull(f"the queue holds {held} jobs and takes no more", error.retry_after, held) from None
         except TidegateError:
-            if created:  # otherwise the record belongs to an earlier call, whose job may be in the queue
+            if revision:  # otherwise the record belongs to an earlier call, whose job may be in the queue
                 with contextlib.suppress(BrokerUnavailable):
                     await self._states.forget(job.job_id)
             raise

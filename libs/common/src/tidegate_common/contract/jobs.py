@@ -59,6 +59,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     on_disconnect: OnDisconnect = OnDisconnect.CONTINUE
     grace_seconds: float = 10.0
     """How long nobody may listen before `on_disconnect` counts: for clients that come back."""
+    revision: int = 0
+    """Of the record, as it was made for this job: its first worker need not read it."""
 
 
 class JobState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
