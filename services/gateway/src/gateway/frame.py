@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 import msgspec
 
@@ -21,12 +22,17 @@ def event(event_id: bytes | None, event_type: bytes, payload: bytes) -> bytes:
     """
     if not payload.isascii():
         payload = payload.decode("utf-8", "replace").encode()
-    if b"\n" in payload or b"\r" in payload:
+    # `in` takes twice as long as `find`: for bytes it tries their number first, and makes an exception of that.
+    if payload.find(b"\n") >= 0 or payload.find(b"\r") >= 0:
         payload = b"\ndata: ".join(_LINE_END.split(payload))
-    head = b"" if event_id is None else b"id: %s\n" % event_id
-    if event_type and event_type != b"message":
-        return b"%sevent: %s\ndata: %s\n\n" % (head, field_value(event_type), payload)
-    return b"%sdata: %s\n\n" % (head, payload)
+    if event_id is None:
+        return b"%bdata: %b\n\n" % (_type_line(event_type), payload)
+    return b"id: %b\n%bdata: %b\n\n" % (event_id, _type_line(event_type), payload)
+
+
+@lru_cache(maxsize=256)  # an application has few types of events
+def _type_line(event_type: bytes) -> bytes:
+    return b"event: %b\n" % field_value(event_type) if event_type and event_type != b"message" else b""
 
 
 def field_value(raw: bytes) -> bytes:

@@ -1,7 +1,7 @@
 """Raw NATS header blocks, written at once and read without making a dict of them.
 
-A header block with JetStream's and the trace's fields takes the client 7.4 µs to turn into a dict; where two of
-its fields are needed, finding those takes 0.3 µs.
+A header block with JetStream's and the trace's fields takes the client 7.4 µs to turn into a dict; finding a field
+takes 0.1 to 0.35 µs.
 """
 
 from __future__ import annotations
@@ -38,6 +38,19 @@ def field(block: bytes, name: bytes) -> bytes | None:
     start += len(name)
     end = block.find(b"\r\n", start)
     return block[start : end if end >= 0 else None].strip()
+
+
+def place(block: bytes) -> tuple[bytes, bytes] | None:
+    """A republished message's sequence, and that of the one before it on its subject (empty where it isn't told).
+
+    None where the block has no sequence: the message was never stored.
+    """
+    # JetStream appends its fields, always in this order. Taking the last five words off is half of one `field`.
+    words = block.rsplit(None, 5)
+    if len(words) == 6 and words[4] == b"Nats-Last-Sequence:" and words[0].endswith(SEQUENCE):
+        return words[1], words[5]
+    sequence = field(block, SEQUENCE)
+    return None if sequence is None else (sequence, field(block, LAST_SEQUENCE) or b"")
 
 
 def status(block: bytes) -> int | None:

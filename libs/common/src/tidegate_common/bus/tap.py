@@ -13,6 +13,8 @@ from typing import Any
 
 log = logging.getLogger(__name__)
 
+MESSAGES = (b"HMSG", b"MSG")
+
 Deliver = Callable[[bytes, bytes, bytes], None]
 """Takes a message's subject, its raw header block (empty where there is none) and its payload. Must not raise."""
 
@@ -48,8 +50,8 @@ class Tap:
             if end < 0:
                 break
             stop = end + 2
-            if data.startswith((b"HMSG ", b"MSG "), position):
-                fields = data[position:end].split()
+            fields = data[position:end].split()
+            if fields and fields[0] in MESSAGES:
                 start, stop = stop, stop + int(fields[-1]) + 2
                 if stop > size:
                     break
@@ -57,7 +59,7 @@ class Tap:
                 if isinstance(subscription, Direct):
                     if others < position:
                         self._forward(data[others:position])
-                    headers = start + int(fields[-2]) if data.startswith(b"H", position) else start
+                    headers = start + int(fields[-2]) if fields[0] == b"HMSG" else start
                     count += 1
                     try:
                         subscription.deliver(fields[1], data[start:headers], data[headers : stop - 2])

@@ -41,7 +41,8 @@ class Subscriptions:
         self._bus = bus
         self._hub = hub
         self._receipts = receipts
-        self._telemetry = telemetry
+        self._tracer = telemetry.tracer
+        self._tracing = telemetry.tracing
         self._latency = telemetry.meter.create_histogram(
             names.METRIC_DELIVERY_LATENCY, "s", "From an event's storing to its writing, one event in 64"
         )
@@ -56,8 +57,17 @@ class Subscriptions:
         self.placed = 0
         """The stream's last sequence when it was last asked for."""
         self._highest = 0
-        self.epoch = ""
+        self._id_prefix = b""
         self.received = 0
+
+    @property
+    def epoch(self) -> str:
+        """The life of the stream that ids are of; empty while it is not known."""
+        return self._id_prefix[:-1].decode()
+
+    @epoch.setter
+    def epoch(self, epoch: str) -> None:
+        self._id_prefix = b"%b-" % epoch.encode()
 
     def subscribe(self, audience: Audience) -> None:
         subject = self._bus.subjects.outbound(audience.tail)
@@ -71,7 +81,7 @@ class Subscriptions:
 
     def event_id(self, sequence: int) -> bytes:
         """What stands in `id:` for a place in the stream."""
-        return b"%s-%d" % (self.epoch.encode(), sequence)
+        return b"%b%d" % (self._id_prefix, sequence)
 
     def chunk(self, event_id: bytes | None, header: bytes, payload: bytes) -> bytes:
         """A stored event as a chunk for sockets; without an id where None is given."""
@@ -80,17 +90,17 @@ class Subscriptions:
 
     def _receive(self, audience: Audience, subject: bytes, header: bytes, payload: bytes) -> None:
         self.received += 1
-        sequence = headers.field(header, headers.SEQUENCE)
-        receipt_id = headers.field(header, headers.RECEIPT)
-        if sequence is None:
-            event_type = headers.field(header, headers.EVENT_TYPE) or b""
+        place = headers.place(header)
+        receipt_id = headers.field(header, headers.RECEIPT) if header.find(headers.RECEIPT) > 0 else None
+        if place is None:
             volatile_id = headers.field(header, headers.VOLATILE_ID) or b"%d" % self.received
-            chunk = frame.chunk(frame.event(None, event_type, payload))
+            chunk = self.chunk(None, header, payload)
             if receipt_id is None:
                 self._hub.volatile(audience, volatile_id, chunk)
             else:
                 self._receipts.volatile(receipt_id, audience, volatile_id, chunk)
         else:
+            sequence, previous = place
             if not sequence.isdigit():
                 log.warning("an event whose sequence is no number was dropped", extra={"subject": subject.decode()})
                 return
@@ -103,7 +113,7 @@ class Subscriptions:
             elif number <= self.placed and self.on_doubt is not None:
                 self.on_doubt()
             self._highest = number
-            self._follow(audience, subject, number, header)
+            self._follow(audience, subject, number, int(previous) if previous.isdigit() else 0)
             if number != self._chunk_of[0]:  # several audiences may match one event: it is encoded once
                 self._chunk_of = (number, self.chunk(self.event_id(number), header, payload))
             if receipt_id is None:
@@ -113,7 +123,7 @@ class Subscriptions:
             self._count += 1
             if self._count % LATENCY_EVERY == 0:
                 self._measure(header)
-        if self._telemetry.tracing:
+        if self._tracing and header.find(headers.TRACE_PARENT) > 0:
             self._trace(audience, subject, header, payload)
 
     def known_from(self, tails: Iterable[str], sequence: int) -> None:
@@ -158,29 +168,26 @@ class Subscriptions:
             if audience.heard_by_subject is not None:
                 audience.heard_by_subject.clear()
 
-    def _follow(self, audience: Audience, subject: bytes, number: int, header: bytes) -> None:
-        """Sees a hole: the event before this one on its subject (the stream says which) is not the last that came.
+    def _follow(self, audience: Audience, subject: bytes, number: int, previous: int) -> None:
+        """Sees a hole: `previous`, the event before this one on its subject in the stream, is not the last that came.
 
         A message before that was removed from the stream makes `previous` smaller, never larger.
         """
-        heard = audience.heard
-        if audience.heard_by_subject is not None:
+        known = heard = audience.heard
+        if audience.heard_by_subject is None:
+            audience.heard = number
+        else:
             last = audience.heard_by_subject.get(subject, 0)
             if len(audience.heard_by_subject) >= SUBJECTS_FOLLOWED and not last:
                 audience.heard_by_subject.clear()
                 audience.heard = number  # from here on, nothing is known of what came before
             audience.heard_by_subject[subject] = number
+            if heard < 0:
+                audience.heard = number
             known = max(heard, last)
-        else:
-            audience.heard = number
-            known = heard
-        if heard < 0:
-            audience.heard = number
-            return
-        previous = headers.field(header, headers.LAST_SEQUENCE)
-        if previous is not None and previous.isdigit() and int(previous) > known and self.on_hole is not None:
+        if previous > known and heard >= 0 and self.on_hole is not None:
             tail = subject.decode()[len(self._bus.subjects.outbound("")) :]
-            self.on_hole(audience, Hole(tail, known, int(previous)))
+            self.on_hole(audience, Hole(tail, known, previous))
 
     def _measure(self, header: bytes) -> None:
         stamp = headers.field(header, headers.TIMESTAMP)
@@ -197,7 +204,7 @@ class Subscriptions:
         state = headers.field(header, headers.TRACE_STATE)
         if state is not None:
             carrier["tracestate"] = state.decode()
-        span = self._telemetry.tracer.start_span(
+        span = self._tracer.start_span(
             "deliver",
             context=extract(carrier),
             kind=SpanKind.CONSUMER,
