@@ -106,12 +106,16 @@ class Stream:
 
 @asynccontextmanager
 async def open_stream(
-    url: str, params: Any = None, headers: Mapping[str, str] | None = None, body: Any = None
+    url: str,
+    params: Any = None,
+    headers: Mapping[str, str] | None = None,
+    body: Any = None,
+    path: str = "/api/sse",
 ) -> AsyncIterator[Stream]:
-    """`GET url/api/sse` (or POST, with a body) as a stream; the response has to be 200."""
+    """`GET url/path` (or POST, with a body) as a stream; the response has to be 200."""
     async with httpx.AsyncClient(timeout=httpx.Timeout(10, read=None)) as client:
         method = "GET" if body is None else "POST"
-        request = client.build_request(method, f"{url}/api/sse", params=params, headers=headers, json=body)
+        request = client.build_request(method, f"{url}{path}", params=params, headers=headers, json=body)
         response = await client.send(request, stream=True)
         if response.status_code != 200:
             text = (await response.aread()).decode()

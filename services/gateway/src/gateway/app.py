@@ -23,8 +23,10 @@ from gateway.hub.keeper import Keeper
 from gateway.settings import GatewaySettings
 from gateway.sse.admission import Admission
 from gateway.sse.console import console_routes
-from gateway.sse.endpoint import METHODS, PATH, StreamEndpoint, farewell
+from gateway.sse.endpoint import JOB_PATH, METHODS, PATH, StreamEndpoint, farewell
 from gateway.sse.front import Front
+from gateway.sse.jobs import METHODS as JOB_METHODS
+from gateway.sse.jobs import JobStreams
 from gateway.sse.takeover import TakeoverHttpProtocol
 from gateway.workers import WORKER_PORTS, Worker
 from tidegate_common.bus.connection import Bus, connect
@@ -71,6 +73,7 @@ class Gateway:
         self.app = Starlette(
             routes=[
                 Route(PATH, endpoint, methods=METHODS),
+                Route(JOB_PATH, JobStreams(endpoint, bus, self.history), methods=JOB_METHODS),
                 *health_routes(signals, self.readiness),
                 *console_routes(settings.publisher_url),
             ],

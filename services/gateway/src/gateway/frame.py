@@ -52,9 +52,10 @@ def retry(milliseconds: int) -> bytes:
     return b"retry: %d\n" % milliseconds
 
 
-def connected(client_id: str, resumed: bool, event_id: bytes | None, retry_ms: int) -> bytes:
-    """The first event of a stream."""
-    data = msgspec.json.encode({"status": "connected", "client_id": client_id, "resumed": resumed})
+def connected(client_id: str, resumed: bool, event_id: bytes | None, retry_ms: int, job_id: str | None = None) -> bytes:
+    """The first event of a stream; of a job's own one with `job_id`."""
+    told = {"status": "connected", "client_id": client_id, "resumed": resumed}
+    data = msgspec.json.encode(told if job_id is None else {**told, "job_id": job_id})
     return retry(retry_ms) + event(event_id, b"connected", data)
 
 

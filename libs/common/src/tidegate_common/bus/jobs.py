@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import msgspec
 from nats import errors as nats_errors
+from nats.js.errors import Error as JetStreamError
 from nats.js.errors import KeyNotFoundError, KeyWrongLastSequenceError
 from nats.js.kv import KeyValue
 
@@ -20,12 +21,17 @@ _STATE = msgspec.json.Decoder(JobState)
 class JobStates:
     """The KV bucket of job records, one key per job, changed by compare-and-set."""
 
-    def __init__(self, bucket: KeyValue) -> None:
+    def __init__(self, bus: Bus, bucket: KeyValue) -> None:
+        self._bus = bus
         self._bucket = bucket
 
     @classmethod
     async def open(cls, bus: Bus) -> JobStates:
-        return cls(await bus.jetstream.key_value(bus.subjects.jobs_bucket))
+        """Raises BrokerUnavailable."""
+        try:
+            return cls(bus, await bus.jetstream.key_value(bus.subjects.jobs_bucket))
+        except (nats_errors.Error, JetStreamError, TimeoutError) as error:
+            raise BrokerUnavailable("NATS does not open the jobs' records") from error
 
     async def get(self, job_id: str) -> JobState:
         """Raises NotFound, BrokerUnavailable."""
@@ -33,6 +39,7 @@ class JobStates:
 
     async def create(self, state: JobState) -> int:
         """Keeps a new record; gives its revision, 0 where the job has one already. Raises BrokerUnavailable."""
+        self._check()
         try:
             revision: int = await self._bucket.create(state.job_id, msgspec.json.encode(state))
         except KeyWrongLastSequenceError:
@@ -43,6 +50,7 @@ class JobStates:
 
     async def forget(self, job_id: str) -> None:
         """Removes a record, of a job that never came to be. Raises BrokerUnavailable."""
+        self._check()
         try:
             await self._bucket.delete(job_id)
         except (nats_errors.Error, TimeoutError) as error:
@@ -66,6 +74,7 @@ class JobStates:
             if edited is None:
                 return state
             edited = msgspec.structs.replace(edited, updated=time.time())
+            self._check()
             try:
                 await self._bucket.update(job_id, msgspec.json.encode(edited), last=revision)
             except KeyWrongLastSequenceError:
@@ -74,7 +83,12 @@ class JobStates:
                 raise BrokerUnavailable("NATS did not keep the job's record") from error
             return edited
 
+    def _check(self) -> None:
+        if not self._bus.connected:
+            raise BrokerUnavailable("NATS is away")  # at once: the client would keep the request until it is back
+
     async def _read(self, job_id: str) -> tuple[JobState, int]:
+        self._check()
         try:
             entry = await self._bucket.get(job_id)
         except KeyNotFoundError:

@@ -10,8 +10,10 @@ import contextlib
 import logging
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 
 from gateway import frame
+from gateway.feed.jobs import only
 from gateway.feed.resume import Gap, merge, plan
 from gateway.feed.shared import SharedHistory
 from gateway.feed.subscriptions import Subscriptions
@@ -19,6 +21,7 @@ from gateway.hub.endings import Ending
 from gateway.hub.holding import Hole
 from gateway.hub.hub import Audience, Hub
 from gateway.hub.session import Session
+from gateway.hub.tails import split
 from tidegate_common.bus.connection import Bus
 from tidegate_common.bus.history import History, Position, Stored
 from tidegate_common.contract.ids import EventId
@@ -78,15 +81,17 @@ class Attachments:
         last_event_id: str | None,
         start: Callable[[], Awaitable[None]],
         welcome: Welcome,
+        since: str | None = None,
     ) -> None:
         """Makes `session` live on `tails`: `start` sends the response head, then `welcome` and what was missed.
 
+        A client that comes for the first time gets what there is after the id `since`, or only what comes now.
         Raises BrokerUnavailable before `start`, where the stream's position can't be had.
         """
         self._hub.add(session, tails, overlapping=_overlapping(tails))
         try:
             position = await self._history.position()
-            due = plan(last_event_id, position)
+            due = plan(last_event_id or since, position)
             await start()
         except BaseException:
             session.ending = session.ending or Ending.FEED
@@ -142,6 +147,7 @@ class Attachments:
                 continue
             self._subscriptions.known_from(session.tails, position.last)
             self._hub.release(session)
+            self._subscriptions.finish(session)
             return
 
     async def _replay(self, session: Session, upto: int) -> None:
@@ -167,9 +173,12 @@ class Attachments:
     def _missed(self, tail: str, sequence: int, upto: int) -> AsyncIterator[Stored]:
         """What the stream keeps for `tail`; read together with others who listen to it."""
         audience = self._hub.audience(tail)
+        real, job_id = split(tail)
         if audience is not None and len(audience.live) + len(audience.joining) > 1:
-            return self._shared.after(self._subscriptions.epoch, tail, sequence, upto)
-        return self._history.after(tail, sequence, upto)
+            found = self._shared.after(self._subscriptions.epoch, real, sequence, upto)
+        else:
+            found = self._history.after(real, sequence, upto)
+        return only(found, job_id, partial(self._subscriptions.over, tail)) if job_id else found
 
     async def _fill(self, session: Session) -> None:
         """Writes what the live feed left out and later events, on other tails, have already overtaken.
@@ -215,6 +224,8 @@ class Attachments:
         A session that is being attached reads the stream once more by itself.
         """
         self.holes += 1
+        if split(audience.tail)[1]:
+            hole = hole._replace(tail=audience.tail)
         for session in audience.joining:
             session.holes = [*(session.holes or []), hole]
             if session.held is not None:

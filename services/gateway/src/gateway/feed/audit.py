@@ -13,6 +13,7 @@ import random
 from gateway.feed.attachment import Attachments
 from gateway.feed.subscriptions import Subscriptions
 from gateway.hub.hub import Hub
+from gateway.hub.tails import split
 from tidegate_common.bus.history import History, Latest
 from tidegate_common.errors import BrokerUnavailable
 
@@ -73,7 +74,7 @@ class Audit:
         """The last events over `after`; not of wildcards that match more subjects than the server answers for."""
         found = []
         wide = [audience.tail for audience in self._hub.wide()]
-        exact = [audience.tail for audience in self._hub.everyone() if audience.heard_by_subject is None]
+        exact = list({split(each.tail)[0] for each in self._hub.everyone() if each.heard_by_subject is None})
         for start in range(0, len(exact), SUBJECTS_AT_ONCE):
             latest = await self._history.latest(exact[start : start + SUBJECTS_AT_ONCE], after)
             assert latest is not None, "so many subjects are not too many"

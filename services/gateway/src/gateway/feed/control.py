@@ -13,6 +13,7 @@ import msgspec
 from gateway.feed.receipts import Receipts
 from gateway.hub.endings import Ending
 from gateway.hub.hub import Hub
+from gateway.hub.tails import filtered
 from tidegate_common.bus.connection import Bus
 from tidegate_common.bus.control import ANNOUNCE_SECONDS
 from tidegate_common.contract.control import Announcement, Answer, Question
@@ -78,7 +79,10 @@ class Control:
         self._bus.client.publish_direct(self._bus.subjects.answers(question.asker), msgspec.json.encode(answer))
 
     def _count(self, question: Question, reply: Reply) -> None:
-        reply(len(self._hub.listening(question.tail)))
+        found = len(self._hub.listening(question.tail))
+        if question.job_id:
+            found += len(self._hub.listening(filtered(question.tail, question.job_id)))
+        reply(found)
 
     def _delivered(self, question: Question, reply: Reply) -> None:
         self._receipts.ask(question.receipt_id.encode(), question.tail, reply)

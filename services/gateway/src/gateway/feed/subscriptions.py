@@ -13,9 +13,13 @@ from opentelemetry.trace import SpanKind
 
 from gateway import frame
 from gateway.feed.receipts import Receipts
+from gateway.hub.endings import Ending
 from gateway.hub.holding import Hole
 from gateway.hub.hub import Audience, Hub
+from gateway.hub.session import Session
+from gateway.hub.tails import split
 from tidegate_common.bus import headers
+from tidegate_common.bus.answers import belongs
 from tidegate_common.bus.connection import Bus
 from tidegate_common.contract.subjects import covers
 from tidegate_common.telemetry import names
@@ -32,6 +36,9 @@ SUBJECTS_FOLLOWED = 10_000
 
 LATENCY_EVERY = 64
 """One event in so many has its delivery latency measured: parsing a time stamp costs more than framing an event."""
+
+
+_NEVER = 1 << 64
 
 
 class Subscriptions:
@@ -59,6 +66,10 @@ class Subscriptions:
         self._highest = 0
         self._id_prefix = b""
         self.received = 0
+        self._filtered: dict[str, list[Audience]] = {}
+        """The audiences of jobs' own streams, by the tail that their jobs' events address."""
+        self._over: dict[str, int] = {}
+        """By the filtered tail of a job that has ended: the sequence of its last event."""
 
     @property
     def epoch(self) -> str:
@@ -70,13 +81,23 @@ class Subscriptions:
         self._id_prefix = b"%b-" % epoch.encode()
 
     def subscribe(self, audience: Audience) -> None:
-        subject = self._bus.subjects.outbound(audience.tail)
         # Whoever needs it asks for the stream's position next: one write to NATS for all who came meanwhile, not one
         # each (25 µs). Ends go along with the next thing that is said, an announcement within a second.
+        tail, job_id = split(audience.tail)
+        subject = self._bus.subjects.outbound(tail)
         receive = partial(self._receive, audience)
+        if job_id:
+            receive = partial(self._receive_for, audience, job_id.encode())
+            self._filtered.setdefault(tail, []).append(audience)
         audience.subscription = self._bus.client.subscribe_direct(subject, receive, at_once=False)
 
     def unsubscribe(self, audience: Audience) -> None:
+        tail, job_id = split(audience.tail)
+        if job_id:
+            self._filtered[tail].remove(audience)
+            if not self._filtered[tail]:
+                del self._filtered[tail]
+            self._over.pop(audience.tail, None)
         self._bus.client.unsubscribe_direct(audience.subscription, at_once=False)
 
     def event_id(self, sequence: int) -> bytes:
@@ -126,6 +147,38 @@ class Subscriptions:
         if self._tracing and header.find(headers.TRACE_PARENT) > 0:
             self._trace(audience, subject, header, payload)
 
+    def _receive_for(self, audience: Audience, job_id: bytes, subject: bytes, header: bytes, payload: bytes) -> None:
+        """As `_receive`, for one job's own stream: of what else goes to the tail only the places count."""
+        if belongs(header, job_id):
+            self._receive(audience, subject, header, payload)
+            place = headers.place(header)
+            if place is not None and header.find(headers.JOB_END) > 0:
+                self.over(audience.tail, int(place[0]))
+                self._at_end_of_pass(partial(self._end, audience))
+            return
+        place = headers.place(header)
+        if place is not None and place[0].isdigit():
+            number = int(place[0])
+            if number < self._highest and self.on_restart is not None:
+                self.forget()
+                self.on_restart()
+            self._highest = number
+            self._follow(audience, subject, number, int(place[1]) if place[1].isdigit() else 0)
+
+    def over(self, tail: str, sequence: int) -> None:
+        """The last event of the job whose own stream is `tail` has been seen."""
+        self._over[tail] = sequence
+
+    def finish(self, session: Session) -> None:
+        """Ends a session of a job's own stream that has the job's last event."""
+        for tail in session.tails:
+            if session.held is None and session.position >= self._over.get(tail, _NEVER):
+                self._hub.end(session, Ending.DONE)
+
+    def _end(self, audience: Audience) -> None:
+        for session in tuple(audience.live):
+            self.finish(session)
+
     def known_from(self, tails: Iterable[str], sequence: int) -> None:
         """Up to `sequence` a session on `tails` has its events from the stream: the feed is followed from there."""
         for tail in tails:
@@ -137,6 +190,7 @@ class Subscriptions:
         """Those who listen to the subject of `tail` and have not heard its event of `sequence`, though they should."""
         exact = self._hub.audience(tail)
         found = [exact] if exact is not None else []
+        found += self._filtered.get(tail, ())
         found += [audience for audience in self._hub.wide() if covers(audience.tail, tail)]
         return [audience for audience in found if 0 <= self._known(audience, tail) < sequence]
 
@@ -163,6 +217,7 @@ class Subscriptions:
     def forget(self) -> None:
         """What comes from now on does not follow on what came before: another connection, or another stream."""
         self._highest = 0
+        self._over.clear()
         for audience in self._hub.everyone():
             audience.heard = -1
             if audience.heard_by_subject is not None:

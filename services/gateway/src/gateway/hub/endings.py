@@ -15,6 +15,7 @@ class Ending(Enum):
     STALLED = ("stalled", "the peer took nothing for too long: its network is gone, or it has stopped reading")
     SLOW = ("slow", "the client reads too slowly; what it missed is replayed when it comes back")
     KICKED = ("kicked", "the connection was ended by the application")
+    DONE = ("done", "the job whose stream it was has ended")
     FEED = ("feed", "what was missed could not be read from the stream")
 
     def __init__(self, reason: str, text: str) -> None:

@@ -36,7 +36,7 @@ HEADERS = [
 DIRECT_HEADERS = [*HEADERS, (b"vary", b"Origin")]
 """With what CORS adds where no origin is named: another one's answer differs."""
 PATH = "/api/sse"
-SPAN = {"http.route": PATH, "url.path": PATH}
+JOB_PATH = "/api/sse/jobs/{job_id}"
 METHODS = ["GET", "HEAD", "POST", "OPTIONS"]
 
 RETRY_MILLISECONDS = (1000, 3000)
@@ -49,7 +49,8 @@ def retry_milliseconds() -> int:
 
 def farewell(ending: Ending) -> bytes:
     """The last chunk of a stream that the gateway ends."""
-    return frame.chunk(frame.closing(ending.reason, retry_milliseconds(), ending is not Ending.KICKED))
+    comes_back = ending not in (Ending.KICKED, Ending.DONE)
+    return frame.chunk(frame.closing(ending.reason, retry_milliseconds(), comes_back))
 
 
 class Attach(Protocol):
@@ -62,6 +63,7 @@ class Attach(Protocol):
         last_event_id: str | None,
         start: Callable[[], Awaitable[None]],
         welcome: Callable[[EventId, bool], bytes],
+        since: str | None,
     ) -> None: ...
 
 
@@ -87,9 +89,14 @@ class StreamEndpoint:
         if request.method == "OPTIONS":
             await Response(status_code=204, headers={"allow": ", ".join(METHODS)})(scope, receive, send)
             return
+        asked = await stream_request.read(request, self._settings.max_topics, self._settings.max_body_bytes)
+        await self.serve(request, asked, send)
+
+    async def serve(self, request: Request, asked: stream_request.StreamRequest, send: Send) -> None:
+        """The stream that `asked` is for, which `request` has asked for by way of ASGI."""
+        scope, receive = request.scope, request.receive
         if scope["http_version"] == "1.0" and offered(scope) is None:
             raise HTTPException(505, "a stream of this gateway needs HTTP/1.1: uvicorn would send chunks to HTTP/1.0")
-        asked = await stream_request.read(request, self._settings.max_topics, self._settings.max_body_bytes)
         if request.method == "HEAD":
             await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
             await send({"type": "http.response.body", "body": b""})
@@ -127,11 +134,17 @@ class StreamEndpoint:
         The span is of the connecting alone: one that stayed open for hours would tell nothing until its end.
         """
         if self._telemetry.tracing:
+            route = PATH if asked.job_id is None else JOB_PATH
             span = self._telemetry.tracer.start_span(
-                f"{method} {PATH}", caller(*traced), SpanKind.SERVER, {"http.request.method": method, **SPAN}
+                f"{method} {route}",
+                caller(*traced),
+                SpanKind.SERVER,
+                {"http.request.method": method, "http.route": route, "url.path": route},
             )
             if span.is_recording():
                 span.set_attribute(names.CLIENT_ID, asked.client_id)
+                if asked.job_id is not None:
+                    span.set_attributes({names.JOB_ID: asked.job_id, "url.path": f"{PATH}/jobs/{asked.job_id}"})
                 with trace.use_span(span, end_on_exit=True):
                     await self._open(asked, stream, address, send)
                 return
@@ -150,9 +163,11 @@ class StreamEndpoint:
                 self._keeper.keep(stream)
 
         def welcome(position: EventId, resumed: bool) -> bytes:
-            return frame.chunk(frame.connected(asked.client_id, resumed, str(position).encode(), retry_milliseconds()))
+            known = resumed and asked.last_event_id is not None
+            here = str(position).encode()
+            return frame.chunk(frame.connected(asked.client_id, known, here, retry_milliseconds(), asked.job_id))
 
-        await self._attachments.attach(stream, asked.tails, asked.last_event_id, start, welcome)
+        await self._attachments.attach(stream, asked.tails, asked.last_event_id, start, welcome, asked.since)
 
     def _slim(self, takeover: Takeover | DirectTakeover) -> SlimStream:
         return SlimStream(takeover, self._settings.max_backlog_bytes)

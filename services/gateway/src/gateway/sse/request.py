@@ -7,7 +7,7 @@ from urllib.parse import parse_qsl
 import msgspec
 from starlette.requests import Request
 
-from tidegate_common.contract.ids import new_client_id
+from tidegate_common.contract.ids import check_name, new_client_id
 from tidegate_common.contract.subjects import (
     BROADCAST,
     client_tail,
@@ -36,6 +36,10 @@ class StreamRequest(msgspec.Struct, frozen=True):
     client_id: str
     tails: list[str]
     last_event_id: str | None
+    since: str | None = None
+    """Id after which a client gets what there is when it comes without one of its own."""
+    job_id: str | None = None
+    """Of a request for a job's own stream."""
 
 
 _BODY = msgspec.json.Decoder(StreamBody)
@@ -64,10 +68,7 @@ def of_query(query: bytes, last_event_id: str | None, max_topics: int) -> Stream
 
 
 def _checked(asked: StreamBody, header: str | None, max_topics: int) -> StreamRequest:
-    # The header is what EventSource sends when it comes back by itself: it is newer than what the address says.
-    last_event_id = header or asked.last_event_id or None
-    if last_event_id is not None and len(last_event_id) > MAX_ID_BYTES:
-        raise InvalidField("last_event_id", f"at most {MAX_ID_BYTES} characters")
+    last_event_id = _last_event_id(header, asked.last_event_id)
     topics = [asked.topic] if isinstance(asked.topic, str) else asked.topic
     if len(topics) > max_topics:
         raise InvalidField("topic", f"at most {max_topics} topics on one connection")
@@ -77,6 +78,24 @@ def _checked(asked: StreamBody, header: str | None, max_topics: int) -> StreamRe
         tails.append(user_tail(asked.user_id))
     tails += [topic_filter_tail(topic) for topic in topics]
     return StreamRequest(client_id, minimal(tails) if topics else tails, last_event_id)
+
+
+def of_job_query(query: bytes, header: str | None) -> tuple[str, str | None]:
+    """The client's id, given or made, and its last event's id, for a job's own stream. Raises InvalidField."""
+    values: dict[str, list[str]] = {}
+    for name, value in parse_qsl(query.decode("latin-1"), keep_blank_values=True):
+        values.setdefault(name, []).append(value)
+    client_id = _once(values, "client_id")
+    client_id = new_client_id() if client_id is None else check_name("client_id", client_id)
+    return client_id, _last_event_id(header, _once(values, "last_event_id"))
+
+
+def _last_event_id(header: str | None, field: str | None) -> str | None:
+    # The header is what EventSource sends when it comes back by itself: it is newer than what the address says.
+    last_event_id = header or field or None
+    if last_event_id is not None and len(last_event_id) > MAX_ID_BYTES:
+        raise InvalidField("last_event_id", f"at most {MAX_ID_BYTES} characters")
+    return last_event_id
 
 
 def _once(values: dict[str, list[str]], name: str) -> str | None:

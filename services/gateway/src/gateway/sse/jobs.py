@@ -1,0 +1,87 @@
+"""`/api/sse/jobs/{job_id}`: a job's own stream, from its start, which ends with the job."""
+
+from __future__ import annotations
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from gateway.hub.tails import filtered
+from gateway.sse import request as stream_request
+from gateway.sse.endpoint import StreamEndpoint
+from tidegate_common.bus import headers
+from tidegate_common.bus.answers import belongs
+from tidegate_common.bus.connection import Bus
+from tidegate_common.bus.history import History, Position
+from tidegate_common.bus.jobs import JobStates
+from tidegate_common.contract.ids import EventId, check_name
+from tidegate_common.contract.jobs import JobState
+from tidegate_common.errors import InvalidField, NotFound
+
+METHODS = ["GET", "HEAD", "OPTIONS"]
+
+
+class JobStreams:
+    """An ASGI app for the route with `job_id`. The stream itself is an ordinary one, of the job's events alone."""
+
+    def __init__(self, streams: StreamEndpoint, bus: Bus, history: History) -> None:
+        self._streams = streams
+        self._bus = bus
+        self._history = history
+        self._states: JobStates | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive)
+        if request.method == "OPTIONS":
+            await Response(status_code=204, headers={"allow": ", ".join(METHODS)})(scope, receive, send)
+            return
+        header = request.headers.get("last-event-id")
+        client_id, last_event_id = stream_request.of_job_query(scope["query_string"], header)
+        state = await self._state(request.path_params["job_id"])
+        position = await self._history.position()
+        if _gone(state, position):
+            raise NotFound(f"the events of job {state.job_id} are not kept any more")
+        if last_event_id is not None and await self._has_all(state, last_event_id, position):
+            # EventSource comes back whenever a stream ends; this is how it is told that there is nothing more.
+            await Response(status_code=204, headers={"cache-control": "no-store"})(scope, receive, send)
+            return
+        tails = [filtered(state.tail, state.job_id)]
+        asked = stream_request.StreamRequest(client_id, tails, last_event_id, state.start, state.job_id)
+        await self._streams.serve(request, asked, send)
+
+    async def _state(self, job_id: str) -> JobState:
+        """The job's record. Raises NotFound, BrokerUnavailable."""
+        try:
+            check_name("job_id", job_id)
+        except InvalidField as error:
+            raise NotFound(str(error)) from None
+        if not _KEY.issuperset(job_id):
+            raise NotFound(f"there is no job {job_id}")
+        if self._states is None:
+            self._states = await JobStates.open(self._bus)
+        state = await self._states.get(job_id)
+        if not state.tail or not state.start:
+            raise HTTPException(404, f"job {job_id} has no stream of its own")
+        return state
+
+    async def _has_all(self, state: JobState, last_event_id: str, position: Position) -> bool:
+        """Whether the client has the job's last event. The record may not say yet that this is stored."""
+        had, end = EventId.parse(last_event_id), EventId.parse(state.end)
+        if had is None or had.epoch != position.epoch:
+            return False
+        if end is not None:
+            return end.epoch == had.epoch and had.sequence >= end.sequence
+        async for stored in self._history.after(state.tail, had.sequence - 1, had.sequence):
+            return belongs(stored.header, state.job_id.encode()) and headers.JOB_END in stored.header
+        return False
+
+
+_KEY = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_=.")
+"""Of keys in a NATS bucket."""
+
+
+def _gone(state: JobState, position: Position) -> bool:
+    """Whether the job is over and its end, and so all of it, has left the stream."""
+    end = EventId.parse(state.end)
+    return end is not None and (end.epoch != position.epoch or end.sequence < position.first)
