@@ -14,9 +14,9 @@ from publisher_api.settings import PublisherSettings
 from tests.support.bus import SUBJECTS
 from tests.support.waiting import until
 from tidegate_common.bus.connection import Bus, connect
-from tidegate_common.bus.jobs import JobStates
 from tidegate_common.bus.streams import ensure_streams
 from tidegate_common.runtime.health import Readiness
+from tidegate_common.runtime.tasks import end
 from tidegate_common.telemetry.providers import telemetry
 
 
@@ -28,8 +28,10 @@ async def running_publisher(nats_url: str, **settings: Any) -> AsyncIterator[tup
         async with connect(nats_url, SUBJECTS, "publisher-api") as bus:
             await ensure_streams(bus, chosen.stream_limits(), update=True)
             readiness = Readiness(bus)
-            server = serving(build(chosen, bus, await JobStates.open(bus), signals, readiness), chosen, readiness)
+            built = await build(chosen, bus, signals, readiness)
+            server = serving(built.app, chosen, readiness)
             task = asyncio.create_task(server.serve())
+            telling = asyncio.create_task(built.progress.run())
             await until(lambda: server.started, "publisher-api listens")
             try:
                 async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{server.port}", timeout=20) as client:
@@ -37,3 +39,4 @@ async def running_publisher(nats_url: str, **settings: Any) -> AsyncIterator[tup
             finally:
                 server.should_exit = True
                 await task
+                await end([telling])

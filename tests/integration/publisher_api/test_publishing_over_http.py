@@ -119,7 +119,7 @@ async def test_a_batch_is_stored_in_line_order_and_answers_for_each_line(tmp_pat
         ("/api/sse/batch", b"{}\n{}\n{}\n", "application/x-ndjson", 422, "body"),
         ("/api/sse/batch", b"{}", "application/json", 415, None),
         ("/api/ai/chat", b'{"client_id":"a"}', "application/json", 422, "prompt"),
-        ("/api/ai/chat", b'{"client_id":"a","prompt":"x","n":2}', "application/json", 422, "n"),
+        ("/api/ai/chat", b'{"client_id":"a","prompt":"x","n":9}', "application/json", 422, "n"),
         ("/api/ai/chat", b'{"client_id":"a","messages":[{"role":"x"}]}', "application/json", 422, "messages[0].role"),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from typing import NamedTuple
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
@@ -11,17 +12,24 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
 from publisher_api.batches import Batches
-from publisher_api.chats import Chats
 from publisher_api.http.docs import docs_routes
 from publisher_api.http.endpoints import Endpoints
+from publisher_api.http.jobs import JobEndpoints
 from publisher_api.http.tracing import traced
+from publisher_api.jobs.cancelling import Cancelling
+from publisher_api.jobs.dead import DeadLetters
+from publisher_api.jobs.looking import Looking
+from publisher_api.jobs.progress import Progress
+from publisher_api.jobs.starting import Starting
 from publisher_api.publishing import Sending
 from publisher_api.settings import PublisherSettings
 from tidegate_common.bus.connection import Bus, connect
 from tidegate_common.bus.control import AllGateways
+from tidegate_common.bus.dead import DeadJobs
 from tidegate_common.bus.history import History
 from tidegate_common.bus.jobs import JobStates
 from tidegate_common.bus.publishing import Publisher
+from tidegate_common.bus.queue import Queueing
 from tidegate_common.bus.streams import ensure_streams
 from tidegate_common.errors import BrokerUnavailable
 from tidegate_common.runtime import problems
@@ -37,18 +45,35 @@ KEEP_STREAMS_SECONDS = 5.0
 """A stream that was deleted is back after so long: publishing to it is refused meanwhile."""
 
 
-def build(
-    settings: PublisherSettings, bus: Bus, states: JobStates, signals: Telemetry, readiness: Readiness
-) -> ASGIApp:
-    """The ASGI app of one publisher-api on `bus`."""
+class Built(NamedTuple):
+    """The ASGI app of one publisher-api, and what has to run beside it."""
+
+    app: ASGIApp
+    progress: Progress
+
+
+async def build(settings: PublisherSettings, bus: Bus, signals: Telemetry, readiness: Readiness) -> Built:
+    """One publisher-api on `bus`. Raises BrokerUnavailable."""
+    states, dead = await JobStates.open(bus), await DeadJobs.open(bus)
     history = History(bus)
     publisher = Publisher(bus, history, settings.publish_deadline_seconds)
+    progress = Progress(bus, states, publisher)
     gateways = AllGateways(bus)
     sending = Sending(publisher, gateways, bus.subjects, signals.tracer, settings.max_event_ttl_seconds)
-    chats = Chats(bus, history, publisher, states, signals.tracer)
+    queueing = Queueing(bus, publisher, states)
+    queueing.on_put = progress.follow
+    starting = Starting(queueing, history, bus.subjects, signals.tracer)
+    jobs = JobEndpoints(
+        starting,
+        Looking(states, history),
+        Cancelling(bus, states, publisher),
+        DeadLetters(dead, starting),
+        settings.max_body_bytes,
+    )
     app = Starlette(
         routes=[
-            *Endpoints(settings, sending, Batches(publisher, sending), gateways, chats).routes(),
+            *Endpoints(settings, sending, Batches(publisher, sending), gateways).routes(),
+            *jobs.routes(),
             *docs_routes(),
             *health_routes(signals, readiness),
         ],
@@ -66,7 +91,7 @@ def build(
     signals.observe(
         "counter", names.METRIC_PUBLISHED, lambda: publisher.published, "{message}", "Events published", label="kind"
     )
-    return traced(app, signals)
+    return Built(traced(app, signals), progress)
 
 
 async def main(settings: PublisherSettings) -> None:
@@ -76,12 +101,12 @@ async def main(settings: PublisherSettings) -> None:
         async with connect(settings.nats_url, settings.subjects(), "publisher-api") as bus:
             await ensure_streams(bus, settings.stream_limits(), update=True)
             readiness = Readiness(bus)
-            app = build(settings, bus, await JobStates.open(bus), signals, readiness)
-            keeping = asyncio.create_task(keep_streams(bus, settings))
+            built = await build(settings, bus, signals, readiness)
+            beside = [asyncio.create_task(keep_streams(bus, settings)), asyncio.create_task(built.progress.run())]
             try:
-                await serving(app, settings, readiness).serve()
+                await serving(built.app, settings, readiness).serve()
             finally:
-                await end([keeping])
+                await end(beside)
 
 
 async def keep_streams(bus: Bus, settings: PublisherSettings, every_seconds: float = KEEP_STREAMS_SECONDS) -> None:

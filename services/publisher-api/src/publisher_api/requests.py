@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Protocol
+import re
+from typing import Annotated, Any, Protocol
 
 import msgspec
 from msgspec import Meta
 
 from tidegate_common.contract.events import Event
 from tidegate_common.contract.ids import check_event_type, is_well_formed
-from tidegate_common.contract.jobs import ChatMessage, ChatParams
-from tidegate_common.contract.subjects import BROADCAST, client_tail, topic_tail, user_tail
+from tidegate_common.contract.jobs import ChatMessage, ChatParams, OnDisconnect
+from tidegate_common.contract.subjects import BROADCAST, client_tail, job_tail, topic_tail, user_tail
 from tidegate_common.errors import InvalidField
 
 MAX_MESSAGES = 200
+MAX_CANDIDATES = 8
 
 
 Client = Annotated[str, Meta(description="One client: all its connections.", examples=["ann-laptop"])]
@@ -61,24 +63,48 @@ class BatchLine(SendBody, frozen=True, kw_only=True, forbid_unknown_fields=True)
     broadcast: bool = False
 
 
-class ChatBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Body of `POST /api/ai/chat`: exactly one of `prompt` and `messages`, to exactly one target."""
+class JobFields(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What every job may say: to at most one target, and when it is to end. Without a target, its own stream has it."""
 
     client_id: Client | None = None
     user_id: User | None = None
     topic: Topic | None = None
+    deadline_seconds: Annotated[float, Meta(gt=0, description="From now; past it the job fails.")] | None = None
+    on_disconnect: Annotated[OnDisconnect, Meta(description="When nobody listens to it any more.")] = (
+        OnDisconnect.CONTINUE
+    )
+    grace_seconds: Annotated[float, Meta(ge=0, le=3600, description="How long nobody may listen before that.")] = 10.0
+
+
+class ChatBody(JobFields, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Body of `POST /api/ai/chat`: exactly one of `prompt` and `messages`."""
+
     prompt: Annotated[str, Meta(min_length=1, examples=["Tell me about the tides."])] | None = None
     messages: Annotated[list[ChatMessage], Meta(min_length=1, max_length=MAX_MESSAGES)] | None = None
     model: Annotated[str, Meta(min_length=1, max_length=200)] | None = None
     max_tokens: Annotated[int, Meta(ge=1, le=32_768)] | None = None
     temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
-    n: Annotated[int, Meta(description="Candidates; only 1 is built so far.")] = 1
+    n: Annotated[int, Meta(ge=1, le=MAX_CANDIDATES, description="Candidates: so many answers.")] = 1
+    top_p: Annotated[float, Meta(ge=0, le=1)] | None = None
+    stop: Annotated[list[str], Meta(max_length=4, description="Texts before which an answer ends.")] = []
+    seed: int | None = None
+    presence_penalty: Annotated[float, Meta(ge=-2, le=2)] | None = None
+    frequency_penalty: Annotated[float, Meta(ge=-2, le=2)] | None = None
+
+
+class JobBody(JobFields, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Body of `POST /api/ai/jobs`: a job of any kind that the workers have a handler for."""
+
+    kind: Annotated[str, Meta(description="As workers name it.", examples=["transform"])]
+    params: Annotated[dict[str, Any], Meta(description="What the kind's handler takes.")] = {}
 
 
 SEND = msgspec.json.Decoder(SendBody)
 BROADCAST_BODY = msgspec.json.Decoder(BroadcastBody)
 LINE = msgspec.json.Decoder(BatchLine)
 CHAT = msgspec.json.Decoder(ChatBody)
+JOB = msgspec.json.Decoder(JobBody)
+_KIND = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 
 def tail_of(addressed: Addressed) -> str:
@@ -93,6 +119,20 @@ def tail_of(addressed: Addressed) -> str:
         return user_tail(addressed.user_id)
     assert addressed.topic is not None
     return topic_tail(addressed.topic)
+
+
+def job_tail_of(fields: JobFields, job_id: str) -> str:
+    """Whom a job's events address. Raises InvalidField."""
+    if fields.client_id is None and fields.user_id is None and fields.topic is None:
+        return job_tail(job_id)
+    return tail_of(fields)
+
+
+def kind_of(body: JobBody) -> str:
+    """Raises InvalidField."""
+    if not _KIND.fullmatch(body.kind):
+        raise InvalidField("kind", "1 to 64 of the characters A-Z a-z 0-9 _ . -")
+    return body.kind
 
 
 def line_tail_of(line: BatchLine) -> str:
@@ -140,12 +180,22 @@ def chat_of(body: ChatBody) -> ChatParams:
     """The job's parameters. Raises InvalidField."""
     if (body.prompt is None) == (body.messages is None):
         raise InvalidField("prompt", "exactly one of prompt and messages")
-    if body.n != 1:
-        raise InvalidField("n", "1: more than one candidate is not built yet")
     messages = body.messages or [ChatMessage("user", body.prompt or "")]
     for number, message in enumerate(messages):
         if not is_well_formed(message.content):
             raise InvalidField(f"messages[{number}].content", "text without lone surrogates")
+    for number, text in enumerate(body.stop):
+        if not text or not is_well_formed(text):
+            raise InvalidField(f"stop[{number}]", "text that is not empty and has no lone surrogates")
     return ChatParams(
-        messages=messages, model=body.model, max_tokens=body.max_tokens, temperature=body.temperature, n=body.n
+        messages=messages,
+        model=body.model,
+        max_tokens=body.max_tokens,
+        temperature=body.temperature,
+        n=body.n,
+        top_p=body.top_p,
+        stop=body.stop,
+        seed=body.seed,
+        presence_penalty=body.presence_penalty,
+        frequency_penalty=body.frequency_penalty,
     )

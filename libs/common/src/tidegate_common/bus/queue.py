@@ -96,6 +96,8 @@ class Queueing:
         self._states = states
         self._under_way: Counter[str] = Counter()
         """Jobs by owner that are on their way to the queue, which does not count them yet."""
+        self.on_put: Callable[[JobState, int], None] | None = None
+        """Called with the record of each job that was put into the queue, and its level."""
 
     async def put(self, job: Job, headers: Mapping[str, str], trace_id: str) -> JobState:
         """Records `job` as queued and puts it into the queue; gives its record.
@@ -139,6 +141,8 @@ class Queueing:
             if not self._under_way[owner]:
                 del self._under_way[owner]
         _notify(self._bus)
+        if self.on_put is not None:
+            self.on_put(state, level)
         return state
 
     async def _count(self, owner: str) -> tuple[int, int]:

@@ -11,9 +11,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from publisher_api.batches import Batches, LineResult
-from publisher_api.chats import Chats
 from publisher_api.publishing import Sending, Sent
-from publisher_api.requests import BROADCAST_BODY, CHAT, SEND, tail_of
+from publisher_api.requests import BROADCAST_BODY, SEND, tail_of
 from publisher_api.settings import PublisherSettings
 from tidegate_common.bus.control import ASK_SECONDS, AllGateways
 from tidegate_common.contract.subjects import BROADCAST, client_tail, topic_tail, user_tail
@@ -41,14 +40,11 @@ def idempotency_key(request: Request) -> str | None:
 class Endpoints:
     """All of them; each raises TidegateErrors, which become problem details."""
 
-    def __init__(
-        self, settings: PublisherSettings, sending: Sending, batches: Batches, gateways: AllGateways, chats: Chats
-    ) -> None:
+    def __init__(self, settings: PublisherSettings, sending: Sending, batches: Batches, gateways: AllGateways) -> None:
         self._settings = settings
         self._sending = sending
         self._batches = batches
         self._gateways = gateways
-        self._chats = chats
 
     def routes(self) -> list[Route]:
         return [
@@ -59,9 +55,6 @@ class Endpoints:
             Route("/api/presence/clients/{name:path}", self.client_presence, methods=["GET", "DELETE"]),
             Route("/api/presence/users/{name:path}", self.user_presence, methods=["GET", "DELETE"]),
             Route("/api/presence/topics/{name:path}", self.topic_presence, methods=["GET"]),
-            Route("/api/ai/chat", self.chat, methods=["POST"]),
-            # One route for both: with two, a 405 would name the methods of the first alone.
-            Route("/api/ai/chat/{job_id}", self.chat_job, methods=["GET", "DELETE"]),
         ]
 
     async def send(self, request: Request) -> Response:
@@ -105,22 +98,6 @@ class Endpoints:
             return answer({"ended": ended.total, **_marked(ended.complete)}, 200)
         present = await self._gateways.presence(tail, ASK_SECONDS)
         return answer({"connections": present.total, **_marked(present.complete)}, 200)
-
-    async def chat(self, request: Request) -> Response:
-        key = idempotency_key(request)
-        body = decode(CHAT, await read_body(request, self._settings.max_body_bytes))
-        state = await self._chats.start(body, key)
-        return answer({"job_id": state.job_id, "trace_id": state.trace_id}, 202)
-
-    async def chat_job(self, request: Request) -> Response:
-        return await (self.chat_cancel if request.method == "DELETE" else self.chat_state)(request)
-
-    async def chat_state(self, request: Request) -> Response:
-        return answer(await self._chats.state(request.path_params["job_id"]), 200)
-
-    async def chat_cancel(self, request: Request) -> Response:
-        state = await self._chats.cancel(request.path_params["job_id"])
-        return answer(state, 200 if state.status.final else 202)
 
 
 def _accepted(sent: Sent) -> Response:

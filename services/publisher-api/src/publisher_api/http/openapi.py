@@ -6,8 +6,9 @@ from typing import Any
 
 import msgspec
 
-from publisher_api.requests import BatchLine, BroadcastBody, ChatBody, SendBody
-from tidegate_common.contract.jobs import JobState
+from publisher_api.requests import BatchLine, BroadcastBody, ChatBody, JobBody, SendBody
+from tidegate_common.contract.answers import Answer
+from tidegate_common.contract.jobs import DeadJob, JobState
 
 
 class Accepted(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -59,15 +60,48 @@ class BatchAnswer(msgspec.Struct, frozen=True):
     trace_id: str
 
 
-class ChatAccepted(msgspec.Struct, frozen=True):
-    """Answer to a chat: ask for the job's state, or cancel it, by its id."""
+class JobAccepted(msgspec.Struct, frozen=True):
+    """Answer to a job: ask for its state, watch its own stream, or cancel it, by its id."""
 
     job_id: str
     trace_id: str
+    stream: str
+
+
+class JobRetried(JobAccepted, frozen=True):
+    """Answer to the retry of a dead job, which is a new one."""
+
+    retry_of: str
+
+
+class JobAnswer(JobState, frozen=True, kw_only=True):
+    """A job's record, and what it has answered so far."""
+
+    answer: Answer
+
+
+class DeadListed(msgspec.Struct, frozen=True):
+    """A job that failed through no fault of its own."""
+
+    job_id: str
+    kind: str
+    tail: str
+    error: str
+    attempts: int
+    created: float
+    failed: float
+    trace_id: str
+
+
+class DeadList(msgspec.Struct, frozen=True):
+    """Those that failed last, the newest first, and how many are kept."""
+
+    jobs: list[DeadListed]
+    total: int
 
 
 class ProblemDetails(msgspec.Struct, frozen=True, omit_defaults=True):
-    """An error (RFC 9457). `field` and `allowed` where one field is at fault."""
+    """An error (RFC 9457). `field` and `allowed` where one field is at fault, `queued` where the queue is full."""
 
     type: str
     title: str
@@ -75,6 +109,7 @@ class ProblemDetails(msgspec.Struct, frozen=True, omit_defaults=True):
     detail: str | None = None
     field: str | None = None
     allowed: str | None = None
+    queued: int | None = None
     trace_id: str | None = None
 
 
@@ -85,8 +120,13 @@ _TYPES = (
     ChatBody,
     Accepted,
     BatchAnswer,
-    ChatAccepted,
+    JobBody,
+    JobAccepted,
+    JobRetried,
     JobState,
+    JobAnswer,
+    DeadJob,
+    DeadList,
     Presence,
     Ended,
     ProblemDetails,
@@ -160,14 +200,51 @@ def document() -> dict[str, Any]:
                     "Start an AI answer",
                     "ChatBody",
                     202,
-                    "ChatAccepted",
+                    "JobAccepted",
                     example={"client_id": "ann", "prompt": "Tell me about the tides."},
                 )
             },
-            "/api/ai/chat/{job_id}": {
+            "/api/ai/jobs": {
+                "post": _post(
+                    "Start a job of any kind",
+                    "JobBody",
+                    202,
+                    "JobAccepted",
+                    example={
+                        "client_id": "ann",
+                        "kind": "transform",
+                        "params": {"text": "The tide is coming in.", "instruction": "Translate into French"},
+                    },
+                )
+            },
+            **{
+                f"/api/ai/{kind}/{{job_id}}": {
+                    "parameters": job,
+                    "get": _operation(f"State and answer of a {name_}", {200: "JobAnswer"}, gone),
+                    "delete": _operation(f"Cancel a {name_}", {202: "JobState", 200: "JobState"}, gone),
+                }
+                for kind, name_ in (("chat", "chat"), ("jobs", "job"))
+            },
+            "/api/ai/dead": {
+                "get": {
+                    **_operation("List dead jobs", {200: "DeadList"}, asked),
+                    "parameters": [
+                        {
+                            "name": "limit",
+                            "in": "query",
+                            "schema": {"type": "integer", "minimum": 1, "maximum": 1000, "default": 100},
+                        }
+                    ],
+                }
+            },
+            "/api/ai/dead/{job_id}": {
                 "parameters": job,
-                "get": _operation("A chat's state and usage", {200: "JobState"}, gone),
-                "delete": _operation("Cancel a chat", {202: "JobState", 200: "JobState"}, gone),
+                "get": _operation("A dead job", {200: "DeadJob"}, gone),
+                "delete": _operation("Forget a dead job", {204: ""}, gone),
+            },
+            "/api/ai/dead/{job_id}/retry": {
+                "parameters": job,
+                "post": _operation("Try a dead job again", {202: "JobRetried"}, gone),
             },
         },
         "components": {"schemas": components},
@@ -186,13 +263,20 @@ def _post(
 
 def _operation(summary: str, results: dict[int, str], problems: tuple[int, ...]) -> dict[str, Any]:
     responses: dict[str, Any] = {
-        str(status): {"description": "Done" if status == 200 else "Accepted", "content": _content(result)}
+        str(status): {
+            "description": "Accepted" if status == 202 else "Done",
+            **({"content": _content(result)} if result else {}),
+        }
         for status, result in results.items()
     }
     for status in problems:
         media = {"application/problem+json": {"schema": _ref("ProblemDetails")}}
         responses[str(status)] = {"description": _REASONS[status], "content": media}
-    return {"summary": summary, "operationId": summary.lower().replace(" ", "-"), "responses": responses}
+    return {
+        "summary": summary,
+        "operationId": summary.lower().replace(",", "").replace(" ", "-"),
+        "responses": responses,
+    }
 
 
 def _content(name: str) -> dict[str, Any]:

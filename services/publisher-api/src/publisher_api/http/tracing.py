@@ -17,9 +17,11 @@ UNTRACED = "/healthz$,/readyz$,/metrics$"
 STABLE_HTTP = "OTEL_SEMCONV_STABILITY_OPT_IN"
 """The instrumentation's own switch for the stable HTTP conventions, which it reads once."""
 
-_JOB = re.compile(r"^(/api/ai/chat)/[^/]+$")
+_JOB = re.compile(r"^(/api/ai/(?:chat|jobs|dead))/[^/]+(/retry)?$")
 _NAME = re.compile(r"^(/api/presence/(clients|users|topics))/.+$")
-_ROUTES = re.compile(r"/api/(sse/(send|broadcast|batch)|ai/chat(/\{job_id\})?|presence/\w+/\{name\})")
+_ROUTES = re.compile(
+    r"/api/(sse/(send|broadcast|batch)|ai/(chat|jobs|dead)(/\{job_id\}(/retry)?)?|presence/\w+/\{name\})"
+)
 
 
 def traced(app: ASGIApp, telemetry: Telemetry) -> ASGIApp:
@@ -40,7 +42,7 @@ def traced(app: ASGIApp, telemetry: Telemetry) -> ASGIApp:
 def _details(scope: Any) -> tuple[str, dict[str, Any]]:
     """A span's name: method and route. A path that is no route of ours makes no name of its own."""
     method = str(scope.get("method", ""))
-    route = _NAME.sub(r"\1/{name}", _JOB.sub(r"\1/{job_id}", scope.get("path", "")))
+    route = _NAME.sub(r"\1/{name}", _JOB.sub(r"\1/{job_id}\2", scope.get("path", "")))
     if _ROUTES.fullmatch(route):
         return f"{method} {route}", {"http.route": route}
     return method, {}

@@ -1,0 +1,103 @@
+"""The endpoints of jobs: from a request to a use case and back."""
+
+from __future__ import annotations
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from publisher_api.http.endpoints import answer, idempotency_key
+from publisher_api.jobs.cancelling import Cancelling
+from publisher_api.jobs.dead import MOST, DeadLetters
+from publisher_api.jobs.looking import Looking
+from publisher_api.jobs.starting import Starting
+from publisher_api.requests import CHAT, JOB
+from tidegate_common.contract.jobs import DeadJob, JobState
+from tidegate_common.errors import InvalidField
+from tidegate_common.runtime.body import decode, read_body
+
+LISTED = 100
+
+
+class JobEndpoints:
+    """All of them; each raises TidegateErrors, which become problem details."""
+
+    def __init__(
+        self, starting: Starting, looking: Looking, cancelling: Cancelling, dead: DeadLetters, max_body_bytes: int
+    ) -> None:
+        self._starting = starting
+        self._looking = looking
+        self._cancelling = cancelling
+        self._dead = dead
+        self._max_body_bytes = max_body_bytes
+
+    def routes(self) -> list[Route]:
+        return [
+            Route("/api/ai/chat", self.chat, methods=["POST"]),
+            Route("/api/ai/jobs", self.job, methods=["POST"]),
+            # One route for both: with two, a 405 would name the methods of the first alone.
+            Route("/api/ai/chat/{job_id}", self.one, methods=["GET", "DELETE"]),
+            Route("/api/ai/jobs/{job_id}", self.one, methods=["GET", "DELETE"]),
+            Route("/api/ai/dead", self.dead, methods=["GET"]),
+            Route("/api/ai/dead/{job_id}", self.dead_one, methods=["GET", "DELETE"]),
+            Route("/api/ai/dead/{job_id}/retry", self.retry, methods=["POST"]),
+        ]
+
+    async def chat(self, request: Request) -> Response:
+        key = idempotency_key(request)
+        body = decode(CHAT, await read_body(request, self._max_body_bytes))
+        return answer(_started(await self._starting.chat(body, key)), 202)
+
+    async def job(self, request: Request) -> Response:
+        key = idempotency_key(request)
+        body = decode(JOB, await read_body(request, self._max_body_bytes))
+        return answer(_started(await self._starting.job(body, key)), 202)
+
+    async def one(self, request: Request) -> Response:
+        job_id = request.path_params["job_id"]
+        if request.method == "DELETE":
+            state = await self._cancelling.cancel(job_id)
+            return answer(state, 200 if state.status.final else 202)
+        state, found = await self._looking.at(job_id)
+        return answer({**msgspec.to_builtins(state), "answer": found}, 200)
+
+    async def dead(self, request: Request) -> Response:
+        jobs, total = await self._dead.latest(_limit(request))
+        return answer({"jobs": [_listed(each) for each in jobs], "total": total}, 200)
+
+    async def dead_one(self, request: Request) -> Response:
+        job_id = request.path_params["job_id"]
+        if request.method == "DELETE":
+            await self._dead.remove(job_id)
+            return Response(status_code=204)
+        return answer(await self._dead.get(job_id), 200)
+
+    async def retry(self, request: Request) -> Response:
+        job_id = request.path_params["job_id"]
+        return answer({**_started(await self._dead.retry(job_id)), "retry_of": job_id}, 202)
+
+
+def _started(state: JobState) -> dict[str, str]:
+    return {"job_id": state.job_id, "trace_id": state.trace_id, "stream": f"/api/sse/jobs/{state.job_id}"}
+
+
+def _listed(dead: DeadJob) -> dict[str, object]:
+    """Without what was asked for, which may be long, and private."""
+    return {
+        "job_id": dead.job.job_id,
+        "kind": dead.job.kind,
+        "tail": dead.job.tail,
+        "error": dead.error,
+        "attempts": dead.attempts,
+        "created": dead.job.created,
+        "failed": dead.failed,
+        "trace_id": dead.trace_id,
+    }
+
+
+def _limit(request: Request) -> int:
+    text = request.query_params.get("limit", str(LISTED))
+    if not text.isdecimal() or not 1 <= int(text) <= MOST:
+        raise InvalidField("limit", f"a number from 1 to {MOST}")
+    return int(text)

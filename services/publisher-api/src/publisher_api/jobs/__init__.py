@@ -1,0 +1,1 @@
+"""Jobs for the AI workers, as use cases that know no HTTP."""

@@ -1,0 +1,37 @@
+"""Jobs that failed through no fault of their own: listed, tried again, forgotten."""
+
+from __future__ import annotations
+
+from publisher_api.jobs.looking import checked
+from publisher_api.jobs.starting import Starting
+from tidegate_common.bus.dead import DeadJobs
+from tidegate_common.contract.jobs import DeadJob, JobState
+
+MOST = 1_000
+
+
+class DeadLetters:
+    """All calls raise BrokerUnavailable."""
+
+    def __init__(self, dead: DeadJobs, starting: Starting) -> None:
+        self._dead = dead
+        self._starting = starting
+
+    async def latest(self, most: int) -> tuple[list[DeadJob], int]:
+        """The `most` that failed last, the newest first, and how many there are."""
+        return await self._dead.latest(most)
+
+    async def get(self, job_id: str) -> DeadJob:
+        """Raises NotFound."""
+        return await self._dead.get(checked(job_id))
+
+    async def retry(self, job_id: str) -> JobState:
+        """Queues it as a new job, whose record this gives, and forgets it. Raises NotFound, QueueFull, TooLarge."""
+        state = await self._starting.again(await self._dead.get(checked(job_id)))
+        await self._dead.remove(job_id)
+        return state
+
+    async def remove(self, job_id: str) -> None:
+        """Raises NotFound."""
+        await self._dead.get(checked(job_id))
+        await self._dead.remove(job_id)

@@ -1,0 +1,86 @@
+"""Puts jobs into the queue."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from typing import Any, NamedTuple
+
+import msgspec
+from opentelemetry.trace import Tracer
+
+from publisher_api.publishing import producing
+from publisher_api.requests import ChatBody, JobBody, JobFields, chat_of, job_tail_of, kind_of
+from tidegate_common.bus.history import History
+from tidegate_common.bus.queue import Queueing
+from tidegate_common.contract.ids import EventId, new_job_id
+from tidegate_common.contract.jobs import DeadJob, Job, JobState
+from tidegate_common.contract.subjects import Subjects, job_tail
+from tidegate_common.telemetry import names
+from tidegate_common.telemetry.propagation import trace_id
+
+CHAT = "chat"
+
+
+class _Wanted(NamedTuple):
+    job_id: str
+    kind: str
+    tail: str
+    params: dict[str, Any]
+
+
+class Starting:
+    """All calls raise QueueFull, BrokerUnavailable, TooLarge."""
+
+    def __init__(self, queueing: Queueing, history: History, subjects: Subjects, tracer: Tracer) -> None:
+        self._queueing = queueing
+        self._history = history
+        self._subjects = subjects
+        self._tracer = tracer
+
+    async def chat(self, body: ChatBody, key: str | None) -> JobState:
+        """Queues a chat, once for one `key`; gives its record. Raises InvalidField."""
+        params = msgspec.to_builtins(chat_of(body))
+        job_id = _job_id(CHAT, body, key)
+        return await self._put(_Wanted(job_id, CHAT, job_tail_of(body, job_id), params), body)
+
+    async def job(self, body: JobBody, key: str | None) -> JobState:
+        """As `chat`, for a job of any kind."""
+        kind = kind_of(body)
+        job_id = _job_id(kind, body, key)
+        return await self._put(_Wanted(job_id, kind, job_tail_of(body, job_id), body.params), body)
+
+    async def again(self, dead: DeadJob) -> JobState:
+        """Queues a dead job as a new one, once however often it is asked for."""
+        old = dead.job
+        job_id = hashlib.sha256(f"again\0{old.job_id}\0{dead.failed}".encode()).hexdigest()[:32]
+        tail = job_tail(job_id) if old.tail == job_tail(old.job_id) else old.tail
+        owner = tail if old.owner == old.tail else old.owner
+        wanted = _Wanted(job_id, old.kind, tail, old.params)
+        more = {"owner": owner, "on_disconnect": old.on_disconnect, "grace_seconds": old.grace_seconds}
+        return await self._queue(wanted, more)
+
+    async def _put(self, wanted: _Wanted, fields: JobFields) -> JobState:
+        deadline = None if fields.deadline_seconds is None else time.time() + fields.deadline_seconds
+        more = {
+            "deadline": deadline,
+            "on_disconnect": fields.on_disconnect,
+            "grace_seconds": fields.grace_seconds,
+        }
+        return await self._queue(wanted, more)
+
+    async def _queue(self, wanted: _Wanted, more: dict[str, Any]) -> JobState:
+        position = await self._history.position()
+        start = str(EventId(position.epoch, position.last))
+        job = Job(**wanted._asdict(), created=time.time(), start=start, **more)
+        with producing(self._tracer, f"{self._subjects.namespace}.jobs.{job.kind}") as (span, headers):
+            span.set_attributes({names.JOB_ID: job.job_id, names.JOB_KIND: job.kind})
+            return await self._queueing.put(job, headers, trace_id())
+
+
+def _job_id(kind: str, fields: JobFields, key: str | None) -> str:
+    """A new one; the same one for the same key, kind and target."""
+    if key is None:
+        return new_job_id()
+    target = job_tail_of(fields, "")
+    return hashlib.sha256(f"{kind}\0{target}\0{key}".encode()).hexdigest()[:32]
