@@ -25,6 +25,7 @@ class Endpoint:
         self.url = url
         self.asked: list[dict[str, Any]] = []
         self.keys: list[str | None] = []
+        self.times: list[float] = []
         self.disconnected = asyncio.Event()
 
     async def models(self, _: Request) -> Response:
@@ -41,9 +42,24 @@ class Endpoint:
             return JSONResponse({"error": {"message": "no", "code": "context_length_exceeded", "type": "x"}}, 400)
         if prompt == "status 401":
             return JSONResponse({"error": {"message": "secret-key is wrong", "code": "invalid_api_key"}}, 401)
+        self.times.append(asyncio.get_running_loop().time())
         if prompt == "busy once" and len(self.asked) == 1:
             return JSONResponse({"error": {"message": "later"}}, 503, {"retry-after-ms": "1"})
+        if prompt == "too many" and len(self.asked) == 1:
+            return JSONResponse({"error": {"message": "slower"}}, 429, {"retry-after": "1"})
+        if prompt == "always busy":
+            return JSONResponse({"error": {"message": "later"}}, 503, {"retry-after-ms": "1"})
+        if prompt == "two":
+            return StreamingResponse(self._two(), media_type="text/event-stream")
         return StreamingResponse(self._answer(prompt), media_type="text/event-stream")
+
+    async def _two(self) -> AsyncIterator[bytes]:
+        yield _chunk({"content": "a"})
+        yield _chunk({"content": "x"}, index=1)
+        yield _chunk({"content": "b"})
+        yield _chunk({}, finish_reason="length", index=1)
+        yield _chunk({}, finish_reason="stop")
+        yield b"data: [DONE]\n\n"
 
     async def _answer(self, prompt: str) -> AsyncIterator[bytes]:
         try:
@@ -68,8 +84,8 @@ class Endpoint:
             raise
 
 
-def _chunk(delta: dict[str, Any] | None, finish_reason: str | None = None, usage: Any = None) -> bytes:
-    choices = [] if delta is None else [{"index": 0, "delta": delta, "finish_reason": finish_reason}]
+def _chunk(delta: dict[str, Any] | None, finish_reason: str | None = None, usage: Any = None, index: int = 0) -> bytes:
+    choices = [] if delta is None else [{"index": index, "delta": delta, "finish_reason": finish_reason}]
     chunk = {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": MODEL, "choices": choices}
     return b"data: " + json.dumps({**chunk, "usage": usage}).encode() + b"\n\n"
 

@@ -46,6 +46,49 @@ async def test_a_worker_that_comes_back_from_a_pause_can_not_write_into_the_answ
         assert (state.attempt, state.failures) == (2, 1)
 
 
+async def test_a_model_that_can_goes_on_from_what_was_stored(tmp_path: Path) -> None:
+    env = {**SLOW, **SOON, "TIDEGATE_AI_CONTINUE": "assistant"}
+    async with desk(tmp_path) as (nats, asking):
+        async with worker(nats, env) as (dying, _):
+            await asking.ask("j1")
+            await until(lambda: len(asking.text("j1")) > 5, "some text")
+            dying.process.kill()
+            await dying.process.wait()
+        async with worker(nats, env):
+            last = await asking.end("j1")
+        assert asking.text("j1") == ANSWERS["en"]
+        events = asking.of("j1")
+        assert "ai_restart" not in {event.type for event in events}
+        assert [event.data["index"] for event in events] == list(range(len(events)))
+        assert last.data["usage"]["completion_tokens"] == len(ANSWERS["en"])
+        assert (await asking.state("j1", JobStatus.DONE)).attempt == 2
+
+
+async def test_several_candidates_come_mixed_and_each_is_whole(tmp_path: Path) -> None:
+    async with office(tmp_path) as asking:
+        await asking.ask("j1", n=3, max_tokens=20)
+        last = await asking.end("j1")
+        found = await read_answer(asking.history, "j1", "client.ann", (await asking.states.get("j1")).start)
+        texts = [ANSWERS["en"][:20], f"1. {ANSWERS['en']}"[:20], f"2. {ANSWERS['en']}"[:20]]
+        assert [each.content for each in found.candidates] == texts
+        assert {each.finish_reason for each in found.candidates} == {"length"}
+        assert last.data["usage"] == {"prompt_tokens": 5, "completion_tokens": 60}
+
+
+async def test_the_shipped_kinds_run_in_a_worker(tmp_path: Path) -> None:
+    async with office(tmp_path) as asking:
+        await asking.put("text", "transform", {"text": "Hello", "instruction": "Translate"})
+        await asking.put("image", "image.progressive", {"width": 64, "height": 64})
+        await asking.put("speech", "transcribe", {})
+        for job_id in ("text", "image", "speech"):
+            assert (await asking.end(job_id)).data["finish_reason"] == "stop"
+            indexes = [event.data["index"] for event in asking.of(job_id)]
+            assert indexes == list(range(len(indexes)))
+        assert asking.text("text") == ANSWERS["en"]
+        assert sum(event.type == "ai_artifact" for event in asking.of("image")) == 5
+        assert sum(event.type == "ai_transcript" for event in asking.of("speech")) == 6
+
+
 async def test_a_job_whose_workers_keep_dying_fails_and_is_kept_among_the_dead(tmp_path: Path) -> None:
     async with desk(tmp_path) as (nats, asking):
         await asking.put("j1", "chat", LONG_PROMPT)

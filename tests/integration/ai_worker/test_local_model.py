@@ -7,13 +7,15 @@ from pathlib import Path
 
 import httpx
 import pytest
+from msgspec.structs import replace
 
 from ai_worker.errors import PromptTooLong
 from ai_worker.models.local import NAME, LocalModel, obstacle
 from ai_worker.models.model import ChatRequest
+from ai_worker.pieces import Text
 from tests.integration.ai_worker.support import desk, worker
 from tests.support.waiting import until
-from tidegate_common.contract.jobs import ChatMessage
+from tidegate_common.contract.jobs import ChatMessage, JobStatus
 
 
 @pytest.fixture(autouse=True)
@@ -77,3 +79,53 @@ async def test_the_engines_port_is_closed_to_others_and_a_prompt_beyond_its_cont
                 await anext(answer)
     finally:
         await model.aclose()
+
+
+@pytest.mark.timeout(90)
+async def test_the_local_model_goes_on_from_a_beginning_and_gives_several_candidates() -> None:
+    model = LocalModel()
+    await model.start()
+    message = ChatMessage(role="user", content="Count from one to ten, in words, with commas.")
+    whole = ChatRequest(messages=[message], model=NAME, max_tokens=40, temperature=0)
+    try:
+        async with aclosing(model.stream(whole)) as pieces:
+            text = "".join([piece.content async for piece in pieces if isinstance(piece, Text)])
+        prefix = text[: len(text) // 2]
+        async with aclosing(model.stream(replace(whole, prefix=prefix))) as pieces:
+            rest = "".join([piece.content async for piece in pieces if isinstance(piece, Text)])
+        assert rest, "it goes on"
+        assert not rest.startswith(text[:10]), "it does not begin anew"
+        same = next(place for place, (a, b) in enumerate(zip(f"{prefix}{rest}\0", f"{text}\1", strict=False)) if a != b)
+        assert same >= len(prefix) + 5, f"{prefix!r} went on with {rest!r}, without a break with {text!r}"
+        async with aclosing(model.stream(replace(whole, n=2, max_tokens=8, temperature=0.8))) as pieces:
+            found = [piece async for piece in pieces]
+        assert {piece.candidate for piece in found if isinstance(piece, Text)} == {0, 1}
+    finally:
+        await model.aclose()
+
+
+@pytest.mark.timeout(120)
+async def test_a_cancel_while_the_prompt_is_being_read_frees_the_slot(tmp_path: Path) -> None:
+    """Both slots are given long prompts, which take the model seconds to read; another job then starts at once."""
+    env = {"TIDEGATE_AI_BACKEND": "local"}
+    async with desk(tmp_path) as (nats, asking), worker(nats, env):
+        await asking.ask("warm", "Say hello.", max_tokens=2)
+        await asking.end("warm", 30)
+        prompts = [f"{number} " + "The tide comes in and goes out again. " * 200 for number in range(3)]
+        began = time.monotonic()
+        await asking.ask("read", prompts[2], max_tokens=1)
+        await asking.end("read", 60)
+        reading = time.monotonic() - began
+        for number in range(2):
+            await asking.ask(f"long{number}", prompts[number], max_tokens=64)
+            await asking.state(f"long{number}", JobStatus.RUNNING)
+        assert not asking.text("long0"), "it is being read"
+        for number in range(2):
+            await asking.cancel(f"long{number}")
+        started = time.monotonic()
+        for number in range(2):
+            assert (await asking.end(f"long{number}", 10)).data["finish_reason"] == "cancelled"
+        await asking.ask("next", "Say hello.", max_tokens=2)
+        await until(lambda: asking.text("next"), "the first piece of the next", 60)
+        waited = time.monotonic() - started
+        assert waited < reading / 2, f"{waited:.1f} s, where a prompt takes {reading:.1f} s to be read"

@@ -3,11 +3,12 @@ from contextlib import aclosing
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from ai_worker.errors import BackendFailed, PromptTooLong
 from ai_worker.models.model import ChatRequest
-from ai_worker.models.openai import NO_KEY, OpenAIModel
-from ai_worker.pieces import Finish, Piece, Reasoning, Text
+from ai_worker.models.openai import NO_KEY, Continue, OpenAIModel
+from ai_worker.pieces import CandidateEnd, Finish, Piece, Reasoning, Text
 from tests.integration.ai_worker.endpoint import MODEL, endpoint
 from tests.integration.ai_worker.support import desk, worker
 from tests.support.waiting import until
@@ -55,6 +56,77 @@ async def test_a_server_that_is_busy_at_first_is_asked_again() -> None:
     async with endpoint() as server:
         assert isinstance((await answer(server.url, "busy once", model="m"))[-1], Finish)
         assert len(server.asked) == 2
+
+
+async def test_a_server_that_says_when_is_asked_again_no_sooner() -> None:
+    async with endpoint() as server:
+        assert isinstance((await answer(server.url, "too many", model="m"))[-1], Finish)
+        first, second = server.times
+        assert second - first >= 1
+
+
+async def test_a_server_that_stays_busy_is_asked_so_often_and_no_more() -> None:
+    async with endpoint() as server:
+        model = OpenAIModel(server.url, "", retries=3)
+        with pytest.raises(BackendFailed):
+            async with aclosing(model.stream(request("always busy", "m"))) as pieces:
+                await anext(pieces)
+        await model.aclose()
+        assert len(server.asked) == 4
+
+
+async def test_an_answer_that_has_begun_is_not_asked_for_again() -> None:
+    async with endpoint() as server:
+        with pytest.raises(BackendFailed):
+            await answer(server.url, "cut", model="m")
+        assert len(server.asked) == 1
+
+
+async def test_several_choices_are_candidates_and_sampling_is_sent() -> None:
+    async with endpoint() as server:
+        model = OpenAIModel(server.url, "")
+        wanted = replace(request("two", "m"), n=2, top_p=0.5, stop=["z"], seed=7)
+        async with aclosing(model.stream(wanted)) as pieces:
+            found = [piece async for piece in pieces]
+        await model.aclose()
+        assert found == [
+            Text("a"),
+            Text("x", 1),
+            Text("b"),
+            CandidateEnd("length", 1),
+            CandidateEnd("stop", 0),
+            Finish("stop", None, MODEL),
+        ]
+        asked = server.asked[0]
+        assert (asked["n"], asked["top_p"], asked["stop"], asked["seed"]) == (2, 0.5, ["z"], 7)
+
+
+@pytest.mark.parametrize(
+    ("way", "last", "extra"),
+    [
+        ("assistant", {"role": "assistant", "content": "It is a"}, {}),
+        ("prefix", {"role": "assistant", "content": "It is a", "prefix": True}, {}),
+        (
+            "continue_final_message",
+            {"role": "assistant", "content": "It is a"},
+            {"continue_final_message": True, "add_generation_prompt": False},
+        ),
+    ],
+)
+async def test_each_way_to_go_on_from_a_beginning_is_written_as_its_servers_read_it(
+    way: Continue, last: dict[str, object], extra: dict[str, object]
+) -> None:
+    async with endpoint() as server:
+        model = OpenAIModel(server.url, "", continue_by=way)
+        assert model.continues
+        async with aclosing(model.stream(replace(request("hello", "m"), prefix="It is a"))) as pieces:
+            assert [piece async for piece in pieces]
+        await model.aclose()
+        asked = server.asked[0]
+        assert [message["role"] for message in asked["messages"]] == ["user", "assistant"]
+        assert asked["messages"][-1] == last
+        assert extra.items() <= asked.items()
+        assert asked["max_tokens"] == 8
 
 
 @pytest.mark.parametrize("prompt", ["status 401", "cut", "no end"])

@@ -8,9 +8,11 @@ from opentelemetry.context import Context
 from ai_worker.errors import InvalidParams, PromptTooLong
 from ai_worker.handlers.chat import Chat
 from ai_worker.handlers.handler import Work
+from ai_worker.models.asking import Asking
 from ai_worker.models.model import ChatRequest
 from ai_worker.pieces import Finish, Piece, Text
 from ai_worker.settings import WorkerSettings
+from tidegate_common.contract.answers import Answer, Candidate
 from tidegate_common.contract.jobs import Usage
 from tidegate_common.telemetry.providers import telemetry
 
@@ -23,8 +25,13 @@ class Uncounting:
     def __init__(self) -> None:
         self.asked: list[ChatRequest] = []
 
+    continues = True
+
     async def start(self) -> str:
         return "first"
+
+    async def models(self) -> list[str]:
+        return ["first"]
 
     async def stream(self, request: ChatRequest) -> AsyncGenerator[Piece]:
         self.asked.append(request)
@@ -39,7 +46,7 @@ class Uncounting:
 async def answer(params: dict[str, Any], **settings: Any) -> tuple[list[Piece], list[ChatRequest]]:
     model = Uncounting()
     with telemetry("test", {}) as signals:
-        chat = Chat(model, await model.start(), WorkerSettings(**settings), signals)
+        chat = Chat(Asking(model, await model.start(), signals), WorkerSettings(**settings))
         async with aclosing(chat(Work("j1", 1, Context()), params)) as pieces:
             return [piece async for piece in pieces], model.asked
 
@@ -66,7 +73,30 @@ async def test_all_messages_together_may_not_be_longer_than_the_limit() -> None:
         await answer({"messages": user("12345") * 2 + user("6")}, ai_max_prompt_chars=10)
 
 
-@pytest.mark.parametrize("params", [{}, {"messages": []}, {"messages": user("x"), "n": 2}, {"messages": "x"}])
+@pytest.mark.parametrize("params", [{}, {"messages": []}, {"messages": user("x"), "n": 9}, {"messages": "x"}])
 async def test_params_that_cannot_be_read_are_refused(params: dict[str, Any]) -> None:
     with pytest.raises(InvalidParams):
         await answer(params)
+
+
+async def test_what_the_job_says_of_sampling_reaches_the_model() -> None:
+    said = {"n": 2, "top_p": 0.5, "stop": ["x"], "seed": 3, "presence_penalty": 1.0, "frequency_penalty": -1.0}
+    _, asked = await answer({"messages": user("hi"), **said})
+    assert {name: getattr(asked[0], name) for name in said} == said
+
+
+async def test_a_text_that_has_begun_is_gone_on_from_and_nothing_else() -> None:
+    with telemetry("test", {}) as signals:
+        model = Uncounting()
+        chat = Chat(Asking(model, "first", signals), WorkerSettings())
+        begun = Answer(candidates=[Candidate(content="It is")], pieces=2)
+        assert chat.continues({"messages": user("hi")}, begun)
+        assert not chat.continues({"messages": user("hi")}, Answer(candidates=[Candidate(reasoning="hm")], pieces=1))
+        assert not chat.continues({"messages": user("hi"), "n": 2}, begun)
+        work = Work("j1", 2, Context())
+        work.earlier = begun
+        async with aclosing(chat(work, {"messages": user("hi")})) as pieces:
+            assert await anext(pieces) == Text("a")
+        assert model.asked[0].prefix == "It is"
+        model.continues = False
+        assert not chat.continues({"messages": user("hi")}, begun)

@@ -8,10 +8,12 @@ import logging
 from starlette.applications import Starlette
 
 from ai_worker.answering import Answering, Limits, Services
+from ai_worker.catalogue import Catalogue
 from ai_worker.conclusion import Conclusion
-from ai_worker.handlers.chat import Chat
 from ai_worker.handlers.handler import Handlers, Work
+from ai_worker.handlers.loading import load_handlers
 from ai_worker.intake import Intake
+from ai_worker.models.asking import Asking
 from ai_worker.models.choice import build
 from ai_worker.models.model import ChatModel
 from ai_worker.records import Records
@@ -60,6 +62,7 @@ class Worker:
         pace = Pace(settings.ai_coalesce_ms / 1000, settings.ai_coalesce_chars, settings.ai_patience_seconds)
         self._limits = Limits(settings.ai_job_seconds, settings.ai_ack_seconds, settings.ai_max_attempts, pace)
         self._handlers: Handlers = {}
+        self._asking: Asking | None = None
         self.intake = Intake(
             self._open_queue,
             self._answering,
@@ -80,14 +83,17 @@ class Worker:
     async def run(self, model: ChatModel) -> None:
         """Loads the model, then takes jobs until the drain. Raises Unavailable where it can't be loaded."""
         default = await model.start()
-        self._handlers = {"chat": Chat(model, default, self._settings, self._signals)}
+        self._asking = Asking(model, default, self._signals)
+        self._handlers = load_handlers(self._asking, self._settings)
         self._loaded = True
         log.info("ready for jobs, model %s", default or "as each job names it")
         stop_listening = on_cancel(self._bus, self.intake.cancel)
+        catalogue = await Catalogue(model, default).serve(self._bus)
         try:
             await self.intake.run()
         finally:
             stop_listening()
+            await catalogue.aclose()
 
     def server(self) -> Server:
         return server(self.app, self._settings, drain=self._drain)
@@ -105,6 +111,8 @@ class Worker:
         return await JobQueue.open(self._bus, self._settings.ai_ack_seconds)
 
     def _answering(self, job: Job, delivery: Delivery, work: Work) -> Answering:
+        assert self._asking is not None, "jobs are taken once the model is there"
+        work.give_model(self._asking)
         return Answering(job, delivery, work, self._handlers, self._services, self._limits)
 
     async def _refuse(self, delivery: Delivery) -> None:

@@ -23,6 +23,12 @@ class WorkerSettings(CommonSettings, frozen=True, kw_only=True):
     """Model for jobs that name none; empty: the first that the backend offers."""
     openai_base_url: Annotated[str, env("OPENAI_BASE_URL")] = ""
     openai_api_key: Annotated[str, env("OPENAI_API_KEY")] = ""
+    ai_continue: Literal["none", "assistant", "prefix", "continue_final_message"] = "none"
+    """How an endpoint (or the scripted model) goes on from the beginning of an answer, after a worker has died."""
+    ai_retries: Count = 4
+    """How often an endpoint that fails before its first piece is asked again."""
+    ai_handlers: tuple[str, ...] = ()
+    """Kinds of jobs beside the shipped ones: `kind=module:attribute`."""
     ai_concurrency: AtLeastOne = 4
     """Jobs that this process runs at once."""
     ai_max_prompt_chars: AtLeastOne = 16_000

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
 from typing import Any, Protocol, runtime_checkable
 
 from opentelemetry.context import Context
 
+from ai_worker.models.asking import Asking
+from ai_worker.models.model import ChatRequest
 from ai_worker.pieces import Piece
 from tidegate_common.contract.answers import Answer
+from tidegate_common.contract.jobs import ChatMessage
 
 
 class Work:
@@ -20,6 +24,19 @@ class Work:
         self.trace = trace
         self.earlier: Answer | None = None
         """What an earlier attempt's worker had stored before it died, for a handler that goes on from there."""
+        self._asking: Asking | None = None
+
+    def give_model(self, asking: Asking) -> None:
+        """What `ask` asks."""
+        self._asking = asking
+
+    async def ask(self, prompt: str, *, max_tokens: int = 512) -> AsyncGenerator[Piece]:
+        """The worker's model's answer to `prompt`, in a span of its own. Raises JobError."""
+        assert self._asking is not None, "a worker gives each job its model"
+        request = ChatRequest(messages=[ChatMessage("user", prompt)], model=self._asking.default, max_tokens=max_tokens)
+        async with aclosing(self._asking.ask(request, self)) as answer:
+            async for piece in answer:
+                yield piece
 
 
 class Handler(Protocol):

