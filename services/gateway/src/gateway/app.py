@@ -20,6 +20,10 @@ from gateway.feed.receipts import Receipts
 from gateway.feed.subscriptions import Subscriptions
 from gateway.hub.hub import Hub
 from gateway.hub.keeper import Keeper
+from gateway.openai.completions import Completions
+from gateway.openai.http import REQUEST_HEADERS as OPENAI_REQUEST_HEADERS
+from gateway.openai.http import OpenAiFront
+from gateway.openai.models import ModelList
 from gateway.settings import GatewaySettings
 from gateway.sse.admission import Admission
 from gateway.sse.console import console_routes
@@ -31,6 +35,7 @@ from gateway.sse.takeover import TakeoverHttpProtocol
 from gateway.workers import WORKER_PORTS, Worker
 from tidegate_common.bus.connection import Bus, connect
 from tidegate_common.bus.history import History
+from tidegate_common.bus.publishing import Publisher
 from tidegate_common.bus.streams import ensure_streams
 from tidegate_common.runtime import problems
 from tidegate_common.runtime.health import Readiness, health_routes
@@ -42,6 +47,9 @@ from tidegate_common.telemetry.providers import Telemetry, telemetry
 
 DRAIN_SHARE = 0.8
 """Part of the drain time over which streams are closed; the rest is for the last of them to go."""
+
+STREAM_REQUEST_HEADERS = ["last-event-id", "content-type", "cache-control", "traceparent", "tracestate"]
+"""What pages of other origins may send."""
 
 
 class Gateway:
@@ -70,11 +78,15 @@ class Gateway:
         self.hub.interest = self.subscriptions
         endpoint = StreamEndpoint(settings, self.admission, self.attachments, self.keeper, signals)
         self.hub.on_removed = endpoint.left
+        publisher = Publisher(bus, self.history, settings.publish_deadline_seconds)
+        completions = Completions(bus, self.history, publisher, signals.tracer, settings.completion_seconds)
+        self.openai = OpenAiFront(settings, completions, ModelList(bus), signals)
         self.app = Starlette(
             routes=[
                 Route(PATH, endpoint, methods=METHODS),
                 Route(JOB_PATH, JobStreams(endpoint, bus, self.history), methods=JOB_METHODS),
                 *health_routes(signals, self.readiness),
+                self.openai.routes(),
                 *console_routes(settings.publisher_url),
             ],
             middleware=[
@@ -82,9 +94,9 @@ class Gateway:
                     CORSMiddleware,
                     allow_origins=list(settings.cors_origins),
                     allow_methods=["GET", "POST"],
-                    allow_headers=["last-event-id", "content-type", "cache-control", "traceparent", "tracestate"],
+                    allow_headers=[*STREAM_REQUEST_HEADERS, *OPENAI_REQUEST_HEADERS],
                     allow_credentials="*" not in settings.cors_origins,
-                    expose_headers=["retry-after"],
+                    expose_headers=["retry-after", "x-request-id", "x-should-retry"],
                 )
             ],
         )
@@ -95,7 +107,8 @@ class Gateway:
     async def drain(self) -> None:
         """Takes no more streams and ends those that there are, spread over the drain time."""
         self.readiness.draining = self.admission.draining = True
-        await self.keeper.drain(self._settings.drain_seconds * DRAIN_SHARE)
+        seconds = self._settings.drain_seconds * DRAIN_SHARE
+        await asyncio.gather(self.keeper.drain(seconds), self.openai.drain(seconds))
 
     def server(self) -> Server:
         settings = self._settings
@@ -118,6 +131,10 @@ class Gateway:
         observe("counter", names.METRIC_CONNECTIONS, lambda: admission.total, "{connection}", "Streams opened")
         observe("counter", names.METRIC_REFUSED, lambda: admission.refused, "{connection}", "Streams refused")
         observe("counter", names.METRIC_CLOSED, lambda: hub.ended, "{connection}", "Streams ended")
+        asked = self.openai.admission
+        observe("updown", names.METRIC_COMPLETIONS_ACTIVE, lambda: asked.active, "{request}", "Completions waited for")
+        observe("counter", names.METRIC_COMPLETIONS, lambda: asked.total, "{request}", "Completions asked for")
+        observe("counter", names.METRIC_COMPLETIONS_REFUSED, lambda: asked.refused, "{request}", "Completions refused")
         observe("counter", names.METRIC_MESSAGES_SENT, lambda: hub.sent, "{message}", "Events written to streams")
         observe(
             "counter",

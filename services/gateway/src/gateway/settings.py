@@ -33,6 +33,12 @@ class GatewaySettings(CommonSettings, frozen=True, kw_only=True):
     write_timeout_seconds: Count = 30
     """A peer that has acknowledged nothing for so long is cut off; 0 leaves it to the kernel (15 minutes)."""
     max_body_bytes: AtLeastOne = 65_536
+    max_completions: AtLeastOne = 1000
+    """Completions of the OpenAI-compatible front that this process waits for at most."""
+    max_completion_bytes: AtLeastOne = 1 << 20
+    """Body of a completion; NATS's own limit for a message holds too."""
+    completion_seconds: Positive = 600
+    """How long a completion may take, with its time in the queue."""
     publisher_url: str = ""
     """Where browsers find publisher-api; the console asks its own origin and then port 8001 when this is empty."""
     streams: str = "slim"

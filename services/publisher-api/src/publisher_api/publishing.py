@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from secrets import token_hex
 from typing import NamedTuple
 
 import msgspec
-from opentelemetry.trace import INVALID_SPAN, Span, SpanKind, Tracer
+from opentelemetry.trace import Tracer
 
 from publisher_api.requests import Published, event_of
 from tidegate_common.bus.control import ASK_SECONDS, AllGateways
@@ -18,7 +16,7 @@ from tidegate_common.contract.events import RECEIPT, Event, Receipt
 from tidegate_common.contract.subjects import Subjects
 from tidegate_common.errors import BrokerUnavailable
 from tidegate_common.telemetry import names
-from tidegate_common.telemetry.propagation import inject, left_out
+from tidegate_common.telemetry.sending import producing
 
 
 class Sent(msgspec.Struct, frozen=True):
@@ -46,28 +44,6 @@ class Outgoing(NamedTuple):
     def message_id(self) -> str | None:
         """The same key for another target is another event."""
         return None if self.key is None else hashlib.sha256(f"{self.tail}\0{self.key}".encode()).hexdigest()[:32]
-
-
-@contextmanager
-def producing(tracer: Tracer, subject: str) -> Iterator[tuple[Span, dict[str, str]]]:
-    """A span for sending to `subject`, and the headers that carry its context.
-
-    In a trace that is recorded nowhere a span would be made for nothing: there the headers carry the caller's.
-    """
-    headers: dict[str, str] = {}
-    if left_out():
-        inject(headers)
-        yield INVALID_SPAN, headers
-        return
-    attributes = {
-        names.MESSAGING_SYSTEM: "nats",
-        names.MESSAGING_OPERATION_NAME: "send",
-        names.MESSAGING_OPERATION_TYPE: "send",
-        names.MESSAGING_DESTINATION: subject,
-    }
-    with tracer.start_as_current_span(f"send {subject}", kind=SpanKind.PRODUCER, attributes=attributes) as span:
-        inject(headers)
-        yield span, headers
 
 
 class Sending:

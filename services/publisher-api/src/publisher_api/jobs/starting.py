@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 import msgspec
 from opentelemetry.trace import Tracer
 
-from publisher_api.publishing import producing
 from publisher_api.requests import ChatBody, JobBody, JobFields, chat_of, job_tail_of, kind_of
 from tidegate_common.bus.history import History
 from tidegate_common.bus.queue import Queueing
@@ -18,6 +17,7 @@ from tidegate_common.contract.jobs import DeadJob, Job, JobState
 from tidegate_common.contract.subjects import Subjects, job_tail
 from tidegate_common.telemetry import names
 from tidegate_common.telemetry.propagation import trace_id
+from tidegate_common.telemetry.sending import producing
 
 CHAT = "chat"
 

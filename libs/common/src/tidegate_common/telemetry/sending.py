@@ -1,0 +1,33 @@
+"""Sending to the bus, as a span."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from opentelemetry.trace import INVALID_SPAN, Span, SpanKind, Tracer
+
+from tidegate_common.telemetry import names
+from tidegate_common.telemetry.propagation import inject, left_out
+
+
+@contextmanager
+def producing(tracer: Tracer, subject: str) -> Iterator[tuple[Span, dict[str, str]]]:
+    """A span for sending to `subject`, and the headers that carry its context.
+
+    In a trace that is recorded nowhere a span would be made for nothing: there the headers carry the caller's.
+    """
+    headers: dict[str, str] = {}
+    if left_out():
+        inject(headers)
+        yield INVALID_SPAN, headers
+        return
+    attributes = {
+        names.MESSAGING_SYSTEM: "nats",
+        names.MESSAGING_OPERATION_NAME: "send",
+        names.MESSAGING_OPERATION_TYPE: "send",
+        names.MESSAGING_DESTINATION: subject,
+    }
+    with tracer.start_as_current_span(f"send {subject}", kind=SpanKind.PRODUCER, attributes=attributes) as span:
+        inject(headers)
+        yield span, headers

@@ -1,0 +1,1 @@
+"""The OpenAI-compatible front: its requests become jobs, and jobs' events its answers."""

@@ -1,0 +1,187 @@
+"""Completions, as a use case that knows no HTTP: a job is queued, followed, and cancelled where nobody waits for it."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import time
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from typing import NamedTuple
+
+import msgspec
+from nats import errors as nats_errors
+from nats.js.errors import Error as JetStreamError
+from opentelemetry.trace import Tracer
+
+from gateway.openai.request import Completion
+from tidegate_common.bus import headers
+from tidegate_common.bus.answers import job_events
+from tidegate_common.bus.connection import Bus
+from tidegate_common.bus.following import Following
+from tidegate_common.bus.history import History, Stored
+from tidegate_common.bus.jobs import JobStates, announce_cancel
+from tidegate_common.bus.publishing import Publisher
+from tidegate_common.bus.queue import Queueing
+from tidegate_common.contract.ids import EventId, new_job_id
+from tidegate_common.contract.jobs import Job, JobState
+from tidegate_common.contract.subjects import job_tail
+from tidegate_common.errors import BrokerUnavailable, NotFound
+from tidegate_common.runtime.tasks import end
+from tidegate_common.telemetry import names
+from tidegate_common.telemetry.propagation import trace_id
+from tidegate_common.telemetry.sending import producing
+
+log = logging.getLogger(__name__)
+
+KIND = "chat"
+
+CANCEL_SECONDS = 30.0
+"""How long a cancel is tried while NATS is away."""
+
+AGAIN_SECONDS = 0.5
+
+
+class Caller(NamedTuple):
+    """Who asks: `name` is a tail's tokens, made of the key or else of the address. `key` is the idempotency key."""
+
+    name: str
+    key: str | None = None
+    cancel: bool = True
+    """Whether the job is cancelled when the caller goes away."""
+
+
+class Running:
+    """A job that is being followed. `over` once its last event was given."""
+
+    def __init__(self, state: JobState, events: AsyncGenerator[Stored, None]) -> None:
+        self.job_id = state.job_id
+        self.created = int(state.created)
+        self.over = False
+        self._events = events
+
+    async def events(self) -> AsyncIterator[tuple[str, bytes]]:
+        """Types and data of the job's events, in order, each once.
+
+        Raises BrokerUnavailable, NotFound where they are not kept any more.
+        """
+        async with aclosing(self._events):
+            async for stored in self._events:
+                self.over = headers.field(stored.header, headers.JOB_END) is not None
+                yield (headers.field(stored.header, headers.EVENT_TYPE) or b"").decode(), stored.payload
+        if not self.over:
+            raise NotFound("the job's events are not kept any more")
+
+
+class Completions:
+    """Jobs of the kind `chat` whose askers wait for them."""
+
+    def __init__(self, bus: Bus, history: History, publisher: Publisher, tracer: Tracer, seconds: float) -> None:
+        """`seconds` is how long a job may take, with its time in the queue."""
+        self._bus = bus
+        self._history = history
+        self._publisher = publisher
+        self._tracer = tracer
+        self._seconds = seconds
+        self._following = Following(bus, history)
+        self._opened: tuple[JobStates, Queueing] | None = None
+        self._cancelling: set[asyncio.Task[None]] = set()
+
+    @asynccontextmanager
+    async def begin(self, asked: Completion, caller: Caller) -> AsyncIterator[Running]:
+        """Queues the job, once for one `caller.key`, and follows it. Left before the job's end, it is cancelled.
+
+        Raises QueueFull, BrokerUnavailable, TooLarge: then there is no such job.
+        """
+        states, queueing = await self._open()
+        position = await self._history.position()
+        start = EventId(position.epoch, position.last)
+        job = self._job(asked, caller, start)
+        async with AsyncExitStack() as stack:
+            events: AsyncGenerator[Stored, None] | None = None
+            if caller.key is None:  # nothing of it can be stored yet: it is followed before it is queued
+                events = stack.enter_context(self._following.follow(job.job_id, job.tail, start, stored=False))
+            with producing(self._tracer, f"{self._bus.subjects.namespace}.jobs.{KIND}") as (span, fields):
+                span.set_attributes({names.JOB_ID: job.job_id, names.JOB_KIND: KIND})
+                state = await queueing.put(job, fields, trace_id())
+            if events is None:
+                events = self._again(state, start, stack)
+            running = Running(state, events)
+            try:
+                yield running
+            finally:
+                if caller.cancel and not running.over:
+                    self._spawn_cancel(states, job.job_id)
+
+    async def aclose(self) -> None:
+        """Returns when the cancels that are under way are through."""
+        if self._cancelling:
+            await asyncio.wait(self._cancelling, timeout=AGAIN_SECONDS)
+        await end(self._cancelling)
+
+    def _again(self, state: JobState, start: EventId, stack: AsyncExitStack) -> AsyncGenerator[Stored, None]:
+        """The events of a job that there may have been before: from its own start on."""
+        begun = EventId.parse(state.start) or start
+        ended = EventId.parse(state.end)
+        if ended is not None and ended.epoch == begun.epoch == start.epoch:
+            return _kept(self._history, state, begun.sequence, ended.sequence)
+        return stack.enter_context(self._following.follow(state.job_id, state.tail, begun))
+
+    def _job(self, asked: Completion, caller: Caller, start: EventId) -> Job:
+        job_id = new_job_id()
+        if caller.key is not None:
+            same = f"{KIND}\0{caller.name}\0{asked.user}\0{caller.key}"
+            job_id = hashlib.sha256(same.encode()).hexdigest()[:32]
+        now = time.time()
+        return Job(
+            job_id=job_id,
+            kind=KIND,
+            tail=job_tail(job_id),
+            params=msgspec.to_builtins(asked.params),
+            created=now,
+            owner=asked.user or caller.name,
+            start=str(start),
+            deadline=now + self._seconds,
+        )
+
+    async def _open(self) -> tuple[JobStates, Queueing]:
+        if self._opened is None:
+            try:
+                states = await JobStates.open(self._bus)
+            except (nats_errors.Error, JetStreamError, TimeoutError) as error:
+                raise BrokerUnavailable("NATS does not open the jobs' records") from error
+            self._opened = states, Queueing(self._bus, self._publisher, states)
+        return self._opened
+
+    def _spawn_cancel(self, states: JobStates, job_id: str) -> None:
+        task = asyncio.create_task(self._cancel(states, job_id))
+        self._cancelling.add(task)
+        task.add_done_callback(self._cancelling.discard)
+
+    async def _cancel(self, states: JobStates, job_id: str) -> None:
+        """The record keeps the wish for a worker that takes the job later, the word reaches one that has it now."""
+
+        def wish(state: JobState) -> JobState | None:
+            return None if state.status.final or state.cancel else msgspec.structs.replace(state, cancel=True)
+
+        loop = asyncio.get_running_loop()
+        until = loop.time() + CANCEL_SECONDS
+        while True:
+            try:
+                if not (await states.change(job_id, wish)).status.final:
+                    await announce_cancel(self._bus, job_id)
+                return
+            except NotFound:
+                return
+            except BrokerUnavailable as error:
+                if loop.time() >= until:
+                    log.warning("job %s could not be cancelled: %s", job_id, error)
+                    return
+            await asyncio.sleep(AGAIN_SECONDS)
+
+
+async def _kept(history: History, state: JobState, start: int, upto: int) -> AsyncGenerator[Stored, None]:
+    """The events of a job that has ended, as far as they are kept."""
+    async for stored in job_events(history, state.job_id, state.tail, start, upto):
+        yield stored

@@ -1,0 +1,61 @@
+"""`GET /v1/models`: what the workers say that they can be asked with."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+import msgspec
+from nats import errors as nats_errors
+
+from gateway.openai.errors import ApiError
+from tidegate_common.bus.connection import Bus
+from tidegate_common.contract.jobs import Models
+from tidegate_common.errors import BrokerUnavailable, Unavailable
+
+ASK_SECONDS = 1.0
+KEEP_SECONDS = 5.0
+"""An answer is good for so long."""
+
+_MODELS = msgspec.json.Decoder(Models)
+
+
+class ModelList:
+    """The models, as any one worker names them. One question at a time is asked, however many want to know."""
+
+    def __init__(self, bus: Bus) -> None:
+        self._bus = bus
+        self._created = int(time.time())
+        self._names: list[str] = []
+        self._until = 0.0
+        self._lock = asyncio.Lock()
+
+    async def all(self) -> list[dict[str, Any]]:
+        """OpenAI's model objects. Raises Unavailable where no worker answers."""
+        async with self._lock:
+            now = asyncio.get_running_loop().time()
+            if now >= self._until:
+                self._names = await self._ask()
+                self._until = now + KEEP_SECONDS
+        return [self._object(name) for name in self._names]
+
+    async def one(self, name: str) -> dict[str, Any]:
+        """Raises Unavailable, and ApiError where there is no such model."""
+        for found in await self.all():
+            if found["id"] == name:
+                return found
+        raise ApiError(404, f"The model {name!r} does not exist.", param="model", code="model_not_found")
+
+    def _object(self, name: str) -> dict[str, Any]:
+        return {"id": name, "object": "model", "created": self._created, "owned_by": "tidegate"}
+
+    async def _ask(self) -> list[str]:
+        if not self._bus.connected:
+            raise BrokerUnavailable("NATS is away")
+        try:
+            answer = await self._bus.client.request(self._bus.subjects.models, b"", timeout=ASK_SECONDS)
+            found = _MODELS.decode(answer.data)
+        except (nats_errors.Error, TimeoutError, msgspec.MsgspecError) as error:
+            raise Unavailable("no worker says what models there are") from error
+        return list(dict.fromkeys([*([found.default] if found.default else []), *found.models]))

@@ -1,0 +1,1 @@
+"""The OpenAI-compatible front over real sockets, asked by the official clients."""
