@@ -1,0 +1,38 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import openai
+import pytest
+
+from tests.integration.openai_front.support import front
+from tidegate_common.contract.jobs import Models
+
+
+async def test_the_models_are_what_a_worker_says_asked_once_for_all_who_want_to_know(tmp_path: Path) -> None:
+    async with front(tmp_path) as (_, worker, client):
+        bus, asked = worker.bus, []
+
+        async def tell(message: object) -> None:
+            asked.append(message)
+            answer = Models(models=["tides/large", "tides-small"], default="tides-small")
+            await message.respond(msgspec.json.encode(answer))  # type: ignore[attr-defined]
+
+        await bus.client.subscribe(bus.subjects.models, cb=tell)
+        await bus.round_trip()
+        models = [model async for model in await client.models.list()]
+        assert [model.id for model in models] == ["tides-small", "tides/large"]
+        assert {(model.object, model.owned_by) for model in models} == {("model", "tidegate")}
+        assert (await client.models.retrieve("tides/large")).id == "tides/large"
+        with pytest.raises(openai.NotFoundError) as unknown:
+            await client.models.retrieve("gpt-none")
+        assert unknown.value.code == "model_not_found"
+        assert len(asked) == 1
+
+
+async def test_without_a_worker_there_are_no_models_to_tell_of(tmp_path: Path) -> None:
+    async with front(tmp_path) as (_, _, client):
+        with pytest.raises(openai.InternalServerError) as refused:
+            await client.models.list()
+        assert (refused.value.status_code, refused.value.type) == (503, "server_error")
