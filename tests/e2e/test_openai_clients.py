@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -44,7 +45,7 @@ async def ended(running: Stack, job_id: str, status: str) -> None:
             answer = await http.get(f"{running.publisher}/api/ai/chat/{job_id}")
             return answer.status_code == 200 and answer.json()["status"] == status
 
-        await until(reached, f"{job_id} is {status}")
+        await until(reached, f"{job_id} is {status}", 20)
 
 
 async def test_the_python_client_gets_whole_answers_and_streams_of_them(tmp_path: Path) -> None:
@@ -84,6 +85,17 @@ async def test_the_python_client_cancels_a_job_by_closing_its_stream(tmp_path: P
                 break
         await stream.close()
         await ended(running, stream.response.headers["x-request-id"], "cancelled")
+
+
+async def test_a_job_whose_gateway_was_killed_is_cancelled_since_nobody_waits_for_it(tmp_path: Path) -> None:
+    async with client_of(tmp_path) as (running, client):
+        stream = await client.chat.completions.create(model="scripted", messages=said("[long]"), stream=True)
+        async for chunk in stream:
+            if chunk.choices[0].delta.content:
+                break
+        await running.processes["gateway-0"].stop(signal.SIGKILL)
+        await ended(running, stream.response.headers["x-request-id"], "cancelled")
+        await stream.close()
 
 
 async def test_several_streams_at_once_each_get_their_own_answer(tmp_path: Path) -> None:

@@ -11,6 +11,8 @@ import pytest
 from tests.integration.openai_front.support import ASK, front
 from tests.support.waiting import until
 from tests.support.working import Turn
+from tidegate_common.bus.control import AllGateways
+from tidegate_common.contract.jobs import OnDisconnect
 
 
 async def test_a_completion_is_answered_whole_with_its_usage(tmp_path: Path) -> None:
@@ -194,6 +196,27 @@ async def test_one_idempotency_key_is_one_job_however_often_it_is_asked(tmp_path
         assert answers[0].id == answers[1].id
         assert [each.choices[0].message.content for each in answers] == ["Hello world"] * 2
         assert len(worker.turns) == 1
+
+
+async def test_who_waits_for_an_answer_counts_as_present(tmp_path: Path) -> None:
+    go_on = asyncio.Event()
+
+    async def slow(turn: Turn) -> None:
+        await go_on.wait()
+        await turn.text("Hello")
+        await turn.done()
+
+    async with front(tmp_path, slow) as (_, worker, client):
+        gateways = AllGateways(worker.bus)
+        asking = asyncio.create_task(client.chat.completions.create(model="any", messages=ASK))
+        await until(lambda: worker.turns, "the job is at work")
+        job = worker.turns[0].job
+        assert job.on_disconnect is OnDisconnect.CANCEL
+        assert (await gateways.presence(job.tail, 1, job.job_id)).total == 1
+        assert (await gateways.presence("job.other", 1, "other")).total == 0
+        go_on.set()
+        await asking
+        assert (await gateways.presence(job.tail, 1, job.job_id)).total == 0
 
 
 async def test_comments_keep_a_stream_that_waits_and_the_client_passes_them_over(tmp_path: Path) -> None:

@@ -80,6 +80,7 @@ class Gateway:
         self.hub.on_removed = endpoint.left
         publisher = Publisher(bus, self.history, settings.publish_deadline_seconds)
         completions = Completions(bus, self.history, publisher, signals.tracer, settings.completion_seconds)
+        self.control.waiting = completions.waiting
         self.openai = OpenAiFront(settings, completions, ModelList(bus), signals)
         self.app = Starlette(
             routes=[

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import logging
 import time
+from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from typing import NamedTuple
@@ -25,7 +26,7 @@ from tidegate_common.bus.jobs import JobStates, announce_cancel
 from tidegate_common.bus.publishing import Publisher
 from tidegate_common.bus.queue import Queueing
 from tidegate_common.contract.ids import EventId, new_job_id
-from tidegate_common.contract.jobs import Job, JobState
+from tidegate_common.contract.jobs import Job, JobState, OnDisconnect
 from tidegate_common.contract.subjects import job_tail
 from tidegate_common.errors import BrokerUnavailable, NotFound
 from tidegate_common.runtime.tasks import end
@@ -36,6 +37,9 @@ from tidegate_common.telemetry.sending import producing
 log = logging.getLogger(__name__)
 
 KIND = "chat"
+
+GRACE_SECONDS = 3.0
+"""A worker ends a job of which no gateway has said for so long that somebody waits for it."""
 
 CANCEL_SECONDS = 30.0
 """How long a cancel is tried while NATS is away."""
@@ -86,6 +90,7 @@ class Completions:
         self._seconds = seconds
         self._following = Following(bus, history)
         self._opened: tuple[JobStates, Queueing] | None = None
+        self._waiting: Counter[str] = Counter()
         self._cancelling: set[asyncio.Task[None]] = set()
 
     @asynccontextmanager
@@ -108,11 +113,19 @@ class Completions:
             if events is None:
                 events = self._again(state, start, stack)
             running = Running(state, events)
+            self._waiting[job.job_id] += 1
             try:
                 yield running
             finally:
+                self._waiting[job.job_id] -= 1
+                if not self._waiting[job.job_id]:
+                    del self._waiting[job.job_id]
                 if caller.cancel and not running.over:
                     self._spawn_cancel(states, job.job_id)
+
+    def waiting(self, job_id: str) -> int:
+        """How many callers wait for the job here."""
+        return self._waiting.get(job_id, 0)
 
     async def aclose(self) -> None:
         """Returns when the cancels that are under way are through."""
@@ -143,6 +156,9 @@ class Completions:
             owner=asked.user or caller.name,
             start=str(start),
             deadline=now + self._seconds,
+            # The front cancels the job itself as soon as the caller goes: this is for a gateway that died with it.
+            on_disconnect=OnDisconnect.CANCEL if caller.cancel else OnDisconnect.CONTINUE,
+            grace_seconds=GRACE_SECONDS,
         )
 
     async def _open(self) -> tuple[JobStates, Queueing]:

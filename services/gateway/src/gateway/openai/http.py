@@ -161,6 +161,8 @@ class OpenAiFront:
         async for event_type, data in running.events():
             found = chunks.take(event_type, data)
             if found:
+                if not writer.begun:
+                    span.add_event("first chunk")
                 await writer.write(found, more=not chunks.over)
         _finished(span, chunks.finish_reason, chunks.usage)
 
