@@ -20,8 +20,8 @@ from gateway.feed.receipts import Receipts
 from gateway.feed.subscriptions import Subscriptions
 from gateway.hub.hub import Hub
 from gateway.hub.keeper import Keeper
+from gateway.openai import callers
 from gateway.openai.completions import Completions
-from gateway.openai.http import REQUEST_HEADERS as OPENAI_REQUEST_HEADERS
 from gateway.openai.http import OpenAiFront
 from gateway.openai.models import ModelList
 from gateway.settings import GatewaySettings
@@ -95,7 +95,7 @@ class Gateway:
                     CORSMiddleware,
                     allow_origins=list(settings.cors_origins),
                     allow_methods=["GET", "POST"],
-                    allow_headers=[*STREAM_REQUEST_HEADERS, *OPENAI_REQUEST_HEADERS],
+                    allow_headers=[*STREAM_REQUEST_HEADERS, *callers.REQUEST_HEADERS],
                     allow_credentials="*" not in settings.cors_origins,
                     expose_headers=["retry-after", "x-request-id", "x-should-retry"],
                 )

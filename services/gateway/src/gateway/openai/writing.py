@@ -41,6 +41,7 @@ class Writer:
         """Sends a whole response in JSON."""
         fields = {"content-type": "application/json", "content-length": str(len(body))}
         await self._head(status, {**fields, **self.headers, **(headers or {})})
+        self.over = True
         await self._send({"type": "http.response.body", "body": body})
 
     async def error(self, error: ApiError) -> None:

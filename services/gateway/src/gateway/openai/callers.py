@@ -1,0 +1,56 @@
+"""Who asks for a completion, and what they say about it in headers."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+
+from starlette.requests import Request
+
+from gateway.openai.completions import Caller
+from tidegate_common.contract.jobs import OnDisconnect
+from tidegate_common.contract.subjects import encode_token
+from tidegate_common.errors import InvalidField
+
+ON_DISCONNECT = "Tidegate-On-Disconnect"
+REQUEST_HEADERS = [
+    "authorization",
+    "idempotency-key",
+    "openai-organization",
+    "openai-project",
+    ON_DISCONNECT.lower(),
+    *(
+        f"x-stainless-{name}"
+        for name in (
+            "arch",
+            "helper-method",
+            "lang",
+            "os",
+            "package-version",
+            "retry-count",
+            "runtime",
+            "runtime-version",
+            "timeout",
+        )
+    ),
+]
+"""What OpenAI's clients send from a page of another origin."""
+
+_KEY = re.compile(r"[\x21-\x7e]{1,128}")
+
+
+def caller_of(request: Request) -> Caller:
+    """Who asks, and what they want to become of the job when they go. Raises InvalidField."""
+    secret = request.headers.get("authorization")
+    if secret:
+        name = f"key.{hashlib.sha256(secret.encode()).hexdigest()[:32]}"
+    else:
+        name = f"address.{encode_token(request.client.host if request.client else 'none')}"
+    key = request.headers.get("idempotency-key")
+    if key is not None and not _KEY.fullmatch(key):
+        raise InvalidField("Idempotency-Key", "1 to 128 visible ASCII characters")
+    # Who sends a key means to come back.
+    wish = request.headers.get(ON_DISCONNECT.lower(), OnDisconnect.CANCEL if key is None else OnDisconnect.CONTINUE)
+    if wish not in tuple(OnDisconnect):
+        raise InvalidField(ON_DISCONNECT, "cancel or continue")
+    return Caller(name, key, wish == OnDisconnect.CANCEL)
