@@ -16,10 +16,14 @@ import pytest
 from openai import AsyncOpenAI
 
 from ai_worker.models.scripted import ANSWERS
+from tests.integration.ai_worker.support import worker
+from tests.support.gateway import running_gateway
+from tests.support.nats import NatsServer, nats_server
 from tests.support.npm import installed
 from tests.support.processes import running as process
 from tests.support.stack import Stack, stack
 from tests.support.waiting import until
+from tidegate_common.runtime.tasks import end
 
 ENV = {"TIDEGATE_SCRIPTED_THINK_SECONDS": "0", "TIDEGATE_SCRIPTED_TOKEN_SECONDS": "0.002"}
 USAGE = {"prompt_tokens": 5, "completion_tokens": len(ANSWERS["en"]), "total_tokens": 5 + len(ANSWERS["en"])}
@@ -96,6 +100,29 @@ async def test_a_job_whose_gateway_was_killed_is_cancelled_since_nobody_waits_fo
         await running.processes["gateway-0"].stop(signal.SIGKILL)
         await ended(running, stream.response.headers["x-request-id"], "cancelled")
         await stream.close()
+
+
+async def test_a_worker_that_is_killed_costs_the_client_nothing_but_a_pause(tmp_path: Path) -> None:
+    pace = {**ENV, "TIDEGATE_SCRIPTED_TOKEN_SECONDS": "0.02", "TIDEGATE_AI_ACK_SECONDS": "1.5"}
+    async with nats_server(tmp_path) as nats, running_gateway(nats.url) as gateway, worker(nats, pace) as (dying, _):
+        async with AsyncOpenAI(base_url=f"{gateway.url}/v1", api_key="any", max_retries=0, timeout=30) as client:
+            stream = await client.chat.completions.create(model="scripted", messages=said("hello"), stream=True)
+            text, reasons = "", []
+            async for chunk in stream:
+                text += chunk.choices[0].delta.content or ""
+                reasons += [chunk.choices[0].finish_reason] if chunk.choices[0].finish_reason else []
+                if len(text) > 10 and dying.process.returncode is None:
+                    dying.process.kill()
+                    await dying.process.wait()
+                    following = asyncio.create_task(answering(nats, pace))
+            await end([following])
+            assert (text, reasons) == (ANSWERS["en"], ["stop"])
+
+
+async def answering(nats: NatsServer, env: dict[str, str]) -> None:
+    """A worker that runs until it is cancelled."""
+    async with worker(nats, env):
+        await asyncio.Event().wait()
 
 
 async def test_several_streams_at_once_each_get_their_own_answer(tmp_path: Path) -> None:

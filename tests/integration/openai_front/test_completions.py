@@ -219,6 +219,35 @@ async def test_who_waits_for_an_answer_counts_as_present(tmp_path: Path) -> None
         assert (await gateways.presence(job.tail, 1, job.job_id)).total == 0
 
 
+async def test_a_completion_leaves_nothing_behind(tmp_path: Path) -> None:
+    async with front(tmp_path) as (gateway, _, client):
+        await client.chat.completions.create(model="any", messages=ASK)
+        admission = gateway.gateway.openai.admission
+        await until(lambda: not admission.active, "the first has ended")
+        subscriptions = len(gateway.bus.client._subs)
+        for stream in (False, True):
+            answers = [client.chat.completions.create(model="any", messages=ASK, stream=stream) for _ in range(10)]
+            for answer in await asyncio.gather(*answers):
+                if isinstance(answer, openai.AsyncStream):
+                    await answer.close()
+        await until(lambda: not admission.active, "all have ended")
+        assert admission.total == 21
+        assert len(gateway.bus.client._subs) == subscriptions
+
+
+async def test_a_page_of_an_origin_that_is_let_in_may_ask(tmp_path: Path) -> None:
+    async with front(tmp_path, cors_origins=("https://app.example",)) as (gateway, _, _), httpx.AsyncClient() as http:
+        url = f"{gateway.url}/v1/chat/completions"
+        origin = {"origin": "https://app.example"}
+        wanted = "authorization,content-type,x-stainless-lang,x-stainless-retry-count"
+        asking = {"access-control-request-method": "POST", "access-control-request-headers": wanted}
+        allowed = await http.options(url, headers={**origin, **asking})
+        assert allowed.status_code == 200
+        answer = await http.post(url, json={"model": "any", "messages": ASK}, headers=origin)
+        assert answer.headers["access-control-allow-origin"] == "https://app.example"
+        assert "x-request-id" in answer.headers["access-control-expose-headers"]
+
+
 async def test_comments_keep_a_stream_that_waits_and_the_client_passes_them_over(tmp_path: Path) -> None:
     go_on = asyncio.Event()
 
