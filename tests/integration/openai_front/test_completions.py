@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from tests.integration.openai_front.support import ASK, front
 from tests.support.waiting import until
 from tests.support.working import Turn
 from tidegate_common.bus.control import AllGateways
+from tidegate_common.bus.following import BACKLOG_BYTES
 from tidegate_common.contract.jobs import OnDisconnect
 
 
@@ -233,6 +235,28 @@ async def test_a_completion_leaves_nothing_behind(tmp_path: Path) -> None:
         await until(lambda: not admission.active, "all have ended")
         assert admission.total == 21
         assert len(gateway.bus.client._subs) == subscriptions
+
+
+async def test_a_client_that_reads_late_holds_up_nobody_and_gets_all_of_it(tmp_path: Path) -> None:
+    piece, pieces = "x" * 100_000, 150
+
+    async def much(turn: Turn) -> None:
+        for _ in range(pieces):
+            await turn.text(piece)
+        await turn.done()
+
+    async with front(tmp_path, much) as (gateway, worker, client):
+        async with client.chat.completions.with_streaming_response.create(
+            model="any", messages=ASK, stream=True
+        ) as response:
+            await until(lambda: worker.turns and worker.turns[0].over, "the worker is done")
+            (feed,) = gateway.gateway.openai._completions._following._feeds
+            assert feed._bytes <= BACKLOG_BYTES
+            text = 0
+            async for line in response.iter_lines():
+                if line.startswith("data: {"):
+                    text += sum(len(choice["delta"].get("content", "")) for choice in json.loads(line[6:])["choices"])
+            assert text == len(piece) * pieces
 
 
 async def test_a_page_of_an_origin_that_is_let_in_may_ask(tmp_path: Path) -> None:
