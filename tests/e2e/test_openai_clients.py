@@ -18,12 +18,11 @@ from openai import AsyncOpenAI
 from ai_worker.models.scripted import ANSWERS
 from tests.integration.ai_worker.support import worker
 from tests.support.gateway import running_gateway
-from tests.support.nats import NatsServer, nats_server
+from tests.support.nats import nats_server
 from tests.support.npm import installed
 from tests.support.processes import running as process
 from tests.support.stack import Stack, stack
 from tests.support.waiting import until
-from tidegate_common.runtime.tasks import end
 
 ENV = {"TIDEGATE_SCRIPTED_THINK_SECONDS": "0", "TIDEGATE_SCRIPTED_TOKEN_SECONDS": "0.002"}
 USAGE = {"prompt_tokens": 5, "completion_tokens": len(ANSWERS["en"]), "total_tokens": 5 + len(ANSWERS["en"])}
@@ -108,21 +107,35 @@ async def test_a_worker_that_is_killed_costs_the_client_nothing_but_a_pause(tmp_
         async with AsyncOpenAI(base_url=f"{gateway.url}/v1", api_key="any", max_retries=0, timeout=30) as client:
             stream = await client.chat.completions.create(model="scripted", messages=said("hello"), stream=True)
             text, reasons = "", []
-            async for chunk in stream:
-                text += chunk.choices[0].delta.content or ""
-                reasons += [chunk.choices[0].finish_reason] if chunk.choices[0].finish_reason else []
-                if len(text) > 10 and dying.process.returncode is None:
-                    dying.process.kill()
-                    await dying.process.wait()
-                    following = asyncio.create_task(answering(nats, pace))
-            await end([following])
+
+            async def read() -> None:
+                nonlocal text
+                async for chunk in stream:
+                    text += chunk.choices[0].delta.content or ""
+                    reasons.extend([chunk.choices[0].finish_reason] if chunk.choices[0].finish_reason else [])
+
+            reading = asyncio.create_task(read())
+            await until(lambda: len(text) > 10, "some text has come")
+            dying.process.kill()
+            await dying.process.wait()
+            async with worker(nats, pace):
+                await reading
             assert (text, reasons) == (ANSWERS["en"], ["stop"])
 
 
-async def answering(nats: NatsServer, env: dict[str, str]) -> None:
-    """A worker that runs until it is cancelled."""
-    async with worker(nats, env):
-        await asyncio.Event().wait()
+async def test_an_answer_that_nobody_waited_for_is_kept_under_its_id(tmp_path: Path) -> None:
+    async with client_of(tmp_path) as (running, client), httpx.AsyncClient() as http:
+        headers = {"Tidegate-On-Disconnect": "continue"}
+        stream = await client.chat.completions.create(
+            model="scripted", messages=said("hello"), stream=True, extra_headers=headers
+        )
+        await stream.close()
+        job_id = stream.response.headers["x-request-id"]
+        await ended(running, job_id, "done")
+        job = (await http.get(f"{running.publisher}/api/ai/chat/{job_id}")).json()
+        assert job["answer"]["candidates"][0]["content"] == ANSWERS["en"]
+        events = await http.get(f"{running.gateways[0]}/api/sse/jobs/{job_id}")
+        assert events.text.count("event: ai_response") > 1
 
 
 async def test_several_streams_at_once_each_get_their_own_answer(tmp_path: Path) -> None:

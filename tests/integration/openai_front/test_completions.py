@@ -97,6 +97,18 @@ async def test_what_is_asked_for_reaches_the_worker(tmp_path: Path) -> None:
         assert turn.job.tail == f"job.{turn.job.job_id}"
 
 
+async def test_shares_go_by_the_key_or_else_by_the_address_and_no_key_is_written_down(tmp_path: Path) -> None:
+    async with front(tmp_path) as (gateway, worker, client), httpx.AsyncClient() as http:
+        for key in ("secret-1", "secret-2", "secret-1"):
+            await client.with_options(api_key=key).chat.completions.create(model="any", messages=ASK)
+        body = {"model": "any", "messages": ASK}
+        assert (await http.post(f"{gateway.url}/v1/chat/completions", json=body)).status_code == 200
+        owners = [turn.job.owner for turn in worker.turns]
+        assert owners[0] == owners[2] != owners[1]
+        assert owners[3] == "address.127%2E0%2E0%2E1"
+        assert "secret" not in "".join(owners)
+
+
 async def test_closing_the_stream_cancels_the_job(tmp_path: Path) -> None:
     async def endless(turn: Turn) -> None:
         await turn.text("Hello")
