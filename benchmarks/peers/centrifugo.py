@@ -11,7 +11,7 @@ import httpx
 
 from benchmarks.options import Options
 from benchmarks.peers.answering import until_answering
-from benchmarks.peers.golang import built
+from benchmarks.peers.golang import Module, built
 from benchmarks.server import Server
 from tests.support.ports import free_port
 from tests.support.processes import running
@@ -19,11 +19,13 @@ from tests.support.processes import running
 KEY = "a key that only this benchmark's own server knows"
 SUBSCRIBE = quote(json.dumps({"subs": {"all": {}}}, separators=(",", ":")), safe="")
 
+MODULE = Module("github.com/centrifugal/centrifugo/v5", "v5.4.9", "h1:XpCLOMoYZ6ly71eOPe1YK9qzXaEmRXdgqlr3Bv3WePA=")
+
 
 @asynccontextmanager
 async def centrifugo(options: Options) -> AsyncIterator[Server]:
     """One process. Raises NotHad."""
-    program = built(options, "centrifugo", "github.com/centrifugal/centrifugo/v5")
+    program = built(options, "centrifugo", MODULE, ".")
     folder, port = options.folder("centrifugo"), free_port()
     settings = {
         "address": "127.0.0.1",

@@ -13,12 +13,14 @@ import httpx
 
 from benchmarks.options import Options
 from benchmarks.peers.answering import until_answering
-from benchmarks.peers.golang import built
+from benchmarks.peers.golang import Module, built
 from benchmarks.server import Server
 from tests.support.ports import free_port
 from tests.support.processes import running
 
 KEY = "a key that only this benchmark's own hub knows"
+
+MODULE = Module("github.com/dunglas/mercure", "v0.16.0", "h1:mCb0FC1AK7lLxb9cI4/rkjzQvCcpnFctgg1A7x4bSoM=")
 
 
 def _token() -> str:
@@ -35,7 +37,7 @@ def _token() -> str:
 @asynccontextmanager
 async def mercure(options: Options) -> AsyncIterator[Server]:
     """One process. Raises NotHad."""
-    program = built(options, "mercure", "github.com/dunglas/mercure/cmd/mercure")
+    program = built(options, "mercure", MODULE, "./cmd/mercure")
     port = free_port()
     env = {
         "ADDR": f"127.0.0.1:{port}",
