@@ -149,14 +149,12 @@ async def test_several_streams_at_once_each_get_their_own_answer(tmp_path: Path)
         assert texts == [ANSWERS["en" if number % 2 else "zh"] for number in range(20)]
 
 
-@pytest.mark.xfail(reason="needs a worker that answers subjects.models", strict=True)
 async def test_the_python_client_lists_the_models(tmp_path: Path) -> None:
     async with client_of(tmp_path) as (_, client):
         models = [model async for model in await client.models.list()]
         assert "scripted" in [model.id for model in models]
 
 
-@pytest.mark.xfail(reason="needs a worker whose chat makes several candidates", strict=True)
 async def test_the_python_client_gets_several_candidates(tmp_path: Path) -> None:
     async with client_of(tmp_path) as (_, client):
         answer = await client.chat.completions.create(model="scripted", messages=said("hello"), n=2)
