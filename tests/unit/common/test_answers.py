@@ -9,15 +9,16 @@ from tidegate_common.contract.answers import (
     AiRestart,
     AiTranscript,
     Answer,
+    Folding,
 )
 from tidegate_common.contract.jobs import Usage
 
 
 def answer(*events: tuple[str, msgspec.Struct]) -> Answer:
-    found = Answer()
+    found = Folding()
     for event_type, data in events:
         found.take(event_type, msgspec.json.encode(data))
-    return found
+    return found.answer()
 
 
 def text(index: int, content: str, candidate: int = 0, reason: str | None = None) -> tuple[str, AiResponse]:
@@ -70,3 +71,10 @@ def test_an_error_is_an_end_and_unknown_events_are_passed_over() -> None:
     assert found.done
     assert found.error is not None
     assert found.error.code == "c"
+
+
+def test_a_candidates_own_end_counts_before_that_of_the_job() -> None:
+    last = ("ai_response", AiDone(job_id="j", index=2, finish_reason="stop", usage=Usage()))
+    found = answer(text(0, "a", 0, "length"), text(1, "b", 1, "stop"), last)
+    assert [each.finish_reason for each in found.candidates] == ["length", "stop"]
+    assert found.finish_reason == "stop"

@@ -8,7 +8,7 @@ import pytest
 
 from gateway.openai.chunks import DONE, Chunks, Head, completion
 from gateway.openai.errors import ApiError
-from tidegate_common.contract.answers import AiDone, AiError, AiResponse, AiRestart, Answer
+from tidegate_common.contract.answers import AiDone, AiError, AiResponse, AiRestart, Answer, Folding
 from tidegate_common.contract.jobs import Usage
 
 HEAD = Head("j1", 7, "m")
@@ -165,10 +165,10 @@ def test_events_of_other_types_say_nothing() -> None:
 
 
 def test_a_failed_or_a_broken_answer_is_no_completion() -> None:
-    failed = Answer()
+    failed = Folding()
     failed.take("ai_error", msgspec.json.encode(AiError(job_id="j1", code="timeout", message="Late.")))
     with pytest.raises(ApiError, match="Late"):
-        completion(HEAD, failed)
+        completion(HEAD, failed.answer())
     with pytest.raises(ApiError) as told:
         completion(HEAD, Answer(whole=False, done=True))
     assert told.value.status == 404

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 from tidegate_common.bus import headers
 from tidegate_common.bus.history import History, Stored
-from tidegate_common.contract.answers import Answer
+from tidegate_common.contract.answers import Answer, Folding
 from tidegate_common.contract.ids import EventId
 
 
@@ -27,10 +27,9 @@ async def read_answer(history: History, job_id: str, tail: str, start: str) -> A
     """What the stream keeps of a job's answer by now; `start` as the job has it. Raises BrokerUnavailable."""
     position = await history.position()
     begin = EventId.parse(start)
-    answer = Answer()
     if begin is None or begin.epoch != position.epoch:
-        answer.whole = False
-        return answer
+        return Answer(whole=False)
+    found = Folding()
     async for stored in job_events(history, job_id, tail, begin.sequence, position.last):
-        answer.take((headers.field(stored.header, headers.EVENT_TYPE) or b"").decode(), stored.payload)
-    return answer
+        found.take((headers.field(stored.header, headers.EVENT_TYPE) or b"").decode(), stored.payload)
+    return found.answer()

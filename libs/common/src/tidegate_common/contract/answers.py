@@ -116,7 +116,7 @@ class Candidate(msgspec.Struct, kw_only=True, omit_defaults=True):
 
 
 class Answer(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """What a job's events come to so far, as one document. `take` them in their order."""
+    """What a job's events come to so far, as one document."""
 
     candidates: list[Candidate] = []
     artifacts: list[AiArtifact] = []
@@ -132,50 +132,74 @@ class Answer(msgspec.Struct, kw_only=True, omit_defaults=True):
     model: str = ""
     error: AiError | None = None
 
+
+class Folding:
+    """Makes one document of a job's events: `take` them in their order. Pieces are joined at the end: an answer of a
+    million characters would else be copied at each of them."""
+
+    def __init__(self) -> None:
+        self._texts: dict[tuple[int, str], list[str]] = {}
+        self._reasons: dict[int, str] = {}
+        self._artifacts: dict[str, AiArtifact] = {}
+        self._transcript: dict[int, AiTranscript] = {}
+        self._answer = Answer()
+
     def take(self, event_type: str, data: bytes) -> None:
         """Adds one event. Types that it does not know are passed over; raises msgspec.DecodeError for no JSON."""
         if event_type == RESTART:
-            self._restart()
+            for kept in (self._texts, self._reasons, self._artifacts, self._transcript):
+                kept.clear()
+            self._answer = Answer()
         elif event_type == ERROR:
-            self.error = _ERROR.decode(data)
-            self.done = True
+            self._answer.error = _ERROR.decode(data)
+            self._answer.done = True
         elif event_type in (RESPONSE, REASONING):
             self._text(event_type, _TEXT.decode(data))
         elif event_type == ARTIFACT:
             artifact = _ARTIFACT.decode(data)
-            self.artifacts = [each for each in self.artifacts if each.name != artifact.name] + [artifact]
+            self._artifacts.pop(artifact.name, None)
+            self._artifacts[artifact.name] = artifact
             self._count(artifact.index)
         elif event_type == TRANSCRIPT:
             said = _TRANSCRIPT.decode(data)
-            others = [each for each in self.transcript if each.segment != said.segment]
-            self.transcript = sorted([*others, said], key=lambda each: each.segment)
+            self._transcript[said.segment] = said
             self._count(said.index)
         elif event_type == PROGRESS:
             index = _PROGRESS.decode(data).index
             if index is not None:
                 self._count(index)
 
+    def answer(self) -> Answer:
+        """What they came to."""
+        several = range(1 + max((number for number, _ in self._texts), default=-1))
+        candidates = [
+            Candidate(
+                content="".join(self._texts.get((number, RESPONSE), ())),
+                reasoning="".join(self._texts.get((number, REASONING), ())),
+                finish_reason=self._reasons.get(number),
+            )
+            for number in several
+        ]
+        return msgspec.structs.replace(
+            self._answer,
+            candidates=candidates,
+            artifacts=list(self._artifacts.values()),
+            transcript=[self._transcript[number] for number in sorted(self._transcript)],
+        )
+
     def _text(self, event_type: str, piece: _Text) -> None:
         self._count(piece.index)
-        while len(self.candidates) <= piece.candidate:
-            self.candidates.append(Candidate())
-        candidate = self.candidates[piece.candidate]
-        if event_type == REASONING:
-            candidate.reasoning += piece.content
-        else:
-            candidate.content += piece.content
-        candidate.finish_reason = piece.finish_reason or candidate.finish_reason
+        self._texts.setdefault((piece.candidate, event_type), []).append(piece.content)
+        if piece.finish_reason is not None:
+            self._reasons.setdefault(piece.candidate, piece.finish_reason)
         if piece.done:
-            self.done = True
-            self.finish_reason, self.usage, self.model = piece.finish_reason, piece.usage, piece.model
+            answer = self._answer
+            answer.done, answer.finish_reason = True, piece.finish_reason
+            answer.usage, answer.model = piece.usage, piece.model
 
     def _count(self, index: int) -> None:
-        self.whole = self.whole and index == self.pieces
-        self.pieces = index + 1
-
-    def _restart(self) -> None:
-        self.candidates, self.artifacts, self.transcript = [], [], []
-        self.pieces, self.whole = 0, True
+        self._answer.whole = self._answer.whole and index == self._answer.pieces
+        self._answer.pieces = index + 1
 
 
 class _Text(msgspec.Struct):

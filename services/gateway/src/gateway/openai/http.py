@@ -27,7 +27,7 @@ from gateway.openai.request import Completion, read
 from gateway.openai.writing import Writer, gone
 from gateway.settings import GatewaySettings
 from gateway.sse.admission import Admission
-from tidegate_common.contract.answers import Answer
+from tidegate_common.contract.answers import Folding
 from tidegate_common.errors import TidegateError
 from tidegate_common.runtime.body import read_body
 from tidegate_common.runtime.tasks import end
@@ -138,9 +138,10 @@ class OpenAiFront:
         tracing.answered(span, chunks.finish_reason, chunks.usage)
 
     async def _whole(self, running: Running, head: Head, writer: Writer, span: Span) -> None:
-        answer = Answer()
+        found = Folding()
         async for event_type, data in running.events():
-            answer.take(event_type, data)
+            found.take(event_type, data)
+        answer = found.answer()
         body = completion(head, answer)
         tracing.answered(span, answer.finish_reason, answer.usage)
         await writer.document(body)
