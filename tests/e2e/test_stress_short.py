@@ -5,10 +5,12 @@ import random
 import pytest
 
 from tests.stress.__main__ import run
+from tests.stress.answers.report import AI_SCENARIOS
 
 
-@pytest.mark.parametrize("scenario", ["cuts", "nats_restart", "feed_cut"])
-async def test_forty_clients_lose_nothing_get_nothing_twice_and_nothing_out_of_order(scenario: str) -> None:
+@pytest.mark.parametrize("scenario", ["cuts", "nats_restart", "feed_cut", *AI_SCENARIOS])
+@pytest.mark.timeout(120)
+async def test_clients_lose_nothing_get_nothing_twice_and_nothing_out_of_order(scenario: str) -> None:
     seed = random.SystemRandom().randrange(1_000_000)
     row = await run(scenario, seed, seconds=3, clients=40, rate=30)
     told = f"python -m tests.stress --only {scenario} --seed {seed} --seconds 3 --clients 40: {row.verdict}"

@@ -15,13 +15,19 @@ from pathlib import Path
 
 import uvloop
 
+from tests.stress.answers.report import AI_SCENARIOS, run_ai
 from tests.stress.report import Row, row, table
 from tests.stress.scenarios import SCENARIOS
 from tests.stress.world import world
 
+NAMES = (*SCENARIOS, *AI_SCENARIOS)
+
 
 async def run(name: str, seed: int, seconds: float, clients: int, rate: float) -> Row:
     """One scenario in a world of its own. Raises where the world itself does not work."""
+    if name in AI_SCENARIOS:
+        random.seed(seed)
+        return await run_ai(name, seed, seconds)
     scenario = SCENARIOS[name]
     random.seed(seed)
     with tempfile.TemporaryDirectory(prefix="tidegate-stress-") as data:
@@ -40,9 +46,9 @@ def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.stress")
     parser.add_argument("--seed", type=int, default=random.randrange(1_000_000))
     parser.add_argument("--seconds", type=float, default=10, help="of each scenario")
-    parser.add_argument("--clients", type=int, default=100)
-    parser.add_argument("--rate", type=float, default=30, help="calls of the publishing API a second")
-    parser.add_argument("--only", default=",".join(SCENARIOS), help="scenarios, with commas")
+    parser.add_argument("--clients", type=int, default=100, help="of event streams; AI scenarios have their own")
+    parser.add_argument("--rate", type=float, default=30, help="events published a second, likewise")
+    parser.add_argument("--only", default=",".join(NAMES), help="scenarios, with commas")
     parser.add_argument("--repeat", type=int, default=1, help="the seed grows by one each time")
     return parser.parse_args()
 
@@ -50,9 +56,9 @@ def options() -> argparse.Namespace:
 def main() -> int:
     chosen = options()
     names = chosen.only.split(",")
-    unknown = [name for name in names if name not in SCENARIOS]
+    unknown = [name for name in names if name not in NAMES]
     if unknown:
-        print(f"no such scenario: {', '.join(unknown)}; there are {', '.join(SCENARIOS)}", file=sys.stderr)
+        print(f"no such scenario: {', '.join(unknown)}; there are {', '.join(NAMES)}", file=sys.stderr)
         return 2
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

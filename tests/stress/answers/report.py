@@ -1,0 +1,52 @@
+"""What an AI scenario came to, as a row of the same table."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from pathlib import Path
+
+from tests.stress.answers import scenarios
+from tests.stress.answers.accounts import judge
+from tests.stress.answers.world import AiWorld, Run, ai_world
+from tests.stress.ledger import Verdict
+from tests.stress.report import Row
+
+AI_SCENARIOS: dict[str, tuple[Run, dict[str, str]]] = {
+    "ai_crash": (scenarios.crash, {}),
+    "ai_watch": (scenarios.watch, {}),
+    "ai_cancel": (scenarios.cancel, {}),
+    "ai_queue": (scenarios.queue, {"TIDEGATE_JOBS_MAX_QUEUED": "400"}),
+    "ai_relay": (scenarios.relay, {}),
+}
+
+
+async def run_ai(name: str, seed: int, seconds: float) -> Row:
+    """One scenario in a world of its own. Raises where the world itself does not work."""
+    scenario, env = AI_SCENARIOS[name]
+    with tempfile.TemporaryDirectory(prefix="tidegate-stress-") as data:
+        async with ai_world(Path(data), seed, env) as made:
+            began = time.monotonic()
+            await scenario(made, seconds)
+            await made.settle()
+            return _row(name, made, time.monotonic() - began)
+
+
+def _row(name: str, world: AiWorld, seconds: float) -> Row:
+    total, problems = Verdict(), list(world.problems)
+    for watcher in world.watchers:
+        verdict, wrong = judge(watcher.seen)
+        total.add(verdict)
+        problems += wrong
+    if not world.watchers:
+        problems.append("nobody watched")
+    numbers = (len(world.watchers), *(vars(total)[each] for each in ("delivered", "lost", "duplicated", "disordered")))
+    cells = (
+        name,
+        *(str(number) for number in (*numbers, total.foreign, total.gaps)),
+        str(sum(max(0, watcher.reconnects) for watcher in world.watchers)),
+        *("-", "-", "-"),
+        f"{total.delivered / seconds:.0f}",
+        f"{len(world.jobs)} answers",
+    )
+    return Row(name, total, problems, cells)

@@ -1,0 +1,195 @@
+"""The parts of an AI run: NATS, publisher-api, two gateways, three workers as real processes, behind fault proxies."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import re
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from ai_worker.models.scripted import ANSWERS
+from tests.stress.answers.accounts import Wanted
+from tests.stress.answers.watcher import Watcher
+from tests.stress.proxy import Cut, FaultProxy, fault_proxy
+from tests.stress.world import Part
+from tests.support.nats import nats_server
+from tests.support.ports import free_port
+from tests.support.processes import service
+from tests.support.waiting import until
+
+WORKERS = 3
+CONCURRENCY = 8
+ACK_SECONDS = 1.5
+TOKEN_SECONDS = 0.02
+SETTLE_SECONDS = 60.0
+
+WORKER = {
+    "TIDEGATE_AI_BACKEND": "scripted",
+    "TIDEGATE_SCRIPTED_THINK_SECONDS": "0.05",
+    "TIDEGATE_SCRIPTED_TOKEN_SECONDS": str(TOKEN_SECONDS),
+    "TIDEGATE_AI_CONCURRENCY": str(CONCURRENCY),
+    "TIDEGATE_AI_ACK_SECONDS": str(ACK_SECONDS),
+    "TIDEGATE_AI_MAX_ATTEMPTS": "1000",
+}
+
+
+class AiWorld:
+    """`problems` holds what a scenario found wrong beside the accounts."""
+
+    def __init__(self, seed: int, http: httpx.AsyncClient) -> None:
+        self.rng = random.Random(seed)
+        self.http = http
+        """Of publisher-api."""
+        self.problems: list[str] = []
+        self.jobs: list[Wanted] = []
+        self.watchers: list[Watcher] = []
+        self.nats: Part
+        self.gateways: list[Part] = []
+        self.workers: list[Part] = []
+        self.worker_ports: list[int] = []
+        self.proxies: list[FaultProxy] = []
+        """Before each gateway."""
+        self.feed: FaultProxy
+        """Between the gateways and NATS; `desk` for the workers, `back` for publisher-api."""
+        self.desk: FaultProxy
+        self.back: FaultProxy
+        self._joining: set[asyncio.Task[None]] = set()
+
+    async def ask(self, **body: Any) -> Wanted:
+        """Asks for an answer, until it is accepted: once, under a key of its own."""
+        length = self.rng.randint(20, len(ANSWERS["en"]))
+        key = f"{self.rng.getrandbits(64):x}"
+        asked = {"prompt": "Hello", "max_tokens": length, **body}
+        while True:
+            try:
+                answer = await self.http.post("/api/ai/chat", json=asked, headers={"idempotency-key": key})
+            except httpx.TransportError:
+                answer = None
+            if answer is not None and answer.status_code == 202:
+                break
+            if answer is not None and answer.status_code != 503:
+                raise AssertionError(f"{answer.status_code}: {answer.text}")
+            await asyncio.sleep(0.1)
+        wanted = Wanted(answer.json()["job_id"], ANSWERS["en"][: asked["max_tokens"]])
+        self.jobs.append(wanted)
+        return wanted
+
+    def watch(self, wanted: Wanted, watchers: int = 1, within: float = 0.0) -> None:
+        """Watchers of a job, who come within so many seconds."""
+        for _ in range(watchers):
+            task = asyncio.create_task(self._join(wanted, self.rng.uniform(0, within)))
+            self._joining.add(task)
+            task.add_done_callback(self._joining.discard)
+
+    async def _join(self, wanted: Wanted, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+        self.watchers.append(Watcher(wanted, lambda: random.choice(self.proxies).port))
+
+    async def cancel(self, wanted: Wanted) -> None:
+        """Until it is accepted."""
+        wanted.cancelled = True
+        while True:
+            try:
+                answer = await self.http.delete(f"/api/ai/chat/{wanted.job_id}")
+            except httpx.TransportError:
+                answer = None
+            if answer is not None and answer.status_code in (200, 202):
+                return
+            await asyncio.sleep(0.1)
+
+    def cut(self, watcher: Watcher, how: Cut) -> None:
+        """Breaks the watcher's present connection, where it has one."""
+        port = watcher.local_port
+        for proxy in self.proxies:
+            link = proxy.link_of(port) if port else None
+            if link is not None:
+                link.end(how)
+
+    async def active(self) -> list[int]:
+        """Jobs that each worker has in hand, of those that answer."""
+        found = []
+        for port in self.worker_ports:
+            try:
+                async with httpx.AsyncClient(timeout=1) as http:
+                    text = (await http.get(f"http://127.0.0.1:{port}/metrics")).text
+            except httpx.TransportError:
+                continue
+            line = re.search(r"^tidegate_jobs_active(?:\{.*\})? (\S+)$", text, re.M)
+            found.append(int(float(line[1])) if line else 0)
+        return found
+
+    async def settle(self) -> None:
+        """Returns when every watcher was told that there is nothing more, or when it had time enough."""
+        while self._joining:
+            await asyncio.wait(self._joining)
+        try:
+            await until(lambda: all(each.done for each in self.watchers), "all watchers have all", SETTLE_SECONDS)
+        except AssertionError:
+            late = [each for each in self.watchers if not each.done]
+            told = ", ".join(f"{each.seen.wanted.job_id} (over: {each.seen.over}, {each.refused})" for each in late[:5])
+            self.problems.append(f"{len(late)} watchers not done in {SETTLE_SECONDS:.0f} s: {told}")
+        for watcher in self.watchers:
+            await watcher.stop()
+            if 404 in watcher.refused:
+                self.problems.append(f"a watcher of {watcher.seen.wanted.job_id} got 404")
+
+
+Run = Callable[[AiWorld, float], Awaitable[None]]
+
+
+@asynccontextmanager
+async def ai_world(data: Path, seed: int, env: dict[str, str]) -> AsyncIterator[AiWorld]:
+    """All parts running, no job yet."""
+    async with AsyncExitStack() as stack:
+        publisher_port = free_port()
+        http = await stack.enter_async_context(
+            httpx.AsyncClient(
+                base_url=f"http://127.0.0.1:{publisher_port}",
+                timeout=20,
+                limits=httpx.Limits(max_connections=None, max_keepalive_connections=None),
+            )
+        )
+        made = AiWorld(seed, http)
+        nats_port = free_port()
+        made.nats = await _part(stack, lambda: nats_server(data / "nats", nats_port))
+        for name in ("feed", "desk", "back"):
+            setattr(made, name, await stack.enter_async_context(fault_proxy(nats_port)))
+        common = {"TIDEGATE_DRAIN_SECONDS": "4", "TIDEGATE_MAX_CONNECTIONS_PER_IP": "0", **env}
+
+        def at(proxy: FaultProxy, **more: str) -> dict[str, str]:
+            return {**common, "TIDEGATE_NATS_URL": f"nats://127.0.0.1:{proxy.port}", **more}
+
+        await _part(stack, lambda: service("publisher_api", publisher_port, at(made.back)))
+        for _ in range(2):
+            port = free_port()
+            made.gateways.append(
+                await _part(stack, lambda port=port: service("gateway", port, at(made.feed)))  # type: ignore[misc]
+            )
+            made.proxies.append(await stack.enter_async_context(fault_proxy(port)))
+        for _ in range(WORKERS):
+            port = free_port()
+            made.worker_ports.append(port)
+            made.workers.append(
+                await _part(stack, lambda port=port: service("ai_worker", port, at(made.desk, **WORKER)))  # type: ignore[misc]
+            )
+        try:
+            yield made
+        finally:
+            for part in made.workers:  # one that a scenario left stopped could not be ended
+                if part.run is not None and part.run.process.returncode is None:
+                    part.run.process.send_signal(signal.SIGCONT)
+            for watcher in made.watchers:
+                await watcher.stop()
+
+
+async def _part(stack: AsyncExitStack, make: Callable[[], Any]) -> Part:
+    part = Part(make)
+    stack.push_async_callback(part.aclose)
+    await part.start()
+    return part
