@@ -26,9 +26,21 @@ export class Answer {
 
   /** Takes one `ai_…` event of this answer's job. */
   take(type, piece) {
-    if (type === "ai_error") this.fail("The answer failed", piece.message);
+    if (type === "ai_progress") this.#waits(piece);
+    else if (type === "ai_error") this.fail("The answer failed", piece.message);
     else if (type === "ai_restart") this.#restart(piece.attempt);
     else if (this.#inOrder(piece)) this.#grow(type, piece);
+  }
+
+  /** The place in the queue; other progress counts as a piece without text. */
+  #waits(piece) {
+    if (piece.state !== "queued") {
+      this.#inOrder(piece);
+      return;
+    }
+    if (this.stopping || this.#next) return;
+    const about = piece.wait_seconds == null ? "" : `, about ${Math.ceil(piece.wait_seconds)} s`;
+    this.#set("waiting", `In the queue: place ${piece.position}${about}`);
   }
 
   /** The user asked to stop: said at once, the last event confirms it. */

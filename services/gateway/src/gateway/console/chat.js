@@ -1,19 +1,22 @@
 import { Answer } from "./answer.js";
 import { Problem } from "./api.js";
+import { Tidegate } from "./client/index.js";
+import { forgetJob, onOtherTab, rememberedJob, rememberJob } from "./memory.js";
 import { byId, element, Follow, json, showProblem } from "./view.js";
 
 /** With its answer, this fits a local model's context of 2,048 tokens even where each byte is a token. */
 const HISTORY_BYTES = 1_500;
-const TYPES = new Set(["ai_response", "ai_reasoning", "ai_restart", "ai_error"]);
+const TYPES = new Set(["ai_response", "ai_reasoning", "ai_restart", "ai_error", "ai_progress"]);
 
-/** The chat: one question at a time, answered over the event stream. */
+/**
+ * The chat: one question at a time. An answer is watched on its job's own stream, which is remembered: a page that is
+ * loaded again, and every other tab, shows the same answer from its start.
+ */
 export class ChatPanel {
   #publisher;
   #connect;
   #follow;
   #answer = null;
-  /** Events that came before the POST's own answer told the job's id; null while no POST is under way. */
-  #early = null;
   #turns = [];
 
   constructor(publisher, connect) {
@@ -35,31 +38,24 @@ export class ChatPanel {
     });
     byId("stop").addEventListener("click", () => this.#stop());
     byId("chat-clear").addEventListener("click", () => this.#clear());
-  }
-
-  /** Takes an event of the stream; those of other jobs and types are left alone. */
-  take(event) {
-    if (!TYPES.has(event.type)) return;
-    const piece = json(event.data);
-    if (!piece?.job_id) return; // the type alone proves nothing: anyone may have sent it
-    if (this.#early) this.#early.push([event.type, piece]);
-    else if (this.#answer?.jobId === piece.job_id) this.#show(event.type, piece);
+    this.#restore();
+    onOtherTab((job) => {
+      if (!job) this.#reset();
+      else if (!this.#answer) this.#restore();
+    });
   }
 
   async #ask() {
     const prompt = byId("prompt").value.trim();
     if (!prompt || this.#answer) return;
     byId("chat-problem").replaceChildren();
-    if (!this.#connect.clientId || !this.#connect.running) {
-      const detail = "The answer comes over your event stream.";
-      showProblem(byId("chat-problem"), new Problem({ title: "Connect first", detail }));
-      this.#connect.focus();
-      return;
-    }
     const answer = this.#begin(prompt);
+    byId("prompt").value = "";
     try {
       const messages = [...recent(this.#turns), { role: "user", content: prompt }];
-      const { job_id: jobId } = await this.#publisher.chat({ messages, client_id: this.#connect.clientId });
+      // To a client that listens, the events of the answer go too: the log shows them.
+      const target = this.#connect.running && this.#connect.clientId ? { client_id: this.#connect.clientId } : {};
+      const { job_id: jobId } = await this.#publisher.chat({ messages, ...target });
       this.#accepted(answer, jobId);
     } catch (error) {
       if (!(error instanceof Problem)) throw error;
@@ -69,11 +65,9 @@ export class ChatPanel {
   }
 
   #begin(prompt) {
-    this.#early = [];
     this.#answer = new Answer(prompt);
     byId("chat").append(element("div", { class: "said" }, prompt), this.#answer.box);
     byId("chat-empty").hidden = true;
-    byId("prompt").value = "";
     byId("ask").hidden = true;
     byId("stop").hidden = false;
     this.#follow.resume();
@@ -84,11 +78,33 @@ export class ChatPanel {
     answer.jobId = jobId;
     if (answer.stopping) this.#cancel(jobId);
     if (this.#answer !== answer) return; // "New chat" was faster
-    const early = this.#early;
-    this.#early = null;
-    for (const [type, piece] of early) {
-      if (piece.job_id === jobId && this.#answer === answer) this.#show(type, piece);
-    }
+    rememberJob({ jobId, prompt: answer.prompt });
+    this.#watch(answer);
+  }
+
+  /** Follows the answer's own stream from its start. It ends with the answer, and is not opened again. */
+  #watch(answer) {
+    const stream = new Tidegate(`api/sse/jobs/${encodeURIComponent(answer.jobId)}`);
+    answer.stream = stream;
+    stream.on("event", (event) => {
+      const piece = TYPES.has(event.type) && this.#answer === answer ? json(event.data) : null;
+      if (piece) this.#show(event.type, piece);
+    });
+    stream.on("state", ({ name, problem, reason }) => {
+      if (name !== "closed" || answer.done || this.#answer !== answer) return;
+      answer.fail(problem?.title ?? "The answer can't be had any more", problem?.detail ?? reason);
+      forgetJob();
+      this.#end();
+    });
+  }
+
+  /** The answer that was watched last, here or in another tab. */
+  #restore() {
+    const job = rememberedJob();
+    if (!job) return;
+    const answer = this.#begin(job.prompt);
+    answer.jobId = job.jobId;
+    this.#watch(answer);
   }
 
   #show(type, piece) {
@@ -100,7 +116,6 @@ export class ChatPanel {
   #end() {
     const answer = this.#answer;
     this.#answer = null;
-    this.#early = null;
     // A turn that failed or was stopped before its first word is not part of the conversation.
     if (answer.text) {
       this.#turns.push([
@@ -135,12 +150,18 @@ export class ChatPanel {
 
   #clear() {
     this.#stop();
+    forgetJob();
+    this.#reset();
+    byId("prompt").focus();
+  }
+
+  #reset() {
+    this.#answer?.stream?.close();
     if (this.#answer) this.#end();
     this.#turns = [];
     byId("chat").replaceChildren();
     byId("chat-empty").hidden = false;
     byId("chat-problem").replaceChildren();
-    byId("prompt").focus();
   }
 }
 

@@ -12,9 +12,6 @@ found.then(({ url, how }) => {
 const publisher = new Publisher(found.then(({ url }) => url));
 
 const log = new LogPanel();
-const connect = new ConnectPanel((event) => {
-  log.add(event);
-  chat.take(event);
-});
-const chat = new ChatPanel(publisher, connect);
+const connect = new ConnectPanel((event) => log.add(event));
+new ChatPanel(publisher, connect);
 new SendPanel(publisher, connect);
