@@ -47,6 +47,24 @@ async def test_a_subscription_is_in_force_before_a_later_request_is_answered(tmp
             assert got == [b"now"]
 
 
+async def test_what_is_asked_for_at_the_end_of_a_read_comes_before_the_loop_s_next_turn(tmp_path: Path) -> None:
+    async with broker(tmp_path) as (_, bus):
+        order: list[str] = []
+
+        def deliver(*_: bytes) -> None:
+            asyncio.get_running_loop().call_soon(order.append, "turn")
+            bus.client.at_end_of_read(lambda: order.append("end"))
+            order.append("event")
+
+        bus.client.subscribe_direct("x", deliver)
+        await bus.client.publish("x", b"")
+        await until(lambda: len(order) == 3, "all was called")
+        assert order == ["event", "end", "turn"]
+        bus.client.at_end_of_read(lambda: order.append("nothing read"))
+        assert len(order) == 3
+        await until(lambda: order[3:] == ["nothing read"], "the loop has called it")
+
+
 async def test_raw_headers_reach_the_callback(tmp_path: Path) -> None:
     async with broker(tmp_path) as (_, bus):
         got: list[tuple[bytes, bytes, bytes]] = []

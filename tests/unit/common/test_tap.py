@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -73,3 +74,56 @@ def test_a_message_that_can_not_be_handled_does_not_stop_the_next() -> None:
     tap = Tap({DIRECT: subscription}, got.append, {"in_msgs": 0})
     tap.feed(message(DIRECT, b"bad", None, b"") + message(DIRECT, b"good", None, b""))
     assert got == [b"bad", b"good"]
+
+
+def test_what_is_asked_for_at_the_end_of_a_read_comes_once_after_its_last_message() -> None:
+    order: list[bytes] = []
+
+    def deliver(_: bytes, __: bytes, payload: bytes) -> None:
+        order.append(payload)
+        if payload == b"1":
+            assert tap.at_end_of_read(lambda: order.append(b"end"))
+
+    subscription = Direct()
+    subscription.deliver = deliver
+    tap = Tap({DIRECT: subscription}, order.append, {"in_msgs": 0})
+    tap.feed(message(DIRECT, b"1", None, b"") + message(DIRECT, b"2", None, b""))
+    assert order == [b"1", b"2", b"end"]
+    assert not tap.at_end_of_read(lambda: order.append(b"never"))
+    tap.feed(message(DIRECT, b"3", None, b""))
+    assert order == [b"1", b"2", b"end", b"3"]
+
+
+def test_an_end_of_a_read_that_fails_is_the_only_thing_that_fails() -> None:
+    got: list[bytes] = []
+
+    def deliver(_: bytes, __: bytes, payload: bytes) -> None:
+        got.append(payload)
+        assert tap.at_end_of_read(fail)
+        assert tap.at_end_of_read(lambda: got.append(b"end"))
+
+    def fail() -> None:
+        raise ValueError
+
+    subscription = Direct()
+    subscription.deliver = deliver
+    tap = Tap({DIRECT: subscription}, got.append, {"in_msgs": 0})
+    tap.feed(message(DIRECT, b"1", None, b""))
+    assert not tap.at_end_of_read(fail)
+    tap.feed(message(DIRECT, b"2", None, b""))
+    assert got == [b"1", b"end", b"2", b"end"]
+
+
+def test_the_end_of_a_read_comes_where_what_was_read_makes_no_sense_too() -> None:
+    got: list[bytes] = []
+
+    def deliver(_: bytes, __: bytes, payload: bytes) -> None:
+        got.append(payload)
+        tap.at_end_of_read(lambda: got.append(b"end"))
+
+    subscription = Direct()
+    subscription.deliver = deliver
+    tap = Tap({DIRECT: subscription}, got.append, {"in_msgs": 0})
+    with pytest.raises(ValueError):
+        tap.feed(message(DIRECT, b"1", None, b"") + b"MSG a.b 1 many\r\n")
+    assert got == [b"1", b"end"]

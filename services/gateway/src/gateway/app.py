@@ -58,7 +58,8 @@ class Gateway:
     def __init__(self, settings: GatewaySettings, bus: Bus, signals: Telemetry) -> None:
         loop = asyncio.get_running_loop()
         self._settings = settings
-        self.hub = Hub(loop.call_soon, farewell)
+        # Not the loop's call_soon: at the end of a read its events can be written without another turn of the loop.
+        self.hub = Hub(bus.client.at_end_of_read, farewell)
         self.keeper = Keeper(
             self.hub,
             frame.chunk(frame.comment("heartbeat")),

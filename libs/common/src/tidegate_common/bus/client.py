@@ -10,6 +10,7 @@ It rests on private names of the pinned version; tests/integration/test_bus_clie
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any, cast
 
 from nats.aio.client import Client
@@ -42,6 +43,8 @@ class DirectSubscription(Direct):
 class BusClient(Client):
     """nats-py's client with `subscribe_direct`, `publish_direct` and `request_direct`."""
 
+    _tap: Tap | None = None
+
     def subscribe_direct(self, subject: str, deliver: Deliver, *, at_once: bool = True) -> int:
         """Calls `deliver` for each message on `subject`, from inside the parser; gives the subscription's id.
 
@@ -63,15 +66,23 @@ class BusClient(Client):
         """Sends a message without awaiting anything; while NATS is away it is dropped. `subject` has to be legal."""
         self._enqueue(command.pub_cmd(subject, "", payload))
 
+    def at_end_of_read(self, call: Callable[[], object]) -> None:
+        """Calls `call` once, when all that one read has brought is handed over. An error of it is logged.
+
+        Where nothing is being read it is called by the event loop, as soon as it can.
+        """
+        if self._tap is None or not self._tap.at_end_of_read(call):
+            asyncio.get_running_loop().call_soon(call)
+
     async def _read_loop(self) -> None:
         """Runs anew for each connection. From here on its bytes come by way of a tap; what was read before, too."""
         reader: Any = getattr(self._transport, "_io_reader", None)
         if reader is not None:  # a WebSocket has none: its messages come through the parser below
-            early, tap = bytes(reader._buffer), Tap(self._subs, reader.feed_data, self.stats)
+            early, self._tap = bytes(reader._buffer), Tap(self._subs, reader.feed_data, self.stats)
             reader._buffer.clear()
-            reader.feed_data = tap.feed
+            reader.feed_data = self._tap.feed
             if early:
-                tap.feed(early)
+                self._tap.feed(early)
         await super()._read_loop()
 
     def request_direct(self, subject: str, reply: bytes, block: bytes, payload: bytes) -> None:

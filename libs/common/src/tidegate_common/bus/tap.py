@@ -38,9 +38,30 @@ class Tap:
         self._forward = forward
         self._stats = stats
         self._rest = b""
+        self._reading = False
+        self._after: list[Callable[[], object]] = []
+
+    def at_end_of_read(self, call: Callable[[], object]) -> bool:
+        """Whether a piece is being taken; then `call` is called once at its end. An error of it is logged."""
+        if self._reading:
+            self._after.append(call)
+        return self._reading
 
     def feed(self, data: bytes) -> None:
         """The next piece, of any size."""
+        self._reading = True
+        try:
+            self._split(data)
+        finally:
+            self._reading = False
+            after, self._after = self._after, []
+            for call in after:
+                try:
+                    call()
+                except Exception:  # let out, it would cost the connection
+                    log.exception("what follows on a read could not be done")
+
+    def _split(self, data: bytes) -> None:
         if self._rest:
             data = self._rest + data
         position = others = count = 0  # `others`: from here on nothing has been forwarded
