@@ -16,7 +16,7 @@ HOGS_JOBS = 300
 OTHERS = 20
 AHEAD = OTHERS // 3 + WORKERS * (1 + CONCURRENCY) + 20
 """Of the one client's jobs that may begin before the last of the others': each fourth is taken from the highest level,
-each worker may be at such a turn and has its slots full, and what is under way is seen late."""
+each worker may be at such a turn and has jobs in its slots that have no event yet, and the others' come one by one."""
 
 
 async def crash(world: AiWorld, seconds: float) -> None:
@@ -85,11 +85,9 @@ async def queue(world: AiWorld, seconds: float) -> None:
     others = await asyncio.gather(*(world.ask(client_id=f"other{number}", **tiny) for number in range(OTHERS)))
     for wanted in others:
         world.watch(wanted)
-    begun = _begun(world, hogs)
-    await until(lambda: len(_begun(world, others)) == OTHERS, "all the others have begun", 60)
-    ahead = len(_begun(world, hogs)) - len(begun)
-    if ahead > AHEAD:
-        world.problems.append(f"{ahead} of the one client's jobs began before the others' ({AHEAD} may)")
+    await until(lambda: len(_firsts(world, others)) == OTHERS, "all the others have begun", 60)
+    record = (await world.http.get(f"/api/ai/chat/{others[0].job_id}")).json()
+    queued, last = int(record["start"].rpartition("-")[2]), max(_firsts(world, others))
     for _ in range(10):
         hurried = await world.ask(client_id="hog", deadline_seconds=0.05)
         hurried.hurried = True
@@ -97,6 +95,9 @@ async def queue(world: AiWorld, seconds: float) -> None:
     await _overfill(world)
     await world.settle()
     looking.cancel()
+    ahead = sum(queued < sequence < last for sequence in _firsts(world, hogs))
+    if ahead > AHEAD:
+        world.problems.append(f"{ahead} of the one client's jobs began before the others' ({AHEAD} may)")
     if max(most, default=0) > CONCURRENCY:
         world.problems.append(f"a worker had {max(most)} jobs in hand, of {CONCURRENCY}")
 
@@ -143,10 +144,14 @@ async def _paused(world: AiWorld, worker: Part) -> None:
     worker.run.process.send_signal(signal.SIGCONT)
 
 
-def _begun(world: AiWorld, jobs: list[Wanted]) -> set[str]:
-    """Those of `jobs` that have an event."""
-    seen = {each.seen.wanted.job_id for each in world.watchers if each.seen.frames}
-    return seen & {wanted.job_id for wanted in jobs}
+def _firsts(world: AiWorld, jobs: list[Wanted]) -> list[int]:
+    """The sequence of the first event of each of `jobs` that has begun."""
+    ids = {wanted.job_id for wanted in jobs}
+    firsts: dict[str, int] = {}
+    for each in world.watchers:
+        if each.seen.frames and each.seen.wanted.job_id in ids:
+            firsts[each.seen.wanted.job_id] = int((each.seen.frames[0].id or "").rpartition("-")[2])
+    return list(firsts.values())
 
 
 async def _look(world: AiWorld, most: list[int]) -> None:
