@@ -7,191 +7,27 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import re
-import subprocess
 import sys
-import threading
 import time
-import uuid
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable
 
-ROOT = Path(__file__).resolve().parents[2]
-CHAT_SECONDS = 60.0
-
-
-def edge() -> str:
-    """Where the stack is reached, as .env or the environment says."""
-    listed = dict(line.split("=", 1) for line in (ROOT / ".env").read_text().splitlines() if re.match(r"\w+=", line))
-    return f"http://127.0.0.1:{os.environ.get('TIDEGATE_EDGE_PORT') or listed['TIDEGATE_EDGE_PORT']}"
-
-
-EDGE = edge()
-
-
-class Failed(Exception):
-    """A check that does not hold."""
-
-
-def must(holds: object, what: str) -> None:
-    if not holds:
-        raise Failed(what)
-
-
-def until(condition: Callable[[], object], what: str, seconds: float = 5) -> None:
-    """Returns when `condition` holds. Raises Failed after `seconds`."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        must(time.monotonic() < deadline, f"not within {seconds} s: {what}")
-        time.sleep(0.02)
-
-
-# HTTP and streams -----------------------------------------------------------------------------------------------------
-
-
-@dataclass
-class Answer:
-    status: int
-    version: str
-    body: str
-
-    def json(self) -> Any:
-        return json.loads(self.body)
-
-
-def curl(path: str, *options: str) -> Answer:
-    """One request to the edge."""
-    done = subprocess.run(
-        ["curl", "-sS", "--max-time", "20", "-w", "\n%{http_code} %{http_version}", *options, EDGE + path],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    must(done.returncode == 0, f"{path}: {done.stderr.strip()}")
-    body, _, last = done.stdout.rpartition("\n")
-    status, version = last.split()
-    return Answer(int(status), version, body)
-
-
-def post(path: str, body: dict[str, object]) -> Any:
-    """POSTs JSON that must be accepted with 202; gives what is answered."""
-    answer = curl(path, "-H", "Content-Type: application/json", "-d", json.dumps(body))
-    must(answer.status == 202, f"POST {path} answered {answer.status}: {answer.body}")
-    return answer.json()
-
-
-@dataclass
-class Event:
-    id: str
-    type: str
-    data: str
-    at: float
-
-
-class Stream:
-    """`curl -N` on a stream, its events as they come."""
-
-    def __init__(self, path: str, *options: str) -> None:
-        self.opened = time.monotonic()
-        self.events: list[Event] = []
-        self.process = subprocess.Popen(
-            ["curl", "-sS", "-N", *options, EDGE + path], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-        )
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
-
-    def _read(self) -> None:
-        assert self.process.stdout is not None
-        fields: dict[str, list[str]] = {}
-        for line in self.process.stdout:
-            name, _, value = line.rstrip("\n").partition(":")
-            if name:
-                fields.setdefault(name, []).append(value.removeprefix(" "))
-            elif line == "\n":
-                if "data" in fields:
-                    id_, type_ = fields.get("id", [""])[-1], fields.get("event", ["message"])[-1]
-                    self.events.append(Event(id_, type_, "\n".join(fields["data"]), time.monotonic()))
-                fields = {}
-
-    @property
-    def open(self) -> bool:
-        return self.process.poll() is None
-
-    @property
-    def last_id(self) -> str:
-        return next((event.id for event in reversed(self.events) if event.id), "")
-
-    def of(self, type_: str) -> list[Event]:
-        return [event for event in list(self.events) if event.type == type_]
-
-    def expect(self, type_: str, count: int = 1, seconds: float = 5) -> list[Event]:
-        """The first `count` events of this type, when they have come."""
-        until(lambda: len(self.of(type_)) >= count, f"{count} events of type {type_}", seconds)
-        return self.of(type_)[:count]
-
-    def close(self) -> None:
-        self.process.kill()
-        self.process.wait()
-        self._reader.join(5)
-
-
-@contextlib.contextmanager
-def stream(query: str = "", *options: str) -> Iterator[Stream]:
-    """A stream that has said `connected`."""
-    opened = Stream("/api/sse" + query, *options)
-    try:
-        opened.expect("connected", seconds=10)
-        yield opened
-    finally:
-        opened.close()
-
-
-def name() -> str:
-    return uuid.uuid4().hex[:12]
-
-
-# Containers -----------------------------------------------------------------------------------------------------------
-
-
-def docker(*arguments: str) -> str:
-    done = subprocess.run(["docker", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
-    must(done.returncode == 0, f"docker {' '.join(arguments)}: {done.stderr.strip()}")
-    return done.stdout.strip()
-
-
-def gateways() -> list[str]:
-    return docker("compose", "ps", "-q", "gateway").split()
-
-
-def held_by(container: str) -> int:
-    """Streams that the gateway in `container` holds, by its own metrics."""
-    program = "import urllib.request as u; print(u.urlopen('http://127.0.0.1:8000/metrics').read().decode())"
-    found = re.search(
-        r"^tidegate_connections_active\S* (\S+)$", docker("exec", container, "python", "-c", program), re.M
-    )
-    must(found, "no metric tidegate_connections_active")
-    assert found is not None
-    return int(float(found[1]))
-
-
-def state(container: str, field: str) -> str:
-    return docker("inspect", "-f", f"{{{{.State.{field}}}}}", container)
-
-
-@contextlib.contextmanager
-def started_again(container: str) -> Iterator[None]:
-    """Whatever is done to `container` inside, it runs and is healthy afterwards."""
-    try:
-        yield
-    finally:
-        docker("start", container)
-        until(lambda: state(container, "Health.Status") == "healthy", "the gateway is healthy again", 60)
-
-
-# Checks ---------------------------------------------------------------------------------------------------------------
+from tests.stack.outside import (
+    CHAT_SECONDS,
+    Failed,
+    Stream,
+    curl,
+    docker,
+    gateways,
+    held_by,
+    must,
+    name,
+    post,
+    started_again,
+    state,
+    stream,
+    until,
+)
 
 
 def the_edge_serves_the_console() -> None:
@@ -284,6 +120,33 @@ def a_chat_streams_its_answer() -> None:
     must(curl(f"/api/ai/chat/{asked['job_id']}").status == 200, "the job's state is unknown")
 
 
+def a_job_has_a_stream_of_its_own_that_ends_and_is_not_opened_again() -> None:
+    asked = post("/api/ai/chat", {"prompt": "What is the sea?", "max_tokens": 32})
+    opened = Stream(asked["stream"])
+    try:
+        until(lambda: not opened.open, "the stream ends itself", CHAT_SECONDS)
+    finally:
+        opened.close()
+    parts = [json.loads(event.data) for event in opened.of("ai_response")]
+    must("".join(part["content"] for part in parts).strip(), "the answer is empty")
+    must(parts[-1]["done"], f"the last event is another: {parts[-1]}")
+    must(json.loads(opened.events[-1].data).get("reason") == "done", f"no farewell: {opened.events[-1]}")
+    again = curl(asked["stream"], "-H", f"Last-Event-ID: {opened.last_id}")
+    must(again.status == 204, f"who has all of it got {again.status}")
+    document = curl(f"/api/ai/chat/{asked['job_id']}").json()
+    must(document["answer"]["done"] and document["status"] == "done", f"the document is not whole: {document}")
+
+
+def the_front_for_openais_clients_answers() -> None:
+    models = curl("/v1/models")
+    must(models.status == 200 and models.json()["data"], f"no models: {models.status} {models.body}")
+    body = {"model": models.json()["data"][0]["id"], "messages": [{"role": "user", "content": "What is the sea?"}]}
+    headers = ("-H", "Content-Type: application/json", "-H", "Authorization: Bearer any", "--max-time", "60")
+    answer = curl("/v1/chat/completions", *headers, "-d", json.dumps({**body, "max_tokens": 16}))
+    must(answer.status == 200, f"{answer.status}: {answer.body}")
+    must(answer.json()["choices"][0]["message"]["content"].strip(), f"the answer is empty: {answer.body}")
+
+
 def a_killed_gateway_loses_nothing() -> None:
     clients = [name() for _ in range(4)]
     with contextlib.ExitStack() as stack:
@@ -341,6 +204,8 @@ CHECKS: list[Callable[[], None]] = [
     the_edge_speaks_http_2,
     a_client_that_leaves_is_forgotten_behind_the_edge,
     a_chat_streams_its_answer,
+    a_job_has_a_stream_of_its_own_that_ends_and_is_not_opened_again,
+    the_front_for_openais_clients_answers,
     a_killed_gateway_loses_nothing,
     a_stopped_gateway_says_so_and_exits_with_0,
 ]

@@ -21,7 +21,7 @@ from tidegate_common.bus.connection import Bus
 from tidegate_common.bus.history import History
 from tidegate_common.bus.jobs import JobStates, announce_cancel
 from tidegate_common.bus.publishing import Publisher
-from tidegate_common.bus.queue import Queueing
+from tidegate_common.bus.queueing import Queueing
 from tidegate_common.contract.ids import EventId
 from tidegate_common.contract.jobs import Job, JobState, JobStatus
 

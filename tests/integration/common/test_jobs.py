@@ -11,7 +11,8 @@ from tidegate_common.bus.connection import Bus
 from tidegate_common.bus.history import History
 from tidegate_common.bus.jobs import JobStates, announce_cancel, on_cancel
 from tidegate_common.bus.publishing import Publisher
-from tidegate_common.bus.queue import LEVELS, POLL_SECONDS, Delivery, JobQueue, Queueing, QueueState, queue_state
+from tidegate_common.bus.queue import POLL_SECONDS, Delivery, JobQueue
+from tidegate_common.bus.queueing import LEVELS, Queueing, QueueState, queue_state
 from tidegate_common.bus.streams import StreamLimits
 from tidegate_common.contract.jobs import Job, JobState, JobStatus
 from tidegate_common.errors import NotFound, QueueFull

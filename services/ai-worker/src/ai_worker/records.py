@@ -8,7 +8,7 @@ from collections.abc import Callable
 from msgspec.structs import replace
 
 from tidegate_common.bus.jobs import JobStates
-from tidegate_common.bus.queue import record_of
+from tidegate_common.bus.queueing import record_of
 from tidegate_common.contract.jobs import Job, JobState, JobStatus, Usage
 from tidegate_common.errors import NotFound, Superseded
 

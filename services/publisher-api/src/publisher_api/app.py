@@ -16,20 +16,20 @@ from publisher_api.http.docs import docs_routes
 from publisher_api.http.endpoints import Endpoints
 from publisher_api.http.jobs import JobEndpoints
 from publisher_api.http.tracing import traced
-from publisher_api.jobs.cancelling import Cancelling
 from publisher_api.jobs.dead import DeadLetters
 from publisher_api.jobs.looking import Looking
 from publisher_api.jobs.progress import Progress
 from publisher_api.jobs.starting import Starting
 from publisher_api.publishing import Sending
 from publisher_api.settings import PublisherSettings
+from tidegate_common.bus.cancelling import Cancelling
 from tidegate_common.bus.connection import Bus, connect
 from tidegate_common.bus.control import AllGateways
 from tidegate_common.bus.dead import DeadJobs
 from tidegate_common.bus.history import History
 from tidegate_common.bus.jobs import JobStates
 from tidegate_common.bus.publishing import Publisher
-from tidegate_common.bus.queue import Queueing
+from tidegate_common.bus.queueing import Queueing
 from tidegate_common.bus.streams import ensure_streams
 from tidegate_common.errors import BrokerUnavailable
 from tidegate_common.runtime import problems

@@ -21,11 +21,10 @@ from gateway.hub.endings import Ending
 from gateway.hub.holding import Hole
 from gateway.hub.hub import Audience, Hub
 from gateway.hub.session import Session
-from gateway.hub.tails import split
+from gateway.hub.tails import overlapping, split
 from tidegate_common.bus.connection import Bus
 from tidegate_common.bus.history import History, Position, Stored
 from tidegate_common.contract.ids import EventId
-from tidegate_common.contract.subjects import overlap
 from tidegate_common.errors import BrokerUnavailable, TidegateError
 from tidegate_common.runtime.tasks import end
 
@@ -88,7 +87,7 @@ class Attachments:
         A client that comes for the first time gets what there is after the id `since`, or only what comes now.
         Raises BrokerUnavailable before `start`, where the stream's position can't be had.
         """
-        self._hub.add(session, tails, overlapping=_overlapping(tails))
+        self._hub.add(session, tails, overlapping=overlapping(tails))
         try:
             position = await self._history.position()
             due = plan(last_event_id or since, position)
@@ -302,10 +301,3 @@ class Attachments:
 def _ended(session: Session) -> bool:
     """Asked anew after each await: the client may have gone meanwhile."""
     return session.ending is not None
-
-
-def _overlapping(tails: list[str]) -> bool:
-    """Whether some event could match two of `tails`, which are all different."""
-    if not any("*" in tail or ">" in tail for tail in tails):
-        return False
-    return any(overlap(tail, other) for number, tail in enumerate(tails) for other in tails[:number])

@@ -6,6 +6,8 @@ job's own stream picks them out of that tail. Within the gateway its tail is `<t
 
 from __future__ import annotations
 
+from tidegate_common.contract.subjects import overlap
+
 
 def filtered(tail: str, job_id: str) -> str:
     """What a session of the job's own stream listens to."""
@@ -16,3 +18,10 @@ def split(tail: str) -> tuple[str, str]:
     """The tail that events address, and the job whose events are wanted; empty where all are."""
     real, _, job_id = tail.partition("#")
     return real, job_id
+
+
+def overlapping(tails: list[str]) -> bool:
+    """Whether some event could match two of `tails`, which are all different."""
+    if not any("*" in tail or ">" in tail for tail in tails):
+        return False
+    return any(overlap(tail, other) for number, tail in enumerate(tails) for other in tails[:number])

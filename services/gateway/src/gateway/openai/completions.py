@@ -12,19 +12,18 @@ from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from typing import NamedTuple
 
 import msgspec
-from nats import errors as nats_errors
-from nats.js.errors import Error as JetStreamError
 from opentelemetry.trace import Tracer
 
 from gateway.openai.request import Completion
 from tidegate_common.bus import headers
 from tidegate_common.bus.answers import job_events
+from tidegate_common.bus.cancelling import Cancelling
 from tidegate_common.bus.connection import Bus
 from tidegate_common.bus.following import Following
 from tidegate_common.bus.history import History, Stored
-from tidegate_common.bus.jobs import JobStates, announce_cancel
+from tidegate_common.bus.jobs import JobStates
 from tidegate_common.bus.publishing import Publisher
-from tidegate_common.bus.queue import Queueing
+from tidegate_common.bus.queueing import Queueing
 from tidegate_common.contract.ids import EventId, new_job_id
 from tidegate_common.contract.jobs import Job, JobState, OnDisconnect
 from tidegate_common.contract.subjects import job_tail
@@ -89,7 +88,7 @@ class Completions:
         self._tracer = tracer
         self._seconds = seconds
         self._following = Following(bus, history)
-        self._opened: tuple[JobStates, Queueing] | None = None
+        self._opened: tuple[Cancelling, Queueing] | None = None
         self._waiting: Counter[str] = Counter()
         self._cancelling: set[asyncio.Task[None]] = set()
 
@@ -99,7 +98,7 @@ class Completions:
 
         Raises QueueFull, BrokerUnavailable, TooLarge: then there is no such job.
         """
-        states, queueing = await self._open()
+        cancelling, queueing = await self._open()
         position = await self._history.position()
         start = EventId(position.epoch, position.last)
         job = self._job(asked, caller, start)
@@ -121,7 +120,7 @@ class Completions:
                 if not self._waiting[job.job_id]:
                     del self._waiting[job.job_id]
                 if caller.cancel and not running.over:
-                    self._spawn_cancel(states, job.job_id)
+                    self._spawn_cancel(cancelling, job.job_id)
 
     def waiting(self, job_id: str) -> int:
         """How many callers wait for the job here."""
@@ -161,32 +160,25 @@ class Completions:
             grace_seconds=GRACE_SECONDS,
         )
 
-    async def _open(self) -> tuple[JobStates, Queueing]:
+    async def _open(self) -> tuple[Cancelling, Queueing]:
         if self._opened is None:
-            try:
-                states = await JobStates.open(self._bus)
-            except (nats_errors.Error, JetStreamError, TimeoutError) as error:
-                raise BrokerUnavailable("NATS does not open the jobs' records") from error
-            self._opened = states, Queueing(self._bus, self._publisher, states)
+            states = await JobStates.open(self._bus)
+            cancelling = Cancelling(self._bus, states, self._publisher)
+            self._opened = cancelling, Queueing(self._bus, self._publisher, states)
         return self._opened
 
-    def _spawn_cancel(self, states: JobStates, job_id: str) -> None:
-        task = asyncio.create_task(self._cancel(states, job_id))
+    def _spawn_cancel(self, cancelling: Cancelling, job_id: str) -> None:
+        task = asyncio.create_task(self._cancel(cancelling, job_id))
         self._cancelling.add(task)
         task.add_done_callback(self._cancelling.discard)
 
-    async def _cancel(self, states: JobStates, job_id: str) -> None:
-        """The record keeps the wish for a worker that takes the job later, the word reaches one that has it now."""
-
-        def wish(state: JobState) -> JobState | None:
-            return None if state.status.final or state.cancel else msgspec.structs.replace(state, cancel=True)
-
+    async def _cancel(self, cancelling: Cancelling, job_id: str) -> None:
+        """Ends the job where it waits, tells its worker where it runs; tried again while NATS is away."""
         loop = asyncio.get_running_loop()
         until = loop.time() + CANCEL_SECONDS
         while True:
             try:
-                if not (await states.change(job_id, wish)).status.final:
-                    await announce_cancel(self._bus, job_id)
+                await cancelling.cancel(job_id)
                 return
             except NotFound:
                 return

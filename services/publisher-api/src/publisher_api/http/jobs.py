@@ -8,11 +8,11 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from publisher_api.http.endpoints import answer, idempotency_key
-from publisher_api.jobs.cancelling import Cancelling
 from publisher_api.jobs.dead import MOST, DeadLetters
-from publisher_api.jobs.looking import Looking
+from publisher_api.jobs.looking import Looking, checked
 from publisher_api.jobs.starting import Starting
 from publisher_api.requests import CHAT, JOB
+from tidegate_common.bus.cancelling import Cancelling
 from tidegate_common.contract.jobs import DeadJob, JobState
 from tidegate_common.errors import InvalidField
 from tidegate_common.runtime.body import decode, read_body
@@ -57,7 +57,7 @@ class JobEndpoints:
     async def one(self, request: Request) -> Response:
         job_id = request.path_params["job_id"]
         if request.method == "DELETE":
-            state = await self._cancelling.cancel(job_id)
+            state = await self._cancelling.cancel(checked(job_id))
             return answer(state, 200 if state.status.final else 202)
         state, found = await self._looking.at(job_id)
         return answer({**msgspec.to_builtins(state), "answer": found}, 200)

@@ -18,7 +18,7 @@ import msgspec
 from tidegate_common.bus.connection import Bus
 from tidegate_common.bus.jobs import JobStates
 from tidegate_common.bus.publishing import Publisher
-from tidegate_common.bus.queue import QueueState, queue_state
+from tidegate_common.bus.queueing import QueueState, queue_state
 from tidegate_common.contract.answers import PROGRESS, AiProgress
 from tidegate_common.contract.events import JOB, Event
 from tidegate_common.contract.jobs import JobState, JobStatus

@@ -5,7 +5,6 @@ from __future__ import annotations
 import msgspec
 from msgspec.structs import replace
 
-from publisher_api.jobs.looking import checked
 from tidegate_common.bus.connection import Bus
 from tidegate_common.bus.jobs import JobStates, announce_cancel
 from tidegate_common.bus.publishing import Publisher
@@ -44,7 +43,7 @@ class Cancelling:
                 )
             return None if state.status.final or state.cancel else replace(state, cancel=True)
 
-        state = await self._states.change(checked(job_id), wish)
+        state = await self._states.change(job_id, wish)
         if not state.status.final:
             await announce_cancel(self._bus, job_id)
         elif state.status is JobStatus.CANCELLED and not state.end and state.tail:

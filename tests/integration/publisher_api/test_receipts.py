@@ -1,62 +1,22 @@
-"""What the application may ask of all gateways at once: receipts, presence, and to end connections."""
+"""Receipts: how many connections of all gateways an event was written to."""
 
 import asyncio
 import json
-import signal
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
-import httpx
 import pytest
 
 from gateway.hub.endings import Ending
+from tests.integration.publisher_api.support import world
 from tests.stress.proxy import Cut, fault_proxy
 from tests.support.bus import broker
-from tests.support.gateway import RunningGateway, open_stream, running_gateway
+from tests.support.gateway import open_stream, running_gateway
 from tests.support.hub import Peer
-from tests.support.nats import NatsServer, nats_server
 from tests.support.publisher import running_publisher
 from tests.support.waiting import until
-from tidegate_common.bus.connection import Bus
-from tidegate_common.bus.control import LEARN_SECONDS, SILENCE_SECONDS, AllGateways, LiveGateways
+from tidegate_common.bus.control import LEARN_SECONDS, AllGateways
 from tidegate_common.bus.history import History, Position
 from tidegate_common.bus.streams import StreamLimits, ensure_streams
-from tidegate_common.contract.control import Announcement
-from tidegate_common.errors import BrokerUnavailable
-
-
-class World:
-    """Two gateways and a publisher-api on one server."""
-
-    def __init__(
-        self, server: NatsServer, bus: Bus, gateways: tuple[RunningGateway, RunningGateway], api: httpx.AsyncClient
-    ) -> None:
-        self.server = server
-        self.bus = bus
-        self.one, self.two = gateways
-        self.api = api
-
-    async def send(self, **fields: object) -> dict[str, object]:
-        answer = await self.api.post("/api/sse/send", json={"event_type": "n", "data": 1, "receipt": True, **fields})
-        assert answer.status_code == 202, answer.text
-        return dict(answer.json())
-
-    async def connections(self, name: str) -> int:
-        answer = await self.api.get(f"/api/presence/{name}")
-        assert answer.status_code == 200, answer.text
-        return int(answer.json()["connections"])
-
-
-@asynccontextmanager
-async def world(tmp_path: Path) -> AsyncIterator[World]:
-    async with (
-        broker(tmp_path) as (server, bus),
-        running_gateway(server.url) as one,
-        running_gateway(server.url) as two,
-        running_publisher(server.url) as (api, _),
-    ):
-        yield World(server, bus, (one, two), api)
 
 
 @pytest.mark.parametrize("durable", [True, False])
@@ -192,111 +152,3 @@ async def test_once_the_gateways_are_known_no_answer_waits_for_a_time_to_pass(tm
             await w.one.gateway.control.aclose()
             await until(lambda: len(gateways.live.now()) == 1, "one has left")
             assert await gateways.presence("client.nobody", 60) == (0, True)
-
-
-async def test_presence_counts_each_connection_once_over_all_gateways(tmp_path: Path) -> None:
-    async with world(tmp_path) as w:
-        wanted = {"user_id": "ann/1@example.org", "topic": ["x.y", "x.*"]}
-        async with open_stream(w.one.url, wanted) as first, open_stream(w.two.url, wanted) as second:
-            await first.connected()
-            await second.connected()
-            assert await w.connections("users/ann%2F1@example.org") == 2
-            assert await w.connections("topics/x.y") == 2
-            assert await w.connections("topics/x.z") == 2
-            assert await w.connections("topics/y") == 0
-            assert await w.connections("clients/nobody") == 0
-            await second.close()
-            await until(lambda: len(w.two.gateway.hub.sessions) == 0, "its gateway has seen it go")
-            assert await w.connections("users/ann%2F1@example.org") == 1
-
-
-async def test_a_client_whose_connections_are_ended_is_told_not_to_come_back(tmp_path: Path) -> None:
-    async with (
-        world(tmp_path) as w,
-        open_stream(w.one.url, {"client_id": "a"}) as first,
-        open_stream(w.two.url, {"client_id": "a", "user_id": "u"}) as second,
-        open_stream(w.two.url, {"client_id": "b"}) as other,
-    ):
-        for stream in (first, second, other):
-            await stream.connected()
-        await w.send(client_id="a")
-        answer = await w.api.delete("/api/presence/clients/a")
-        assert (answer.status_code, answer.json()) == (200, {"ended": 2})
-        for stream in (first, second):
-            assert (await stream.next()).event == "n"
-            closing = json.loads((await stream.next()).data)
-            assert (closing["reason"], closing["reconnect"]) == ("kicked", False)
-            await until(lambda stream=stream: stream.ended, "the stream ends")
-        assert (await w.api.delete("/api/presence/users/u")).json() == {"ended": 0}
-        assert not other.ended
-        assert w.one.gateway.hub.ended["kicked"] == 1
-
-
-@pytest.mark.parametrize(
-    ("method", "name", "status"),
-    [
-        ("GET", "topics/x.*", 422),
-        ("GET", "topics/x..y", 422),
-        ("GET", "users/" + "x" * 300, 422),
-        ("DELETE", "topics/x", 405),
-        ("GET", "jobs/x", 404),
-        ("GET", "clients/", 422),
-    ],
-)
-async def test_a_name_that_is_not_allowed_is_refused(tmp_path: Path, method: str, name: str, status: int) -> None:
-    async with broker(tmp_path) as (server, _), running_publisher(server.url) as (api, _):
-        answer = await api.request(method, f"/api/presence/{name}")
-        assert answer.status_code == status, answer.text
-        if status == 422:
-            assert answer.json()["field"] == "name"
-
-
-async def test_without_nats_presence_is_unknown_rather_than_0(tmp_path: Path) -> None:
-    async with world(tmp_path) as w:
-        await w.server.run.stop(signal.SIGKILL)
-        answer = await w.api.get("/api/presence/clients/a")
-        assert answer.status_code == 503
-        assert int(answer.headers["retry-after"]) > 0
-
-
-async def test_nats_going_away_ends_the_waiting_and_who_is_there_is_learned_anew(tmp_path: Path) -> None:
-    async with broker(tmp_path) as (server, bus):
-        now = [0.0]
-        gateways = AllGateways(bus, lambda: now[0])
-        gateways.live.said(Announcement("one that will not answer"))
-        now[0] = LEARN_SECONDS
-        heard: list[bytes] = []
-        bus.client.subscribe_direct(bus.subjects.presence, lambda subject, header, payload: heard.append(payload))
-        asking = asyncio.create_task(gateways.presence("client.a", 60))
-        await until(lambda: bool(heard), "the question is out")
-        await server.run.stop(signal.SIGKILL)
-        with pytest.raises(BrokerUnavailable):
-            async with asyncio.timeout(10):
-                await asking
-        async with nats_server(tmp_path, server.port):
-            await until(lambda: bus.connected and not gateways.live.known, "the connection is back")
-            assert gateways.live.now() == set()
-
-
-def test_a_gateway_that_says_nothing_for_some_time_is_forgotten() -> None:
-    now = [0.0]
-    live = LiveGateways(lambda: now[0])
-    live.said(Announcement("a"))
-    live.said(Announcement("b"))
-    now[0] = SILENCE_SECONDS - 0.1
-    live.said(Announcement("b"))
-    assert live.now() == {"a", "b"}
-    now[0] = SILENCE_SECONDS + 0.1
-    assert live.now() == {"b"}
-
-
-async def test_what_somebody_else_writes_to_the_control_subjects_harms_nothing(tmp_path: Path) -> None:
-    async with world(tmp_path) as w, open_stream(w.one.url, {"client_id": "a"}) as stream:
-        await stream.connected()
-        subjects = w.bus.subjects
-        for subject in (subjects.presence, subjects.receipts, subjects.kick, subjects.gateways):
-            for payload in (b"", b"{", b"[]", b'{"asker":"a b","number":1,"tail":"client.a"}'):
-                await w.bus.client.publish(subject, payload)
-        await History(w.bus).position()
-        assert await w.connections("clients/a") == 1
-        assert not stream.ended
