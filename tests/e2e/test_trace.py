@@ -109,6 +109,13 @@ async def test_a_send_a_broadcast_and_a_chat_are_one_trace_each_over_all_service
             assert sum(span.name == "deliver" for span in collected.of(chat.json()["trace_id"])) <= 2, "no span a token"
             job = (await client.get(f"{running.publisher}/api/ai/chat/{chat.json()['job_id']}")).json()
             assert job["trace_id"] == chat.json()["trace_id"]
+            async with open_stream(running.gateways[0], path=chat.json()["stream"]) as watching:
+                await until(lambda: watching.ended, "the job's own stream ends")
+            name = "GET /api/sse/jobs/{job_id}"
+            await until(lambda: any(span.name == name for span in collected.spans), "its connecting is a span")
+            watched = next(span for span in collected.spans if span.name == name)
+            assert watched.attributes["tidegate.job.id"] == chat.json()["job_id"]
+            assert watched.attributes["tidegate.job.trace_id"] == chat.json()["trace_id"]
 
 
 async def test_without_an_endpoint_the_answers_and_the_logs_still_agree_on_a_trace_id(

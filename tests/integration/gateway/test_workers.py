@@ -13,6 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from gateway.workers import SPARE_SECONDS
 from tests.support.bus import broker
 from tests.support.gateway import Stream, open_stream
 from tests.support.ports import free_port
@@ -117,6 +118,24 @@ async def test_two_workers_share_the_connections_and_a_killed_one_is_replaced(tm
         assert (await lived.next()).data == "meanwhile"
         resumed = await joined(stack, gateways.url, lived.events[1].id)
         assert {(await stream.next()).data for stream in resumed} == {"meanwhile"}
+
+
+async def test_a_second_signal_ends_a_stuck_worker_and_all_at_once(tmp_path: Path) -> None:
+    async with broker(tmp_path) as (server, _), two_workers(server.url) as gateways:
+        pids = gateways.pids()
+        stuck = min(pids)
+        os.kill(stuck, signal.SIGSTOP)
+        gateways.run.process.send_signal(signal.SIGTERM)
+        await until(lambda: len(gateways.pids()) == 1, "the other has ended")
+        assert await gateways.run.stop(signal.SIGTERM, 5) != 0
+        assert gateways.run.said("workers that do not end are killed")
+        assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
+
+
+async def test_a_worker_that_is_stuck_at_the_stop_is_killed_after_a_time(tmp_path: Path) -> None:
+    async with broker(tmp_path) as (server, _), two_workers(server.url) as gateways:
+        os.kill(min(gateways.pids()), signal.SIGSTOP)
+        assert await gateways.run.stop(signal.SIGTERM, 2 + SPARE_SECONDS + 5) != 0
 
 
 async def test_a_stop_drains_every_worker_and_leaves_none(tmp_path: Path) -> None:

@@ -136,15 +136,15 @@ class Answering:
         while True:
             await asyncio.sleep(self._limits.ack_seconds / 3)
             try:
-                state = await self._records.get(self.job.job_id)
-                if state is not None and state.attempt > self._work.attempt > 0:
-                    self.stop(Stop.TAKEN_OVER)
-                    return
-                if state is not None and state.cancel:
-                    self.stop(Stop.CANCELLED)
                 await self._delivery.progress()
+                state = await self._records.get(self.job.job_id)
             except BrokerUnavailable:
                 continue
+            if state is not None and state.attempt > self._work.attempt > 0:
+                self.stop(Stop.TAKEN_OVER)
+                return
+            if state is not None and state.cancel:
+                self.stop(Stop.CANCELLED)
 
     async def _listen(self) -> None:
         await all_gone(self._gateways, self.job)

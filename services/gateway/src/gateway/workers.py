@@ -22,11 +22,19 @@ from tidegate_common.runtime.server import check_port_free, listening
 log = logging.getLogger(__name__)
 
 WORKER_PORTS = "TIDEGATE_WORKER_PORTS"
+"""The setting that a port of a worker's own comes from."""
+
 VARIABLE = "TIDEGATE_WORKER"
 """Set by the parent for its workers alone."""
 
+SPARE_SECONDS = 10.0
+"""A worker that is still there so long after the drain time is killed: it is stuck."""
+
 AGAIN_SECONDS = (0.2, 10.0)
 """A worker that died is started again after the first; each time after twice as long, up to the second."""
+
+LOOK_SECONDS = 0.5
+"""Between looks whether all workers have ended."""
 
 STEADY_SECONDS = 30.0
 """A worker that was ready for so long starts anew with the first."""
@@ -48,7 +56,9 @@ class Worker(NamedTuple):
         return cls(*map(int, text.split(","))) if text else None
 
     def is_ready(self) -> None:
+        """Tells the parent, once."""
         os.write(self.ready, b"1")
+        os.close(self.ready)
 
     def watch_parent(self) -> None:
         """Drains as on SIGTERM when the parent is gone."""
@@ -62,8 +72,10 @@ class Worker(NamedTuple):
 class Workers:
     """The parent's side."""
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, drain_seconds: float) -> None:
         self._count = count
+        self._patience = drain_seconds + SPARE_SECONDS
+        self._forced = asyncio.Event()
         self._processes: dict[int, asyncio.subprocess.Process] = {}
         self._stopping = asyncio.Event()
         self._lifeline = os.pipe()
@@ -72,8 +84,8 @@ class Workers:
     async def run(self) -> int:
         """Until told to stop, or a worker could not start. Gives the exit code: 0 for a clean end."""
         loop = asyncio.get_running_loop()
-        loop.add_signal_handler(signal.SIGTERM, self._stopping.set)
-        loop.add_signal_handler(signal.SIGINT, self._stopping.set)
+        loop.add_signal_handler(signal.SIGTERM, self._stop)
+        loop.add_signal_handler(signal.SIGINT, self._stop)
         async with asyncio.TaskGroup() as group:
             group.create_task(self._pass_on())
             # One alone at first: what keeps it from starting would keep them all, and is said once.
@@ -84,6 +96,10 @@ class Workers:
             else:
                 self._give_up(code)
         return self._code
+
+    def _stop(self) -> None:
+        """The first time in order, the second time at once."""
+        (self._forced if self._stopping.is_set() else self._stopping).set()
 
     def _give_up(self, code: int) -> None:
         """What has never been ready can't start: all others are ended, too."""
@@ -142,9 +158,23 @@ class Workers:
 
     async def _pass_on(self) -> None:
         await self._stopping.wait()
+        self._signal(signal.SIGTERM)
+        deadline = asyncio.get_running_loop().time() + self._patience
+        while self._processes:
+            try:
+                async with asyncio.timeout_at(min(deadline, asyncio.get_running_loop().time() + LOOK_SECONDS)):
+                    await self._forced.wait()
+            except TimeoutError:
+                if asyncio.get_running_loop().time() < deadline:
+                    continue
+            log.error("workers that do not end are killed", extra={"workers": sorted(self._processes)})
+            self._signal(signal.SIGKILL)
+            return
+
+    def _signal(self, sig: signal.Signals) -> None:
         for process in self._processes.values():
             with contextlib.suppress(ProcessLookupError):
-                process.terminate()
+                process.send_signal(sig)
 
 
 async def supervise(settings: GatewaySettings) -> None:
@@ -152,6 +182,6 @@ async def supervise(settings: GatewaySettings) -> None:
     check_port_free(settings)
     for number in range(settings.workers if settings.worker_ports else 0):
         listening(settings.host, settings.worker_ports + number, variable=WORKER_PORTS).close()
-    code = await Workers(settings.workers).run()
+    code = await Workers(settings.workers, settings.drain_seconds).run()
     if code:
         sys.exit(code)

@@ -4,7 +4,7 @@ nats-py gives each subscription a queue and a task, so that two subjects of one 
 stream order, and each subscription costs 5 KiB and 50 µs. This subclass calls a plain function instead, from inside the
 read (bus/tap.py): 0.5 KiB and 15 µs, and the order of the wire.
 
-It rests on private names of the pinned version; tests/integration/test_bus_client.py fails when they move.
+It rests on private names of the pinned version; tests/integration/common/test_bus_client.py fails when they move.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class BusClient(Client):
     _tap: Tap | None = None
 
     def subscribe_direct(self, subject: str, deliver: Deliver, *, at_once: bool = True) -> int:
-        """Calls `deliver` for each message on `subject`, from inside the parser; gives the subscription's id.
+        """Calls `deliver` for each message on `subject`, from inside the read; gives the subscription's id.
 
         What is sent later on this connection, a request for instance, reaches the server after the subscription;
         unless it is to be sent `at_once` it goes along with that. The subscription outlives reconnects.

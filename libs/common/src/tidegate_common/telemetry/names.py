@@ -31,6 +31,7 @@ JOB_ID = "tidegate.job.id"
 JOB_KIND = "tidegate.job.kind"
 JOB_ATTEMPT = "tidegate.job.attempt"
 JOB_DELIVERY = "tidegate.job.delivery"
+JOB_TRACE_ID = "tidegate.job.trace_id"
 JOB_OUTCOME = "tidegate.job.outcome"
 
 METRIC_ACTIVE_CONNECTIONS = "tidegate.connections.active"

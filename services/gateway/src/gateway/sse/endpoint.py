@@ -144,7 +144,9 @@ class StreamEndpoint:
             if span.is_recording():
                 span.set_attribute(names.CLIENT_ID, asked.client_id)
                 if asked.job_id is not None:
-                    span.set_attributes({names.JOB_ID: asked.job_id, "url.path": f"{PATH}/jobs/{asked.job_id}"})
+                    path = f"{PATH}/jobs/{asked.job_id}"
+                    facts = {names.JOB_ID: asked.job_id, names.JOB_TRACE_ID: asked.job_trace_id, "url.path": path}
+                    span.set_attributes(facts)
                 with trace.use_span(span, end_on_exit=True):
                     await self._open(asked, stream, address, send)
                 return

@@ -40,6 +40,8 @@ class StreamRequest(msgspec.Struct, frozen=True):
     """Id after which a client gets what there is when it comes without one of its own."""
     job_id: str | None = None
     """Of a request for a job's own stream."""
+    job_trace_id: str = ""
+    """Of the call that asked for that job, for the span of the connecting to point to."""
 
 
 _BODY = msgspec.json.Decoder(StreamBody)

@@ -70,9 +70,6 @@ class DirectTakeover:
         self._state = state
         self.taken = False
 
-    def framing(self, headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-        return list(headers)
-
     def head(self, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
         """The response's head: the server's own headers (the date), then `headers`, which are legal ones of ours."""
         lines = [b"%s: %s\r\n" % header for header in (*self._state.default_headers, *headers)]
