@@ -150,6 +150,31 @@ async def test_any_number_watches_also_after_the_end_and_who_has_it_all_is_told_
         assert running.gateway.hub.audiences == 0
 
 
+async def test_a_watcher_with_an_id_of_another_stream_is_told_and_gets_the_whole_job(tmp_path: Path) -> None:
+    """Such a watcher of a job that was over once waited for ever: it was placed after the job's end."""
+    async with scene(tmp_path) as (_, job, running):
+        await job.write("1")
+        await job.ended(await job.write("2", last=True))
+        await job.other("after")
+        for strange in ("zzz-9999", "no id at all"):
+            async with open_stream(running.url, headers={"last-event-id": strange}, path=PATH) as stream:
+                assert not (await stream.connected())["resumed"]
+                gap, *rest = await until_end(stream)
+                assert json.loads(gap)["reason"] == "epoch"
+                assert rest == ["1", "2"]
+
+
+async def test_a_stream_of_a_job_that_is_over_ends_though_the_last_event_was_removed(tmp_path: Path) -> None:
+    async with scene(tmp_path) as (_, job, running):
+        await job.write("1")
+        end = await job.write("2", last=True)
+        await job.ended(end)
+        await job.other("after")
+        await job.publisher._bus.jetstream.delete_msg("TG_EVENTS", int(end.split("-")[1]))
+        async with open_stream(running.url, path=PATH) as stream:
+            assert await until_end(stream) == ["1"]
+
+
 async def test_unknown_jobs_and_those_whose_events_are_gone_are_not_found(tmp_path: Path) -> None:
     async with scene(tmp_path) as (_, job, running), httpx.AsyncClient(base_url=running.url) as http:
         for unknown in ("f" * 32, "a b", "%00", "ö", "x" * 300, "a*"):

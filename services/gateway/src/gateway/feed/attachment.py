@@ -81,16 +81,23 @@ class Attachments:
         start: Callable[[], Awaitable[None]],
         welcome: Welcome,
         since: str | None = None,
+        ends_at: int = 0,
     ) -> None:
         """Makes `session` live on `tails`: `start` sends the response head, then `welcome` and what was missed.
 
-        A client that comes for the first time gets what there is after the id `since`, or only what comes now.
-        Raises BrokerUnavailable before `start`, where the stream's position can't be had.
+        A client that comes for the first time, or with an id that means nothing here, gets what there is after the id
+        `since`, or only what comes now. `ends_at` is the sequence of the last event of a stream that is known to end,
+        which is ended there though that event may be gone. Raises BrokerUnavailable before `start`, where the stream's
+        position can't be had.
         """
         self._hub.add(session, tails, overlapping=overlapping(tails))
         try:
             position = await self._history.position()
             due = plan(last_event_id or since, position)
+            if due.gap is not None and due.gap.reason == "epoch" and last_event_id and since:
+                due = plan(since, position)._replace(resumed=False, gap=due.gap)
+            if ends_at:
+                self._subscriptions.over(tails[0], ends_at)
             await start()
         except BaseException:
             session.ending = session.ending or Ending.FEED

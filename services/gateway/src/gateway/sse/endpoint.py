@@ -64,6 +64,7 @@ class Attach(Protocol):
         start: Callable[[], Awaitable[None]],
         welcome: Callable[[EventId, bool], bytes],
         since: str | None,
+        ends_at: int,
     ) -> None: ...
 
 
@@ -169,7 +170,9 @@ class StreamEndpoint:
             here = str(position).encode()
             return frame.chunk(frame.connected(asked.client_id, known, here, retry_milliseconds(), asked.job_id))
 
-        await self._attachments.attach(stream, asked.tails, asked.last_event_id, start, welcome, asked.since)
+        await self._attachments.attach(
+            stream, asked.tails, asked.last_event_id, start, welcome, asked.since, asked.ends_at
+        )
 
     def _slim(self, takeover: Takeover | DirectTakeover) -> SlimStream:
         return SlimStream(takeover, self._settings.max_backlog_bytes)

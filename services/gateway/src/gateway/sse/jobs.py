@@ -47,7 +47,16 @@ class JobStreams:
             await Response(status_code=204, headers={"cache-control": "no-store"})(scope, receive, send)
             return
         tails = [filtered(state.tail, state.job_id)]
-        asked = stream_request.StreamRequest(client_id, tails, last_event_id, state.start, state.job_id, state.trace_id)
+        end = EventId.parse(state.end)
+        asked = stream_request.StreamRequest(
+            client_id,
+            tails,
+            last_event_id,
+            since=state.start,
+            ends_at=end.sequence if end else 0,
+            job_id=state.job_id,
+            job_trace_id=state.trace_id,
+        )
         await self._streams.serve(request, asked, send)
 
     async def _state(self, job_id: str) -> JobState:

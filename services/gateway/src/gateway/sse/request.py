@@ -38,6 +38,8 @@ class StreamRequest(msgspec.Struct, frozen=True):
     last_event_id: str | None
     since: str | None = None
     """Id after which a client gets what there is when it comes without one of its own."""
+    ends_at: int = 0
+    """Sequence of the last event, where the stream is known to have one."""
     job_id: str | None = None
     """Of a request for a job's own stream."""
     job_trace_id: str = ""
