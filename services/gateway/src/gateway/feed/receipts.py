@@ -80,7 +80,7 @@ class Receipts:
             if session.held is not None:
                 tally.joining[session] = session.held
         self._hub.durable(audience, sequence, chunk)
-        self._loop.call_soon(tally.end_pass)  # the flush was scheduled before it
+        self._loop.call_soon(tally.end_pass)  # the flush comes before it: at the end of this read, or scheduled earlier
 
     def volatile(self, receipt_id: bytes, audience: Audience, volatile_id: bytes, chunk: bytes) -> None:
         """Hands a volatile event to the hub, and counts."""

@@ -279,5 +279,5 @@ class Subscriptions:
 
     @staticmethod
     def _at_end_of_pass(call: Callable[[], None]) -> None:
-        # The hub's flush was scheduled before this, so it has run by then.
+        # The hub's flush has run by then: it comes at the end of this read, or was scheduled before this.
         asyncio.get_running_loop().call_soon(call)
