@@ -42,7 +42,7 @@ async def send(asking: Desk, window: float, attempt: int = 1, pieces: Sequence[P
     for piece in pieces:
         await writing.put(piece)
     await writing.finish()
-    await writing.last(AiDone(job_id="j1", index=writing.index, finish_reason="stop", usage=Usage(1, 2)))
+    await writing.last("ai_response", AiDone(job_id="j1", index=writing.index, finish_reason="stop", usage=Usage(1, 2)))
 
 
 async def test_without_a_window_each_piece_is_an_event_of_its_own(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from tidegate_common.bus.jobs import JobStates, on_cancel
 from tidegate_common.bus.publishing import Publisher
 from tidegate_common.bus.queue import JobQueue
 from tidegate_common.contract.answers import AiDone, AiResponse
-from tidegate_common.contract.events import JOB, Event
+from tidegate_common.contract.events import JOB, JOB_END, Event
 from tidegate_common.contract.jobs import DeadJob, Job, JobStatus, Usage
 
 CHAT = {"client_id": "a", "prompt": "hi"}
@@ -92,6 +92,18 @@ async def test_a_cancel_that_could_not_be_written_is_finished_by_a_repeat(tmp_pa
         assert (await client.delete(f"/api/ai/chat/{job_id}")).json()["end"]
         (last,) = await events(bus, "client.a")
         assert msgspec.json.decode(last.payload)["index"] == 3
+
+
+async def test_an_end_that_is_in_the_stream_is_found_and_not_written_again(tmp_path: Path) -> None:
+    """After the stream's window for duplicates the message id alone does not keep a second end away."""
+    async with broker(tmp_path) as (server, bus), running_publisher(server.url) as (client, _):
+        job_id = (await client.post("/api/ai/chat", json=CHAT)).json()["job_id"]
+        await (await JobStates.open(bus)).change(job_id, lambda state: replace(state, status=JobStatus.CANCELLED))
+        written = await Publisher(bus, History(bus)).durable(
+            "client.a", Event("ai_response", "{}"), headers={JOB: job_id, JOB_END: "1"}
+        )
+        assert (await client.delete(f"/api/ai/chat/{job_id}")).json()["end"] == written.id
+        assert len(await events(bus, "client.a")) == 1
 
 
 async def test_a_job_for_nobody_has_its_own_stream_and_any_kind_may_be_asked_for(tmp_path: Path) -> None:

@@ -8,13 +8,11 @@ from msgspec.structs import replace
 
 from ai_worker.errors import RETRIABLE, JobError
 from ai_worker.records import Records
-from ai_worker.relay import Last, Relay
-from tidegate_common.bus.answers import job_events
+from ai_worker.relay import Relay
+from tidegate_common.bus.answers import find_end
 from tidegate_common.bus.dead import DeadJobs
-from tidegate_common.bus.headers import JOB_END, field
 from tidegate_common.bus.history import History
-from tidegate_common.contract.answers import AiDone, AiError
-from tidegate_common.contract.ids import EventId
+from tidegate_common.contract.answers import last_event
 from tidegate_common.contract.jobs import DeadJob, Job, JobState, JobStatus, Usage
 
 
@@ -53,7 +51,7 @@ class Conclusion:
     async def settle(self, job: Job, state: JobState, relay: Relay) -> None:
         """A job that has ended, whose last event may be missing: who ended it died before it was stored."""
         if not state.end:
-            found = await self._last_event(job)
+            found = await find_end(self._history, job.job_id, job.tail, job.start)
             if found:
                 await self._records.ended(job.job_id, found)
             else:
@@ -69,32 +67,7 @@ class Conclusion:
                 trace_id=state.trace_id,
             )
             await self._dead.keep(dead)
-        await self._records.ended(job.job_id, await relay.last(last_event(state)))
-
-    async def _last_event(self, job: Job) -> str:
-        """Id of the job's last event, where the stream has it."""
-        position = await self._history.position()
-        start = EventId.parse(job.start)
-        if start is None or start.epoch != position.epoch:
-            return ""
-        async for stored in job_events(self._history, job.job_id, job.tail, start.sequence, position.last):
-            if field(stored.header, JOB_END) is not None:
-                return str(EventId(position.epoch, stored.sequence))
-        return ""
-
-
-def last_event(state: JobState) -> Last:
-    """The last event of a job whose record is `state`."""
-    if state.status is JobStatus.FAILED:
-        code, _, message = (state.error or "").partition(": ")
-        return AiError(job_id=state.job_id, code=code or JobError.code, message=message)
-    return AiDone(
-        job_id=state.job_id,
-        index=state.pieces,
-        finish_reason=state.finish_reason or "stop",
-        usage=state.usage or Usage(),
-        model=state.model,
-    )
+        await self._records.ended(job.job_id, await relay.last(*last_event(state)))
 
 
 def _code(state: JobState) -> str:

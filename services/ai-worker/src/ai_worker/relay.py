@@ -30,8 +30,6 @@ BACKLOG = 256
 
 RETRY_SECONDS = 0.2
 
-Last = AiDone | AiError
-
 
 async def insist(action: Callable[[], Awaitable[T]], seconds: float) -> T:
     """What `action` gives, tried again while NATS is away. Raises BrokerUnavailable after `seconds`."""
@@ -141,9 +139,8 @@ class Relay:
         """Writes nothing more."""
         await end([self.writing])
 
-    async def last(self, data: Last) -> str:
+    async def last(self, event_type: str, data: AiDone | AiError) -> str:
         """Writes the job's last event, once for all attempts; gives its id. Raises BrokerUnavailable, Superseded."""
-        event_type = answers.RESPONSE if isinstance(data, AiDone) else answers.ERROR
         return await self._store(event_type, data, "end")
 
     async def _write(self) -> None:

@@ -66,7 +66,7 @@ async def build(settings: PublisherSettings, bus: Bus, signals: Telemetry, readi
     jobs = JobEndpoints(
         starting,
         Looking(states, history),
-        Cancelling(bus, states, publisher),
+        Cancelling(bus, states, publisher, history),
         DeadLetters(dead, starting),
         settings.max_body_bytes,
     )

@@ -33,3 +33,15 @@ async def read_answer(history: History, job_id: str, tail: str, start: str) -> A
     async for stored in job_events(history, job_id, tail, begin.sequence, position.last):
         found.take((headers.field(stored.header, headers.EVENT_TYPE) or b"").decode(), stored.payload)
     return found.answer()
+
+
+async def find_end(history: History, job_id: str, tail: str, start: str) -> str:
+    """Event id of the job's last event, where the stream has it; empty otherwise. Raises BrokerUnavailable."""
+    position = await history.position()
+    begin = EventId.parse(start)
+    if begin is None or begin.epoch != position.epoch:
+        return ""
+    async for stored in job_events(history, job_id, tail, begin.sequence, position.last):
+        if headers.field(stored.header, headers.JOB_END) is not None:
+            return str(EventId(position.epoch, stored.sequence))
+    return ""

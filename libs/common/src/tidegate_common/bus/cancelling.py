@@ -5,10 +5,12 @@ from __future__ import annotations
 import msgspec
 from msgspec.structs import replace
 
+from tidegate_common.bus.answers import find_end
 from tidegate_common.bus.connection import Bus
+from tidegate_common.bus.history import History
 from tidegate_common.bus.jobs import JobStates, announce_cancel
 from tidegate_common.bus.publishing import Publisher
-from tidegate_common.contract.answers import RESPONSE, AiDone
+from tidegate_common.contract.answers import last_event
 from tidegate_common.contract.events import JOB, JOB_END, Event
 from tidegate_common.contract.jobs import JobState, JobStatus, Usage
 from tidegate_common.telemetry import propagation
@@ -19,10 +21,11 @@ CANCELLED = "cancelled"
 class Cancelling:
     """A job that waits is ended here, at once; one that a worker has is ended by that worker."""
 
-    def __init__(self, bus: Bus, states: JobStates, publisher: Publisher) -> None:
+    def __init__(self, bus: Bus, states: JobStates, publisher: Publisher, history: History) -> None:
         self._bus = bus
         self._states = states
         self._publisher = publisher
+        self._history = history
 
     async def cancel(self, job_id: str) -> JobState:
         """Asks for the job's end, however often; a job that has ended stays as it is.
@@ -32,8 +35,12 @@ class Cancelling:
         BrokerUnavailable: then a repeat does what is still to be done.
         """
 
+        ended_here = False
+
         def wish(state: JobState) -> JobState | None:
-            if state.status is JobStatus.QUEUED:
+            nonlocal ended_here
+            ended_here = state.status is JobStatus.QUEUED
+            if ended_here:
                 return replace(
                     state,
                     status=JobStatus.CANCELLED,
@@ -47,16 +54,20 @@ class Cancelling:
         if not state.status.final:
             await announce_cancel(self._bus, job_id)
         elif state.status is JobStatus.CANCELLED and not state.end and state.tail:
-            state = await self._say_so(state)
+            # Ended by an earlier call, which did not get so far as to note its event: that may be there all the same.
+            found = "" if ended_here else await find_end(self._history, job_id, state.tail, state.start)
+            state = await self._note(state, found or await self._say_so(state))
         return state
 
-    async def _say_so(self, state: JobState) -> JobState:
-        """Writes the job's last event. Its message id keeps it from being there twice: a worker may write it, too."""
-        data = AiDone(job_id=state.job_id, index=state.pieces, finish_reason=CANCELLED, usage=state.usage or Usage())
+    async def _say_so(self, state: JobState) -> str:
+        """Writes the job's last event; gives its id. The message id is the same for a worker that writes it now."""
+        event_type, data = last_event(state)
         headers = {JOB: state.job_id, JOB_END: "1"}
         propagation.inject(headers)
-        event = Event(RESPONSE, msgspec.json.encode(data).decode())
-        written = await self._publisher.durable(state.tail, event, headers=headers, message_id=f"{state.job_id}:end")
+        event = Event(event_type, msgspec.json.encode(data).decode())
+        return (await self._publisher.durable(state.tail, event, headers=headers, message_id=f"{state.job_id}:end")).id
+
+    async def _note(self, state: JobState, event_id: str) -> JobState:
         return await self._states.change(
-            state.job_id, lambda found: None if found.end else replace(found, end=written.id)
+            state.job_id, lambda found: None if found.end else replace(found, end=event_id)
         )
