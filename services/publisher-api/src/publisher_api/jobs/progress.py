@@ -112,6 +112,8 @@ class Progress:
                     await self._look()
                 except TidegateError as error:
                     log.info("nobody is told of a place in the queue for now: %s", error)
+                except Exception:
+                    log.exception("nobody is told of a place in the queue for now")
 
     async def _look(self) -> None:
         now = time.monotonic()
