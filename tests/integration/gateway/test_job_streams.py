@@ -23,6 +23,7 @@ from tidegate_common.bus.control import ASK_SECONDS, AllGateways
 from tidegate_common.bus.history import History
 from tidegate_common.bus.jobs import JobStates
 from tidegate_common.bus.publishing import Publisher
+from tidegate_common.bus.streams import StreamLimits, ensure_streams
 from tidegate_common.contract.events import JOB, JOB_END, Event
 from tidegate_common.contract.ids import EventId
 from tidegate_common.contract.jobs import JobState, JobStatus
@@ -247,6 +248,39 @@ async def test_a_watcher_stays_while_nats_is_away_and_then_misses_nothing(tmp_pa
             await job.write("2")
             await job.write("3", last=True)
             assert await until_end(stream) == ["1", "2", "3"]
+
+
+async def test_an_end_that_was_seen_is_not_forgotten_when_nats_goes_away_in_that_moment(tmp_path: Path) -> None:
+    async with scene(tmp_path) as (_, job, running):
+        async with open_stream(running.url, path=PATH) as stream:
+            await stream.connected()
+            last = await job.write("1")
+            await stream.next()
+            subscriptions = running.gateway.subscriptions
+            subscriptions.over(f"client.ann#{J}", int(last.split("-")[1]))
+            subscriptions.forget()  # as when the connection to NATS is lost
+            subscriptions.finish(next(iter(running.gateway.hub.sessions)))
+            assert await until_end(stream) == ["1"]
+
+
+async def test_events_that_only_a_jobs_stream_heard_show_that_the_stream_was_made_anew(tmp_path: Path) -> None:
+    """An event of the new life under the number of the last one of the old was handed on as that one."""
+    async with scene(tmp_path) as (_, job, running), open_stream(running.url, path=PATH) as watching:
+        await watching.connected()
+        bus = job.publisher._bus
+        async with open_stream(running.url, {"client_id": "bob"}) as bob:
+            await bob.connected()
+            for number in range(4):
+                await job.other(f"old {number}")
+            await job.publisher.durable("client.bob", Event("n", "old"), headers={})
+            await bob.next("n")
+            await bus.jetstream.delete_stream("TG_EVENTS")
+            await ensure_streams(bus, StreamLimits(), update=False)
+            for number in range(4):
+                await job.other(f"new {number}")
+            assert json.loads((await bob.next("gap")).data)["reason"] == "epoch"
+            await job.publisher.durable("client.bob", Event("n", "new"), headers={})
+            assert (await bob.next("n")).data == "new"
 
 
 async def test_a_gateway_that_stops_sends_watchers_to_another_where_they_go_on(tmp_path: Path) -> None:

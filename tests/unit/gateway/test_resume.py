@@ -41,3 +41,10 @@ async def _source(sequences: list[int]) -> AsyncIterator[Stored]:
 async def test_merging_gives_every_event_once_in_order(sources: list[list[int]]) -> None:
     merged = [stored.sequence async for stored in merge([_source(source) for source in sources])]
     assert merged == sorted({sequence for source in sources for sequence in source})
+
+
+def test_a_stream_that_has_a_start_is_given_from_there_to_whoever_brings_no_place_of_its_own() -> None:
+    assert plan(None, HERE, "abc-12") == Plan(12, True, None)
+    assert plan("abc-15", HERE, "abc-12") == Plan(15, True, None)
+    assert plan("xyz-15", HERE, "abc-12") == Plan(12, False, Gap("epoch", "xyz-15", "abc-20"))
+    assert plan("garbage", HERE, "xyz-3") == Plan(20, False, Gap("epoch", "garbage", "abc-20"))

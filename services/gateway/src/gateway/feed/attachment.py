@@ -9,13 +9,11 @@ import asyncio
 import contextlib
 import logging
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
-from functools import partial
+from collections.abc import Awaitable, Callable
 
 from gateway import frame
-from gateway.feed.jobs import only
+from gateway.feed.missed import Missed
 from gateway.feed.resume import Gap, merge, plan
-from gateway.feed.shared import SharedHistory
 from gateway.feed.subscriptions import Subscriptions
 from gateway.hub.endings import Ending
 from gateway.hub.holding import Hole
@@ -23,7 +21,7 @@ from gateway.hub.hub import Audience, Hub
 from gateway.hub.session import Session
 from gateway.hub.tails import overlapping, split
 from tidegate_common.bus.connection import Bus
-from tidegate_common.bus.history import History, Position, Stored
+from tidegate_common.bus.history import History, Position
 from tidegate_common.contract.ids import EventId
 from tidegate_common.errors import BrokerUnavailable, TidegateError
 from tidegate_common.runtime.tasks import end
@@ -50,7 +48,7 @@ class Attachments:
         self._bus = bus
         self._hub = hub
         self._history = history
-        self._shared = SharedHistory(history, asyncio.get_running_loop().time)
+        self._missed = Missed(hub, history, subscriptions)
         self._subscriptions = subscriptions
         self._rejoining: set[asyncio.Task[None]] = set()
         self._waiting: list[Session] = []
@@ -93,17 +91,15 @@ class Attachments:
         self._hub.add(session, tails, overlapping=overlapping(tails))
         try:
             position = await self._history.position()
-            due = plan(last_event_id or since, position)
-            if due.gap is not None and due.gap.reason == "epoch" and last_event_id and since:
-                due = plan(since, position)._replace(resumed=False, gap=due.gap)
-            if ends_at:
-                self._subscriptions.over(tails[0], ends_at)
+            due = plan(last_event_id, position, since)
             await start()
         except BaseException:
             session.ending = session.ending or Ending.FEED
             session.lost()
             raise
         self.found(position)
+        if ends_at:
+            self._subscriptions.over(tails[0], ends_at)
         self.returned += last_event_id is not None
         # A resumed client that is cut off during the replay must come back with its own id, not with the present one.
         session.epoch = position.epoch
@@ -162,7 +158,7 @@ class Attachments:
             return
         batch: list[bytes] = []
         size = reached = 0
-        async for stored in merge([self._missed(tail, session.position, upto) for tail in session.tails]):
+        async for stored in merge([self._missed.after(tail, session.position, upto) for tail in session.tails]):
             event_id = self._subscriptions.event_id(stored.sequence)
             chunk = self._subscriptions.chunk(event_id, stored.header, stored.payload)
             reached = stored.sequence
@@ -176,16 +172,6 @@ class Attachments:
         if batch:
             await self._write(session, batch, reached)
 
-    def _missed(self, tail: str, sequence: int, upto: int) -> AsyncIterator[Stored]:
-        """What the stream keeps for `tail`; read together with others who listen to it."""
-        audience = self._hub.audience(tail)
-        real, job_id = split(tail)
-        if audience is not None and len(audience.live) + len(audience.joining) > 1:
-            found = self._shared.after(self._subscriptions.epoch, real, sequence, upto)
-        else:
-            found = self._history.after(real, sequence, upto)
-        return only(found, job_id, partial(self._subscriptions.over, tail)) if job_id else found
-
     async def _fill(self, session: Session) -> None:
         """Writes what the live feed left out and later events, on other tails, have already overtaken.
 
@@ -195,7 +181,7 @@ class Attachments:
         while session.holes:
             hole = session.holes[0]
             upto = min(hole.upto, session.position)
-            missed = self._missed(hole.tail, max(hole.after, session.covered), upto)
+            missed = self._missed.after(hole.tail, max(hole.after, session.covered), upto)
             batch = [self._subscriptions.chunk(None, stored.header, stored.payload) async for stored in missed]
             await self._write(session, batch, session.position)
             session.holes.remove(hole)

@@ -26,15 +26,20 @@ class Plan(NamedTuple):
     gap: Gap | None
 
 
-def plan(last_event_id: str | None, position: Position) -> Plan:
-    """What a client is due that comes with `last_event_id` (None: its first time) at `position` of the stream."""
+def plan(last_event_id: str | None, position: Position, since: str | None = None) -> Plan:
+    """What a client is due that comes with `last_event_id` (None: its first time) at `position` of the stream.
+
+    One that comes for the first time, or with an id that means nothing here, is due what there is after the id `since`,
+    where that is given.
+    """
     if last_event_id is None:
-        return Plan(position.last, False, None)
+        return Plan(position.last, False, None) if since is None else plan(since, position)
     here = EventId(position.epoch, position.last)
     event_id = EventId.parse(last_event_id)
     if event_id is None or event_id.epoch != position.epoch or event_id.sequence > position.last:
         # Another life of the stream, or none of ours: nothing can be said of what was missed.
-        return Plan(position.last, False, Gap("epoch", last_event_id[:64], str(here)))
+        after = position.last if since is None else plan(since, position).after
+        return Plan(after, False, Gap("epoch", last_event_id[:64], str(here)))
     if event_id.sequence + 1 < position.first:
         kept = EventId(position.epoch, position.first - 1)
         return Plan(kept.sequence, True, Gap("expired", last_event_id, str(kept)))

@@ -80,7 +80,10 @@ class Subscriptions:
 
     @epoch.setter
     def epoch(self, epoch: str) -> None:
-        self._id_prefix = b"%b-" % epoch.encode()
+        prefix = b"%b-" % epoch.encode()
+        if prefix != self._id_prefix:
+            self._over.clear()  # sequences of another life
+        self._id_prefix = prefix
 
     def subscribe(self, audience: Audience) -> None:
         # Whoever needs it asks for the stream's position next: one write to NATS for all who came meanwhile, not one
@@ -129,13 +132,8 @@ class Subscriptions:
                 log.warning("an event whose sequence is no number was dropped", extra={"subject": subject.decode()})
                 return
             number = int(sequence)
-            if number < self._highest and self.on_restart is not None:
-                # The server writes in stream order over all subjects. No position of a session means anything now.
-                self._chunk_of = (0, b"")
-                self.forget()
-                self.on_restart()
-            elif number <= self.placed and self.on_doubt is not None:
-                self.on_doubt()
+            if number < self._highest or number <= self.placed:
+                self._look_back(number)
             self._highest = number
             self._follow(audience, subject, number, int(previous) if previous.isdigit() else 0)
             if number != self._chunk_of[0]:  # several audiences may match one event: it is encoded once
@@ -152,21 +150,31 @@ class Subscriptions:
 
     def _receive_for(self, audience: Audience, job_id: bytes, subject: bytes, header: bytes, payload: bytes) -> None:
         """As `_receive`, for one job's own stream: of what else goes to the tail only the places count."""
-        if belongs(header, job_id):
+        ours = belongs(header, job_id)
+        if ours:
             self._receive(audience, subject, header, payload)
-            place = headers.place(header)
-            if place is not None and header.find(headers.JOB_END) > 0:
-                self.over(audience.tail, int(place[0]))
-                self._at_end_of_pass(partial(self._end, audience))
-            return
         place = headers.place(header)
-        if place is not None and place[0].isdigit():
-            number = int(place[0])
-            if number < self._highest and self.on_restart is not None:
-                self.forget()
-                self.on_restart()
+        if place is None or not place[0].isdigit():
+            return
+        number = int(place[0])
+        if not ours:
+            if number < self._highest or number <= self.placed:
+                self._look_back(number)
             self._highest = number
             self._follow(audience, subject, number, int(place[1]) if place[1].isdigit() else 0)
+        elif header.find(headers.JOB_END) > 0:
+            self.over(audience.tail, number)
+            self._at_end_of_pass(partial(self._end, audience))
+
+    def _look_back(self, number: int) -> None:
+        """An event came whose sequence is no new one: it was late, or the stream was made anew."""
+        if number < self._highest and self.on_restart is not None:
+            # The server writes in stream order over all subjects. No position of a session means anything now.
+            self._chunk_of = (0, b"")
+            self.forget()
+            self.on_restart()
+        elif number <= self.placed and self.on_doubt is not None:
+            self.on_doubt()
 
     def over(self, tail: str, sequence: int) -> None:
         """The last event of the job whose own stream is `tail` has been seen."""
@@ -220,7 +228,6 @@ class Subscriptions:
     def forget(self) -> None:
         """What comes from now on does not follow on what came before: another connection, or another stream."""
         self._highest = 0
-        self._over.clear()
         for audience in self._hub.everyone():
             audience.heard = -1
             if audience.heard_by_subject is not None:

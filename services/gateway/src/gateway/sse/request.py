@@ -59,9 +59,7 @@ async def read(request: Request, max_topics: int, max_body_bytes: int) -> Stream
 
 def of_query(query: bytes, last_event_id: str | None, max_topics: int) -> StreamRequest:
     """What a query string asks for; `last_event_id` is the header's. Raises InvalidField."""
-    values: dict[str, list[str]] = {}
-    for name, value in parse_qsl(query.decode("latin-1"), keep_blank_values=True):
-        values.setdefault(name, []).append(value)
+    values = _values(query)
     asked = StreamBody(
         client_id=_once(values, "client_id"),
         user_id=_once(values, "user_id"),
@@ -86,12 +84,17 @@ def _checked(asked: StreamBody, header: str | None, max_topics: int) -> StreamRe
 
 def of_job_query(query: bytes, header: str | None) -> tuple[str, str | None]:
     """The client's id, given or made, and its last event's id, for a job's own stream. Raises InvalidField."""
-    values: dict[str, list[str]] = {}
-    for name, value in parse_qsl(query.decode("latin-1"), keep_blank_values=True):
-        values.setdefault(name, []).append(value)
+    values = _values(query)
     client_id = _once(values, "client_id")
     client_id = new_client_id() if client_id is None else check_name("client_id", client_id)
     return client_id, _last_event_id(header, _once(values, "last_event_id"))
+
+
+def _values(query: bytes) -> dict[str, list[str]]:
+    values: dict[str, list[str]] = {}
+    for name, value in parse_qsl(query.decode("latin-1"), keep_blank_values=True):
+        values.setdefault(name, []).append(value)
+    return values
 
 
 def _last_event_id(header: str | None, field: str | None) -> str | None:
