@@ -1,34 +1,18 @@
 """Holes in the live feed: the stream says which event came before, so a gateway sees that one has not come."""
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from gateway.hub.endings import Ending
 from tests.support.bus import broker
-from tests.support.gateway import RunningGateway, open_stream, running_gateway
+from tests.support.feed import deaf, synced
+from tests.support.gateway import open_stream, running_gateway
 from tests.support.hub import Peer
 from tests.support.waiting import until
 from tidegate_common.bus.history import History
 from tidegate_common.bus.publishing import Publisher
 from tidegate_common.bus.streams import StreamLimits, ensure_streams
 from tidegate_common.contract.events import Event
-
-
-@contextmanager
-def deaf(running: RunningGateway, tail: str) -> Iterator[None]:
-    """The gateway hears nothing of `tail` and does not know it, as when a route between NATS servers loses messages."""
-    audience = running.gateway.hub.audience(tail)
-    assert audience is not None
-    running.gateway.subscriptions.unsubscribe(audience)
-    yield
-    running.gateway.subscriptions.subscribe(audience)
-
-
-async def synced(running: RunningGateway) -> None:
-    """What the gateway asked of its server so far has been done."""
-    await History(running.bus).position()
 
 
 async def test_what_the_feed_left_out_is_read_from_the_stream_before_anything_later(tmp_path: Path) -> None:
@@ -52,7 +36,7 @@ async def test_what_the_feed_left_out_is_read_from_the_stream_before_anything_la
             assert [event.data for event in heard] == ["1", "2", "3", "4", "5"]
             ids = [int(event.id.split("-")[1]) for event in heard]
             assert ids == sorted(set(ids))
-            assert running.gateway.attachments.holes == 1
+            assert running.gateway.attachments.rejoining.holes == 1
 
 
 async def test_an_event_that_others_have_overtaken_comes_late_and_takes_no_id_back(tmp_path: Path) -> None:
@@ -93,7 +77,7 @@ async def test_a_wildcard_sees_a_hole_on_one_of_its_subjects_and_takes_no_first_
             for topic in ("x", "y", "new"):
                 await publish(f"{topic}1", topic)
             assert [(await stream.next()).data for _ in range(3)] == ["x1", "y1", "new1"]
-            assert running.gateway.attachments.holes == 0
+            assert running.gateway.attachments.rejoining.holes == 0
             with deaf(running, "topic.t.*"):
                 await synced(running)
                 await publish("x2", "x")
@@ -101,7 +85,7 @@ async def test_a_wildcard_sees_a_hole_on_one_of_its_subjects_and_takes_no_first_
             await publish("y2", "y")
             await publish("x3", "x")
             assert sorted([(await stream.next()).data for _ in range(3)]) == ["x2", "x3", "y2"]
-            assert running.gateway.attachments.holes == 1
+            assert running.gateway.attachments.rejoining.holes == 1
 
 
 async def test_an_event_that_its_time_to_live_removed_is_no_hole(tmp_path: Path) -> None:
@@ -114,7 +98,7 @@ async def test_an_event_that_its_time_to_live_removed_is_no_hole(tmp_path: Path)
             await bus.jetstream.delete_msg("TG_EVENTS", 2)
             await publisher.durable("client.a", Event("n", "3"), headers={})
             assert [(await stream.next()).data for _ in range(3)] == ["1", "2", "3"]
-            assert running.gateway.attachments.holes == 0
+            assert running.gateway.attachments.rejoining.holes == 0
 
 
 async def test_an_audit_finds_what_no_later_event_shows(tmp_path: Path) -> None:
@@ -151,7 +135,7 @@ async def test_an_audit_takes_nothing_for_missed_that_came_in_time(tmp_path: Pat
             assert [(await stream.next()).data for _ in range(3)] == ["client.a", "topic.room.b", "broadcast"]
             for _ in range(3):
                 await running.gateway.audit.look()
-            assert running.gateway.attachments.holes == 0
+            assert running.gateway.attachments.rejoining.holes == 0
 
 
 async def test_an_audit_finds_a_stream_that_was_made_anew_and_nothing_came_since(tmp_path: Path) -> None:
@@ -199,7 +183,7 @@ async def test_what_a_replay_brings_while_a_hole_shows_is_not_brought_again(tmp_
                 await until(lambda: peer.room is not None, "the replay stands still")
             await synced(running)
             await publish("shows the hole")
-            await until(lambda: peer.holes, "the client is told of it")
+            await until(lambda: peer.held is not None and peer.held.broken, "the client is told of it")
             peer.set_paused(False)
             await attaching
             written = b"".join(peer.writes)

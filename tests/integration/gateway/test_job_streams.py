@@ -13,8 +13,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.integration.gateway.test_holes import deaf, synced
 from tests.support.bus import broker, connected
+from tests.support.feed import deaf, synced
 from tests.support.gateway import RunningGateway, Stream, open_stream, running_gateway
 from tests.support.nats import NatsServer, nats_server
 from tests.support.waiting import until
@@ -213,7 +213,7 @@ async def test_what_the_feed_left_out_is_read_from_the_stream(tmp_path: Path) ->
             await synced(running)
             await job.write("4", last=True)
             assert await until_end(stream) == ["1", "2", "3", "4"]
-        assert running.gateway.attachments.holes == 1
+        assert running.gateway.attachments.rejoining.holes == 1
 
 
 async def test_an_end_that_the_feed_left_out_is_found_by_the_audit(tmp_path: Path) -> None:

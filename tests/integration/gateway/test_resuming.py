@@ -45,7 +45,7 @@ async def test_what_was_missed_is_replayed_in_order_over_all_tails_and_then_it_i
             await publisher.durable("broadcast", Event("n", "live"), headers={})
             due = [str(number) for number in range(total) if number % 5 != 3] + ["live"]
             assert [(await stream.next()).data for _ in due] == due
-        assert running.gateway.attachments.replayed >= len(due) - 1
+        assert running.gateway.attachments.replay.replayed >= len(due) - 1
 
 
 async def test_clients_that_come_back_together_read_what_they_share_once(tmp_path: Path) -> None:
@@ -198,10 +198,11 @@ async def test_a_replay_that_is_interrupted_between_two_pages_loses_neither(
         total = PAGE * 2
         for number in range(total):
             await publisher.durable("client.a", Event("n", str(number)), headers={})
-        running.gateway.attachments._history = Interrupted(running.bus)
+        history = running.gateway.attachments.replay.missed.history = Interrupted(running.bus)
         async with open_stream(running.url, {"client_id": "a"}, {"last-event-id": await _start(bus)}) as stream:
             await stream.connected()
             assert [(await stream.next()).data for _ in range(total)] == [str(number) for number in range(total)]
+        assert history.failed
 
 
 async def test_stopping_a_gateway_tells_its_clients_and_ends_in_time(tmp_path: Path, streams: str) -> None:

@@ -73,7 +73,13 @@ class Gateway:
         self.control = Control(bus, self.hub, receipts)
         self.history = History(bus)
         self.attachments = Attachments(bus, self.hub, self.history, self.subscriptions)
-        self.audit = Audit(self.hub, self.history, self.subscriptions, self.attachments, settings.audit_seconds)
+        self.audit = Audit(
+            self.hub,
+            self.history,
+            self.subscriptions.completeness,
+            self.attachments.rejoining,
+            settings.audit_seconds,
+        )
         self.admission = Admission(settings.max_connections, settings.max_connections_per_ip)
         self.readiness = Readiness(bus, stream=self.history.answers)
         self.hub.interest = self.subscriptions
@@ -146,9 +152,15 @@ class Gateway:
             "Volatile events that a client had no room for",
         )
         observe("counter", names.METRIC_RECONNECTS, lambda: attachments.returned, "{connection}", "Clients come back")
-        observe("counter", names.METRIC_REPLAYED, lambda: attachments.replayed, "{message}", "Events replayed")
-        observe("counter", names.METRIC_GAPS, lambda: attachments.gaps, "{gap}", "Gaps announced")
-        observe("counter", names.METRIC_FEED_HOLES, lambda: attachments.holes, "{hole}", "Holes in the feed, mended")
+        observe("counter", names.METRIC_REPLAYED, lambda: attachments.replay.replayed, "{message}", "Events replayed")
+        observe("counter", names.METRIC_GAPS, lambda: attachments.replay.gaps, "{gap}", "Gaps announced")
+        observe(
+            "counter",
+            names.METRIC_FEED_HOLES,
+            lambda: attachments.rejoining.holes,
+            "{hole}",
+            "Holes in the feed, mended",
+        )
         observe("updown", names.METRIC_SUBSCRIPTIONS, lambda: hub.audiences, "{subscription}", "NATS subscriptions")
         observe("updown", names.METRIC_TASKS, lambda: len(asyncio.all_tasks()), "{task}", "Tasks of the event loop")
 

@@ -92,7 +92,7 @@ class BusClient(Client):
         self._enqueue(b"%b%b%b\r\n" % (head, block, payload))
 
     async def _send_ping(self, future: asyncio.Future[bool] | None = None) -> None:
-        """A PING in line with all else: nats-py's overtakes what waits to be written, so that its PONG says nothing of it."""
+        """A PING in line with all else: nats-py's overtakes what waits to be written, its PONG is no word on that."""
         self._pongs.append(asyncio.get_running_loop().create_future() if future is None else future)
         self._enqueue(PING_PROTO)
 

@@ -46,6 +46,10 @@ class Position(NamedTuple):
     epoch: str
     first: int
     last: int
+    per_subject: int = -1
+    """Events that the stream keeps of one subject at the most; -1 for no limit."""
+    copies: bool = False
+    """Whether servers beside the leader have the stream: one that is cut off may speak for it for a while."""
 
 
 class Stored(NamedTuple):
@@ -71,12 +75,17 @@ class _State(msgspec.Struct):
     last_seq: int
 
 
+class _Config(msgspec.Struct):
+    max_msgs_per_subject: int = -1
+
+
 class _Cluster(msgspec.Struct):
     replicas: list[msgspec.Raw] = []
 
 
 class _Info(msgspec.Struct):
     created: str = ""
+    config: _Config | None = None
     state: _State | None = None
     cluster: _Cluster | None = None
 
@@ -157,7 +166,9 @@ class History:
         if info.state is None:
             raise BrokerUnavailable(f"the stream {self._stream} does not exist")
         self._copies = info.cluster is not None and bool(info.cluster.replicas)
-        return Position(epoch_of(self._stream, info.created), info.state.first_seq, info.state.last_seq)
+        most = info.config.max_msgs_per_subject if info.config is not None else -1
+        epoch = epoch_of(self._stream, info.created)
+        return Position(epoch, info.state.first_seq, info.state.last_seq, most, self._copies)
 
     async def after(self, tail: str, sequence: int, upto: int) -> AsyncIterator[Stored]:
         """Events on `tail` (wildcards allowed) with sequences over `sequence` up to `upto`, in order, page by page.

@@ -20,7 +20,7 @@ class Missed:
 
     def __init__(self, hub: Hub, history: History, subscriptions: Subscriptions) -> None:
         self._hub = hub
-        self._history = history
+        self.history = history
         self._shared = SharedHistory(history, asyncio.get_running_loop().time)
         self._subscriptions = subscriptions
 
@@ -31,7 +31,7 @@ class Missed:
         if audience is not None and len(audience.live) + len(audience.joining) > 1:
             found = self._shared.after(self._subscriptions.epoch, real, sequence, upto)
         else:
-            found = self._history.after(real, sequence, upto)
+            found = self.history.after(real, sequence, upto)
         return only(found, job_id, partial(self._subscriptions.over, tail)) if job_id else found
 
 

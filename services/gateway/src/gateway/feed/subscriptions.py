@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from datetime import datetime
 from functools import partial
 from types import MethodType
@@ -13,9 +13,9 @@ from types import MethodType
 from opentelemetry.trace import SpanKind
 
 from gateway import frame
+from gateway.feed.completeness import Completeness
 from gateway.feed.receipts import Receipts
 from gateway.hub.endings import Ending
-from gateway.hub.holding import Hole
 from gateway.hub.hub import Audience, Hub
 from gateway.hub.session import Session
 from gateway.hub.tails import split
@@ -23,7 +23,6 @@ from tidegate_common.bus import headers
 from tidegate_common.bus.answers import belongs
 from tidegate_common.bus.connection import Bus
 from tidegate_common.bus.tap import Deliver
-from tidegate_common.contract.subjects import covers
 from tidegate_common.telemetry import names
 from tidegate_common.telemetry.propagation import extract
 from tidegate_common.telemetry.providers import Telemetry
@@ -32,9 +31,6 @@ log = logging.getLogger(__name__)
 
 SAMPLED = b"13579bdf"
 """Last digits of a `traceparent` whose trace is recorded: bit 0 of its flags, beside others (W3C Trace Context)."""
-
-SUBJECTS_FOLLOWED = 10_000
-"""Subjects of one wildcard tail whose last sequences are remembered; beyond that it starts anew."""
 
 LATENCY_EVERY = 64
 """One event in so many has its delivery latency measured: parsing a time stamp costs more than framing an event."""
@@ -57,19 +53,17 @@ class Subscriptions:
         )
         self._count = 0
         self._chunk_of: tuple[int, bytes] = (0, b"")
-        self.on_hole: Callable[[Audience, Hole], None] | None = None
-        """Called before an event is handed on that shows that others on its subject have not come."""
+        self.completeness = Completeness(hub, bus.subjects)
         self.on_restart: Callable[[], None] | None = None
         """Called before an event is handed on whose sequence is below one before it: the stream was made anew."""
         self.on_doubt: Callable[[], None] | None = None
         """Called where an event's sequence is not over `placed`, though none higher came: was the stream made anew?"""
         self.placed = 0
         """The stream's last sequence when it was last asked for."""
-        self._highest = 0
+        self.highest = 0
+        """The last sequence heard on any tail; 0 for none since the connection, or the stream, is another."""
         self._id_prefix = b""
         self.received = 0
-        self._filtered: dict[str, list[Audience]] = {}
-        """The audiences of jobs' own streams, by the tail that their jobs' events address."""
         self._over: dict[str, int] = {}
         """By the filtered tail of a job that has ended: the sequence of its last event."""
 
@@ -94,15 +88,16 @@ class Subscriptions:
         receive: Deliver = MethodType(self._receive, audience)
         if job_id:
             receive = partial(self._receive_for, audience, job_id.encode())
-            self._filtered.setdefault(tail, []).append(audience)
+            self.completeness.filtered.setdefault(tail, []).append(audience)
         audience.subscription = self._bus.client.subscribe_direct(subject, receive, at_once=False)
 
     def unsubscribe(self, audience: Audience) -> None:
         tail, job_id = split(audience.tail)
         if job_id:
-            self._filtered[tail].remove(audience)
-            if not self._filtered[tail]:
-                del self._filtered[tail]
+            filtered = self.completeness.filtered
+            filtered[tail].remove(audience)
+            if not filtered[tail]:
+                del filtered[tail]
             self._over.pop(audience.tail, None)
         self._bus.client.unsubscribe_direct(audience.subscription, at_once=False)
 
@@ -132,10 +127,10 @@ class Subscriptions:
                 log.warning("an event whose sequence is no number was dropped", extra={"subject": subject.decode()})
                 return
             number = int(sequence)
-            if number < self._highest or number <= self.placed:
+            if number < self.highest or number <= self.placed:
                 self._look_back(number)
-            self._highest = number
-            self._follow(audience, subject, number, int(previous) if previous.isdigit() else 0)
+            self.highest = number
+            self.completeness.follow(audience, subject, number, int(previous) if previous.isdigit() else 0)
             if number != self._chunk_of[0]:  # several audiences may match one event: it is encoded once
                 self._chunk_of = (number, self.chunk(self._id_prefix + sequence, header, payload))
             if receipt_id is None:
@@ -158,20 +153,18 @@ class Subscriptions:
             return
         number = int(place[0])
         if not ours:
-            if number < self._highest or number <= self.placed:
+            if number < self.highest or number <= self.placed:
                 self._look_back(number)
-            self._highest = number
-            self._follow(audience, subject, number, int(place[1]) if place[1].isdigit() else 0)
+            self.highest = number
+            self.completeness.follow(audience, subject, number, int(place[1]) if place[1].isdigit() else 0)
         elif header.find(headers.JOB_END) > 0:
             self.over(audience.tail, number)
             self._at_end_of_pass(partial(self._end, audience))
 
     def _look_back(self, number: int) -> None:
         """An event came whose sequence is no new one: it was late, or the stream was made anew."""
-        if number < self._highest and self.on_restart is not None:
+        if number < self.highest and self.on_restart is not None:
             # The server writes in stream order over all subjects. No position of a session means anything now.
-            self._chunk_of = (0, b"")
-            self.forget()
             self.on_restart()
         elif number <= self.placed and self.on_doubt is not None:
             self.on_doubt()
@@ -190,69 +183,11 @@ class Subscriptions:
         for session in tuple(audience.live):
             self.finish(session)
 
-    def known_from(self, tails: Iterable[str], sequence: int) -> None:
-        """Up to `sequence` a session on `tails` has its events from the stream: the feed is followed from there."""
-        for tail in tails:
-            audience = self._hub.audience(tail)
-            if audience is not None and audience.heard < sequence:
-                audience.heard = sequence
-
-    def behind(self, tail: str, sequence: int) -> list[Audience]:
-        """Those who listen to the subject of `tail` and have not heard its event of `sequence`, though they should."""
-        exact = self._hub.audience(tail)
-        found = [exact] if exact is not None else []
-        found += self._filtered.get(tail, ())
-        found += [audience for audience in self._hub.wide() if covers(audience.tail, tail)]
-        return [audience for audience in found if 0 <= self._known(audience, tail) < sequence]
-
-    def missed(self, tail: str, sequence: int) -> None:
-        """The stream's last event on the subject of `tail` is `sequence`: who has not heard it has a hole."""
-        for audience in self.behind(tail, sequence):
-            known = self._known(audience, tail)
-            if audience.heard_by_subject is None:
-                audience.heard = sequence
-            else:
-                audience.heard_by_subject[self._subject(tail)] = sequence
-            if self.on_hole is not None:
-                self.on_hole(audience, Hole(tail, known, sequence))
-
-    def _known(self, audience: Audience, tail: str) -> int:
-        """Up to which sequence nothing is missing on the subject of `tail`; -1 where that is not known."""
-        if audience.heard_by_subject is None or audience.heard < 0:
-            return audience.heard
-        return max(audience.heard, audience.heard_by_subject.get(self._subject(tail), 0))
-
-    def _subject(self, tail: str) -> bytes:
-        return self._bus.subjects.outbound(tail).encode()
-
     def forget(self) -> None:
         """What comes from now on does not follow on what came before: another connection, or another stream."""
-        self._highest = 0
-        for audience in self._hub.everyone():
-            audience.heard = -1
-            if audience.heard_by_subject is not None:
-                audience.heard_by_subject.clear()
-
-    def _follow(self, audience: Audience, subject: bytes, number: int, previous: int) -> None:
-        """Sees a hole: `previous`, the event before this one on its subject in the stream, is not the last that came.
-
-        A message before that was removed from the stream makes `previous` smaller, never larger.
-        """
-        known = heard = audience.heard
-        if audience.heard_by_subject is None:
-            audience.heard = number
-        else:
-            last = audience.heard_by_subject.get(subject, 0)
-            if len(audience.heard_by_subject) >= SUBJECTS_FOLLOWED and not last:
-                audience.heard_by_subject.clear()
-                audience.heard = number  # from here on, nothing is known of what came before
-            audience.heard_by_subject[subject] = number
-            if heard < 0:
-                audience.heard = number
-            known = max(heard, last)
-        if previous > known and heard >= 0 and self.on_hole is not None:
-            tail = subject.decode()[len(self._bus.subjects.outbound("")) :]
-            self.on_hole(audience, Hole(tail, known, previous))
+        self.highest = 0
+        self._chunk_of = (0, b"")
+        self.completeness.forget()
 
     def _measure(self, header: bytes) -> None:
         stamp = headers.field(header, headers.TIMESTAMP)

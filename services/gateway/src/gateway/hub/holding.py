@@ -1,4 +1,4 @@
-"""What a session keeps only for a while: live events that must wait, and volatile ids seen lately."""
+"""What a session keeps for a while only: live events that must wait, its place on each tail, volatile ids seen."""
 
 from __future__ import annotations
 
@@ -6,12 +6,22 @@ from collections import deque
 from typing import NamedTuple
 
 
-class Hole(NamedTuple):
-    """Events on `tail` (one subject) with sequences over `after` up to `upto` that the live feed has not brought."""
+class Wide(NamedTuple):
+    """What was heard on a tail with wildcards: all up to `base`, and on each of `subjects` all up to its sequence."""
 
-    tail: str
-    after: int
+    base: int
+    subjects: dict[bytes, int]
+
+
+class Known(NamedTuple):
+    """What a live session had of the stream when it was held: its replay begins there, on each tail at its place."""
+
     upto: int
+    """The feed had come to here: what has left the stream since, up to this, was heard."""
+    checked: int
+    """Up to this sequence nothing is missing on any tail of the gateway: the audit has seen to it."""
+    tails: tuple[int | Wide, ...]
+    """For each of the session's tails: up to which sequence nothing is missing."""
 
 
 class Held:

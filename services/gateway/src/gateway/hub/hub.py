@@ -35,7 +35,7 @@ class Interest(Protocol):
 class Audience:
     """The sessions that listen to one tail. `live` ones get events at once, `joining` ones have them held."""
 
-    __slots__ = ("heard", "heard_by_subject", "joining", "live", "subscription", "tail")
+    __slots__ = ("heard", "heard_by_subject", "joining", "live", "placed", "since", "subscription", "tail")
 
     def __init__(self, tail: str) -> None:
         self.tail = tail
@@ -43,10 +43,15 @@ class Audience:
         self.joining: dict[Session, None] = {}
         self.subscription: int = 0
         """For the feed to remember its own by."""
+        # For feed/completeness.py:
         self.heard = -1
-        """For the feed: sequence up to which nothing is missing on this tail; -1 where that is not known yet."""
+        """The last sequence heard on this tail, where nothing is missing since `since`; -1 for none yet."""
         self.heard_by_subject: dict[bytes, int] | None = {} if "*" in tail or ">" in tail else None
-        """For the feed, where the tail has wildcards: the last sequence heard on each subject."""
+        """The same by subject, where the tail has wildcards; `heard` holds for the subjects that are not in it."""
+        self.since = -1
+        """From this sequence on nothing is missing in what was heard; what came before is the stream's to tell."""
+        self.placed = False
+        """Whether a session is, or was, live here: from then on what is missing is a hole in the feed."""
 
 
 class Hub:
@@ -126,7 +131,11 @@ class Hub:
         return self._wide.values()
 
     def hold(self, session: Session) -> Held:
-        """Live events wait from now on (again): the session's place in the stream has to be made sure of."""
+        """Live events wait from now on (again): the session's place in the stream has to be made sure of.
+
+        The session has to be among `sessions`: one that is gone would be held in place of one that is there.
+        """
+        assert session in self.sessions, "who is gone is not held"
         self._flush()
         session.held = Held(self._max_held)
         for tail in session.tails:

@@ -6,7 +6,7 @@ from asyncio import Future
 from collections.abc import Callable
 
 from gateway.hub.endings import Ending
-from gateway.hub.holding import Held, Hole, Seen
+from gateway.hub.holding import Held, Known, Seen
 
 
 class Session:
@@ -24,7 +24,7 @@ class Session:
         "ending",
         "epoch",
         "held",
-        "holes",
+        "known",
         "on_lost",
         "paused",
         "pending",
@@ -50,9 +50,9 @@ class Session:
         self.began = 0
         """The position that the client was told when it connected, or by a gap: what came before it is not its own."""
         self.covered = 0
-        """All events up to this sequence were replayed, or came before the session did."""
-        self.holes: list[Hole] | None = None
-        """What live events were found not to have come, on one of the tails each."""
+        """Nothing up to this sequence is missing on any tail: it was replayed, or came before the session did."""
+        self.known: Known | None = None
+        """What the session had when it was held; None where its own replay alone tells."""
         self.pending: bytes | list[bytes] | None = None
         """Chunks that this pass has for the session, joined into one write at its end."""
         self.held: Held | None = None

@@ -1,0 +1,31 @@
+"""A feed that loses events, as a NATS cluster does whose routes break."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from tests.support.gateway import RunningGateway
+from tidegate_common.bus.history import History
+from tidegate_common.bus.publishing import Publisher
+from tidegate_common.contract.events import Event
+
+
+@contextmanager
+def deaf(running: RunningGateway, tail: str) -> Iterator[None]:
+    """The gateway hears nothing of `tail` and does not know it, as when a route between NATS servers loses messages."""
+    audience = running.gateway.hub.audience(tail)
+    assert audience is not None
+    running.gateway.subscriptions.unsubscribe(audience)
+    yield
+    running.gateway.subscriptions.subscribe(audience)
+
+
+async def synced(running: RunningGateway) -> None:
+    """What the gateway asked of its server so far has been done."""
+    await History(running.bus).position()
+
+
+async def write(publisher: Publisher, data: str, tail: str = "client.a") -> str:
+    """Stores an event of the type `n`; gives its id."""
+    return (await publisher.durable(tail, Event("n", data), headers={})).id
