@@ -6,6 +6,7 @@ import asyncio
 import string
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -16,6 +17,7 @@ from benchmarks.peers.debian import unpacked
 from benchmarks.server import Server
 from tests.support.ports import free_port
 from tests.support.processes import running
+from tests.support.waiting import until
 
 CONFIGURATION = string.Template(Path(__file__).with_name("pushpin.conf").read_text())
 HOLD = (
@@ -33,6 +35,16 @@ async def _backend(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -
         writer.close()
 
 
+async def _streams(port: int) -> bool:
+    """Whether a stream can be opened."""
+    async with httpx.AsyncClient(timeout=5) as http:
+        try:
+            async with http.stream("GET", f"http://127.0.0.1:{port}/") as answer:
+                return answer.status_code == 200
+        except httpx.HTTPError:
+            return False
+
+
 @asynccontextmanager
 async def pushpin(options: Options) -> AsyncIterator[Server]:
     """Pushpin with its four processes. Its backend runs in this process and costs it nothing. Raises NotHad."""
@@ -47,6 +59,9 @@ async def pushpin(options: Options) -> AsyncIterator[Server]:
     async with backend, running(*command, env=files.env()) as run:
         await until_answering(port, run)
         await until_answering(publish_port, run)
+        await until(
+            partial(_streams, port), "a stream is held"
+        )  # its first process listens before the others are there
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{publish_port}", timeout=60) as http:
 
             async def publish(text: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import AsyncExitStack
 
-from benchmarks.fanout import QUIET, Measured, Pace, join, measure
+from benchmarks.fanout import QUIET, Measured, Pace, Rounds, join, measure
 from benchmarks.figures import Row, held, median, missing, number
 from benchmarks.options import Options
 from benchmarks.peers import PEERS
@@ -67,6 +67,7 @@ def rows(measured: dict[str, Measured], absent: dict[str, str], options: Options
     if "Nchan" in measured:
         mine, theirs = ours.rounds[FAST].p99_ms, measured["Nchan"].rounds[FAST].p99_ms
         found.append(compared(figure, P99_BAR, mine, theirs, f"Nchan: {median(theirs):.0f} ms", FAST, options))
+        found.append(floor(measured["limit"].rounds[FAST], measured["Nchan"].rounds[FAST]))
     else:
         found.append(missing(figure, absent["Nchan"], f"≤ {P99_BAR}"))
     found += [row for name, each in measured.items() for row in told(name, each)]
@@ -83,6 +84,14 @@ def compared(
         f"{options.connections} connections, {pace.rate:g}/s, no heartbeats"
     )
     return held(figure, median(ratios), bar, peer=peer, how=how)
+
+
+def floor(limit: Rounds, nchan: Rounds) -> Row:
+    """Below these ratios nobody can come who calls `send()` for each event and connection: they are the machine's."""
+    cpu = median([one / other for one, other in zip(limit.cpu_us, nchan.cpu_us, strict=True)])
+    p99 = median([one / other for one, other in zip(limit.p99_ms, nchan.p99_ms, strict=True)])
+    text = f"CPU per event {number(cpu)}, p99 {number(p99)}"
+    return Row("the limit itself ÷ Nchan", text, how="medians of the same rounds")
 
 
 def told(name: str, each: Measured) -> list[Row]:
