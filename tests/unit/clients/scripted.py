@@ -15,13 +15,18 @@ def answer(status: str, body: str = "", *fields: str) -> str:
 
 
 class Scripted:
-    """`url`, and the head of each request so far. An answer that ends in `HOLD` is left open."""
+    """`url`, and the head of each request so far. An answer that ends in `HOLD` is left open for `say`."""
 
     HOLD = "\0hold"
 
     def __init__(self) -> None:
         self.url = ""
         self.requests: list[str] = []
+        self.held: list[asyncio.StreamWriter] = []
+
+    def say(self, text: str) -> None:
+        """Writes more on the newest connection that is left open."""
+        self.held[-1].write(text.encode())
 
 
 @asynccontextmanager
@@ -36,6 +41,7 @@ async def scripted(answers: Sequence[str]) -> AsyncIterator[Scripted]:
         text = answers[min(number, len(answers) - 1)]
         writer.write(text.removesuffix(Scripted.HOLD).encode())
         if text.endswith(Scripted.HOLD):
+            server.held.append(writer)
             await released.wait()
         writer.close()
 

@@ -62,7 +62,7 @@ class Stream:
         self._retry = 0.0
         self._frames: deque[Frame] = deque()
         self._open: _Open | None = None
-        self._reading: asyncio.Task[None] | None = None
+        self._filling: asyncio.Task[None] | None = None
         self._final = False
         self._ended = False
 
@@ -70,24 +70,17 @@ class Stream:
         return self
 
     async def __anext__(self) -> Event:
-        """The next event. Raises Stopped where the client must not come back; ends after `close` and after a 204."""
+        """The next event. Raises Stopped where the client must not come back; ends after `close` and after a 204.
+
+        It can be cancelled, as by a timeout, and called again: the connection stays, and so does a wait for the next.
+        """
         while not self._ended:
             if self._frames:
                 event = self._take(self._frames.popleft())
                 if event is not None:
                     return event
                 continue
-            self._reading = asyncio.ensure_future(self._fill())
-            try:
-                await self._reading
-            except asyncio.CancelledError:
-                await self._drop()
-                # Cancelled by `close`, not by whoever runs this task.
-                if not self._ended:
-                    raise
-            except Stopped as stopped:
-                await self._end(str(stopped))
-                raise
+            await self._step()
         raise StopAsyncIteration
 
     async def close(self) -> None:
@@ -96,10 +89,29 @@ class Stream:
             return
         self._ended = True
         self._frames.clear()
-        if self._reading is not None and not self._reading.done():
-            self._reading.cancel()
-            await asyncio.wait([self._reading])
+        filling = self._filling
+        if filling is not None:
+            filling.cancel()
+            await asyncio.wait([filling])
+            if not filling.cancelled():
+                filling.exception()  # asked for, or asyncio complains of a step that nobody waited for any more
         await self._end("closed by the caller")
+
+    async def _step(self) -> None:
+        """One step, in a task of its own: a cancel of whoever waits for it would end the wait or the connection."""
+        if self._filling is None:
+            self._filling = asyncio.ensure_future(self._fill())
+        filling = self._filling
+        await asyncio.wait([filling])
+        if self._filling is filling:
+            self._filling = None
+        if self._ended or filling.cancelled():
+            return
+        try:
+            filling.result()
+        except Stopped as stopped:
+            await self._end(str(stopped))
+            raise
 
     async def _end(self, reason: str) -> None:
         self._ended = True
