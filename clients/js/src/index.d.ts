@@ -6,10 +6,11 @@ export interface TidegateEvent {
   readonly lastEventId: string;
 }
 
-/** `until` is Unix time in milliseconds. A `problem` with `closed` says why the client must not come back. */
+/** `resting`: it has no socket until `wake`. `until` is Unix time in milliseconds. A `problem` with `closed` says why the client must not come back. */
 export type State =
   | { readonly name: "connecting" }
   | { readonly name: "open" }
+  | { readonly name: "resting" }
   | { readonly name: "waiting"; readonly seconds: number; readonly until: number; readonly reason: string }
   | { readonly name: "closed"; readonly reason: string; readonly problem?: Problem };
 
@@ -57,7 +58,7 @@ export class Tidegate {
   close(): void;
   /** Goes on now instead of waiting; with `suspect`, a live connection is replaced too. Pages do it by themselves. */
   wake(suspect?: boolean): void;
-  /** Gives the socket back until `wake`. */
+  /** Gives the socket back until `wake`, which pages do by themselves. */
   rest(): void;
 }
 

@@ -22,6 +22,7 @@ export class Tidegate {
   #leavePage;
   #attempt = null;
   #goOn = null;
+  #resting = false;
   #retry = 0;
   #failures = 0;
   #opened = false;
@@ -54,13 +55,15 @@ export class Tidegate {
    * Retry-After named), a stream that fell silent is replaced, and with `suspect` a live one too.
    */
   wake(suspect = false) {
+    this.#resting = false;
     this.#goOn?.();
     if (this.#attempt && (suspect || this.#attempt.silent())) this.#attempt.replace();
   }
 
-  /** The page is left, perhaps to be shown again later: gives the socket back, and waits for `wake`. */
+  /** The page is left, perhaps to be shown again later: gives the socket back, and takes none before `wake`. */
   rest() {
-    this.#attempt?.abort();
+    this.#resting = true;
+    this.#attempt?.replace();
   }
 
   #end(facts) {
@@ -92,6 +95,10 @@ export class Tidegate {
 
   async #run(life) {
     while (!life.aborted) {
+      if (this.#resting) {
+        await this.#rested();
+        continue;
+      }
       this.#tell({ name: "connecting" });
       const end = await this.#try(life);
       if (life.aborted) return;
@@ -99,8 +106,8 @@ export class Tidegate {
         this.#end({ reason: end.reason, problem: end.problem });
         return;
       }
-      if (end.replaced) continue;
       if (end.useful) this.#failures = 0;
+      if (end.replaced) continue;
       if (this.#failures >= this.#options.attempts) {
         this.#end({ reason: `given up: ${end.reason}`, problem: end.problem ?? new Problem({ title: end.reason }) });
         return;
@@ -112,6 +119,17 @@ export class Tidegate {
       this.#failures += 1;
       await this.#wait(seconds, end.notBefore ?? 0, end.reason, life);
     }
+  }
+
+  /** Until `wake` or `close`. */
+  #rested() {
+    return new Promise((resolve) => {
+      this.#goOn = () => {
+        this.#goOn = null;
+        resolve();
+      };
+      this.#tell({ name: "resting" });
+    });
   }
 
   #wait(seconds, notBefore, reason, life) {
@@ -142,9 +160,9 @@ export class Tidegate {
       attempt.limit = this.#options.silence || 0;
       await readStream(response.body, this.#parser(end, life), attempt.heard);
     } catch (error) {
-      end.replaced = attempt.replaced;
       end.reason = attempt.timedOut ? "nothing was heard for too long" : unreachable(error);
     } finally {
+      end.replaced = attempt.replaced;
       end.useful ||= attempt.limit !== CONNECT_SECONDS && attempt.age() > PROVEN_SECONDS;
       attempt.end();
       if (this.#attempt === attempt) this.#attempt = null;

@@ -1,7 +1,7 @@
 // The JavaScript client against answers written byte by byte. Run by test_js_client.py, or by `node --test`.
 import assert from "node:assert/strict";
 import { createServer } from "node:net";
-import { test } from "node:test";
+import { mock, test } from "node:test";
 import { backOff, EventParser, Tidegate } from "../../../clients/js/src/index.js";
 
 const HEAD = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n";
@@ -14,10 +14,14 @@ const answer = (status, body = "", ...fields) =>
 async function scripted(answers, options, use) {
   const requests = [];
   const sockets = new Set();
+  const asking = new Set();
+  let changed = () => {};
   const server = createServer((socket) => {
     sockets.add(socket);
     socket.on("error", () => {});
+    socket.on("close", () => (asking.delete(socket), changed()));
     socket.once("data", (data) => {
+      asking.add(socket);
       const text = answers[Math.min(requests.push(data.toString().toLowerCase()) - 1, answers.length - 1)];
       if (text.endsWith(HOLD)) socket.write(text.slice(0, -HOLD.length));
       else socket.end(text);
@@ -26,13 +30,19 @@ async function scripted(answers, options, use) {
   await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
   const client = new Tidegate(`http://127.0.0.1:${server.address().port}/api/sse`, { random: () => 0, ...options });
   const seen = { requests, events: [], states: [], kinds: [] };
-  let changed = () => {};
   client.on("event", (event) => (seen.events.push(event), changed()));
   client.on("state", (state) => (seen.states.push(state), changed()));
   for (const kind of ["gap", "closing"]) client.on(kind, () => seen.kinds.push(kind));
   seen.until = async (holds) => {
-    while (!holds()) await new Promise((resolve) => (changed = resolve));
+    const late = AbortSignal.timeout(10_000);
+    const look = () => changed();
+    late.addEventListener("abort", look);
+    while (!holds() && !late.aborted) await new Promise((resolve) => (changed = resolve));
+    late.removeEventListener("abort", look);
+    assert.ok(holds(), `not in time: ${holds}, states ${seen.names()}`);
   };
+  seen.names = () => seen.states.map(({ name }) => name).join(" ");
+  seen.connections = () => asking.size; // Node connects once more after each abort, and asks nothing there
   seen.closed = () => seen.until(() => !client.running);
   try {
     await use(client, seen);
@@ -40,6 +50,24 @@ async function scripted(answers, options, use) {
     client.close();
     for (const socket of sockets) socket.destroy();
     await new Promise((resolve) => server.close(resolve));
+  }
+}
+
+/** Runs `use(page)` in what looks like a page: `page.send` is an event of the window, `page.show` one of the document. */
+async function inPage(use) {
+  const window = new EventTarget();
+  const document = Object.assign(new EventTarget(), { hidden: false });
+  Object.assign(globalThis, { document, addEventListener: window.addEventListener.bind(window) });
+  const send = (type, facts = {}) => window.dispatchEvent(Object.assign(new Event(type), facts));
+  const show = (shown) => {
+    document.hidden = !shown;
+    document.dispatchEvent(new Event("visibilitychange"));
+  };
+  try {
+    await use({ send, show });
+  } finally {
+    delete globalThis.document;
+    delete globalThis.addEventListener;
   }
 }
 
@@ -117,6 +145,128 @@ test("a client id made by the gateway is kept and headers are asked for each tim
     assert.match(seen.requests[1], /client_id=made/);
     assert.match(seen.requests[0], /authorization: first/);
     assert.match(seen.requests[1], /authorization: second/);
+  });
+});
+
+// rest() once gave the socket back only until the back-off was over.
+test("a client at rest has no socket until it is woken and goes on where it was", async () => {
+  const answers = [HEAD + "id: e-1\ndata: one\n\n" + HOLD];
+  await scripted(answers, {}, async (client, seen) => {
+    await seen.until(() => seen.events.length === 1);
+    client.rest();
+    await seen.until(() => seen.connections() === 0 && client.state.name === "resting");
+    client.wake();
+    await seen.until(() => seen.events.length === 2);
+    assert.equal(seen.names(), "connecting open resting connecting open");
+    assert.match(seen.requests[1], /last-event-id: e-1/);
+  });
+});
+
+test("a client that is put to rest while it waits makes no attempt when the wait is over", async () => {
+  const answers = [HEAD + "retry: 20\n\n", HEAD + "data: x\n\n" + HOLD];
+  await scripted(answers, {}, async (client, seen) => {
+    await seen.until(() => client.state.name === "waiting");
+    client.rest();
+    await seen.until(() => client.state.name === "resting");
+    assert.equal(seen.requests.length, 1);
+    client.wake();
+    await seen.until(() => seen.events.length === 1);
+  });
+});
+
+test("a client at rest can be closed", async () => {
+  await scripted([HEAD + "data: x\n\n" + HOLD], {}, async (client, seen) => {
+    client.rest();
+    await seen.until(() => client.state.name === "resting");
+    client.close();
+    assert.equal(seen.names(), "resting closed");
+    assert.equal(seen.requests.length, 0);
+  });
+});
+
+test("a page that is kept for the way back has no socket until it is shown again", async () => {
+  await inPage(async (page) => {
+    await scripted([HEAD + "data: x\n\n" + HOLD], {}, async (client, seen) => {
+      await seen.until(() => seen.events.length === 1);
+      page.send("pagehide", { persisted: true });
+      await seen.until(() => seen.connections() === 0);
+      page.send("pageshow", { persisted: true });
+      await seen.until(() => seen.events.length === 2);
+    });
+  });
+});
+
+test("back on the network the connection of before is replaced at once and resumes", async () => {
+  await inPage(async (page) => {
+    await scripted([HEAD + "id: e-1\ndata: x\n\n" + HOLD], {}, async (client, seen) => {
+      await seen.until(() => seen.events.length === 1);
+      page.send("online");
+      await seen.until(() => seen.events.length === 2);
+      assert.equal(seen.names(), "connecting open connecting open");
+      assert.match(seen.requests[1], /last-event-id: e-1/);
+    });
+  });
+});
+
+test("a page that is shown goes on at once with what waits, and one that is hidden does not", async () => {
+  await inPage(async (page) => {
+    const answers = [HEAD + "retry: 60000\n\n", HEAD + "data: x\n\n" + HOLD];
+    await scripted(answers, {}, async (client, seen) => {
+      await seen.until(() => client.state.name === "waiting");
+      page.show(false);
+      assert.equal(client.state.name, "waiting");
+      page.show(true);
+      await seen.until(() => seen.events.length === 1);
+    });
+  });
+});
+
+test("a page that is shown keeps a connection that lives and replaces one that fell silent", async () => {
+  await inPage(async (page) => {
+    await scripted([HEAD + "data: x\n\n" + HOLD], {}, async (client, seen) => {
+      await seen.until(() => seen.events.length === 1);
+      page.show(true);
+      assert.equal(seen.connections(), 1);
+      const late = Date.now() + 46_000; // as after a machine's sleep: no timer has run meanwhile
+      const clock = mock.method(Date, "now", () => late);
+      page.show(true);
+      clock.mock.restore();
+      await seen.until(() => seen.events.length === 2);
+      assert.equal(seen.names(), "connecting open connecting open");
+    });
+  });
+});
+
+test("neither the network nor the page that is shown cuts a Retry-After short", async () => {
+  await inPage(async (page) => {
+    const answers = [answer("503 Full", "", "Retry-After: 1"), HEAD + "data: x\n\n" + HOLD];
+    await scripted(answers, {}, async (client, seen) => {
+      await seen.until(() => client.state.name === "waiting");
+      const began = Date.now();
+      page.send("online");
+      page.show(true);
+      page.send("pagehide", { persisted: true });
+      page.send("pageshow", { persisted: true });
+      await seen.until(() => seen.events.length === 1);
+      assert.ok(Date.now() - began > 900);
+      assert.equal(seen.requests.length, 2);
+    });
+  });
+});
+
+test("a closed client does not follow its page any more", async () => {
+  await inPage(async (page) => {
+    await scripted([HEAD + "data: x\n\n" + HOLD], {}, async (client, seen) => {
+      await seen.until(() => seen.events.length === 1);
+      const called = [];
+      client.wake = client.rest = () => called.push("called");
+      page.send("online");
+      assert.equal(called.length, 1);
+      client.close();
+      for (const type of ["online", "pagehide", "pageshow"]) page.send(type);
+      page.show(true);
+      assert.equal(called.length, 1);
+    });
   });
 });
 

@@ -2,7 +2,7 @@ import { Tidegate } from "./client/index.js";
 import { byId, copyText, showProblem } from "./view.js";
 
 const REMEMBERED = "tidegate.client_id";
-const LABELS = { connecting: "Connecting", open: "Open", waiting: "Waiting to reconnect", closed: "Closed" };
+const LABELS = { connecting: "Connecting", open: "Open", waiting: "Waiting to reconnect", resting: "Resting", closed: "Closed" };
 
 /** The connection's panel: what is listened to, and how the connection does. */
 export class ConnectPanel {
