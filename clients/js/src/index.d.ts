@@ -6,7 +6,10 @@ export interface TidegateEvent {
   readonly lastEventId: string;
 }
 
-/** `resting`: it has no socket until `wake`. `until` is Unix time in milliseconds. A `problem` with `closed` says why the client must not come back. */
+/**
+ * `until` is Unix time in milliseconds. `resting` has no socket until `wake`. A `problem` with `closed` says why the
+ * client must not come back.
+ */
 export type State =
   | { readonly name: "connecting" }
   | { readonly name: "open" }
