@@ -16,7 +16,7 @@ from tests.support.nats import nats_server
 from tests.support.waiting import until
 from tidegate_common.bus.connection import Bus
 from tidegate_common.bus.history import PAGE, History, Position, Stored
-from tidegate_common.bus.publishing import Publisher
+from tidegate_common.bus.publishing import Durable, Publisher
 from tidegate_common.contract.events import Event
 from tidegate_common.errors import BrokerUnavailable
 
@@ -175,6 +175,26 @@ async def test_nats_lost_in_the_middle_of_a_replay_costs_neither_order_nor_an_ev
             numbers = [int(found) for found in re.findall(rb"\ndata: (\d+) ", received)]
             assert numbers == list(range(before + 2))
             writer.close()
+
+
+async def test_a_client_that_reads_a_long_replay_steadily_is_not_taken_for_a_slow_one(tmp_path: Path) -> None:
+    """Replayed events did not count as events: after four heartbeats whoever had a full buffer was closed as slow."""
+    settings = {"heartbeat_seconds": 0.1, "max_backlog_bytes": 100_000}
+    async with broker(tmp_path) as (server, bus), running_gateway(server.url, **settings) as running:
+        publisher, start = Publisher(bus, History(bus)), await _start(bus)
+        events = [Durable("client.a", Event("n", "x" * 50_000))] * 40
+        for _ in range(4):
+            await publisher.durable_all(events, headers={})
+        host, port = running.url.removeprefix("http://").split(":")
+        reader, writer = await asyncio.open_connection(host, int(port), limit=1 << 16)
+        writer.write(f"GET /api/sse?client_id=a&last_event_id={start} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        received = 0
+        while received < len(events) * 4 * 50_000:
+            piece = await reader.read(1 << 16)
+            assert piece, f"ended after {received} bytes: {dict(running.gateway.hub.ended)}"
+            received += len(piece)
+            await asyncio.sleep(0.01)  # its pace: some 5 MB a second
+        writer.close()
 
 
 class Interrupted(History):
