@@ -109,8 +109,10 @@ class StreamEndpoint:
         else:
             stream = PlainStream(receive, self._settings.max_backlog_bytes)
         traced = request.headers.get("traceparent"), request.headers.get("tracestate")
-        await self._traced(request.method, traced, asked, stream, _address(scope), send)
-        await stream.run()
+        try:
+            await self._traced(request.method, traced, asked, stream, _address(scope), send)
+        finally:
+            await stream.run()  # also where attaching has failed after the head: what was started is told, and ended
 
     async def directly(
         self, query: bytes, headers: Mapping[bytes, bytes], address: str, takeover: DirectTakeover

@@ -18,9 +18,9 @@ LINGER_SECONDS = 5.0
 
 
 class PlainStream(Session):
-    """One task per connection, woken once for all that came meanwhile."""
+    """A task writes, woken once for all that came meanwhile; others wait for the client's leaving and for the end."""
 
-    __slots__ = ("_backlog", "_buffer", "_given_up", "_receive", "_size", "_started", "_tasks", "_wake")
+    __slots__ = ("_backlog", "_buffer", "_given_up", "_life", "_receive", "_size", "_started", "_wake")
 
     def __init__(self, receive: Receive, max_backlog_bytes: int) -> None:
         super().__init__()
@@ -29,7 +29,7 @@ class PlainStream(Session):
         self._buffer: list[bytes] = []
         self._size = 0
         self._started = 0.0
-        self._tasks: list[asyncio.Task[object]] = []
+        self._life: asyncio.Task[None] | None = None
         self._wake = asyncio.Event()
         self._given_up = asyncio.Event()
         self.send = self._keep
@@ -38,17 +38,29 @@ class PlainStream(Session):
         """Sends the response head, and from now on what `send` takes."""
         self._started = asyncio.get_running_loop().time()
         await send({"type": "http.response.start", "status": 200, "headers": list(headers)})
-        self._tasks = [asyncio.create_task(self._write(send)), asyncio.create_task(self._listen())]
+        self._life = asyncio.create_task(self._live(send))
 
     async def run(self) -> None:
-        """Returns when the client has gone or the stream is closed."""
-        giving_up = asyncio.create_task(self._given_up.wait())
-        tasks: list[asyncio.Task[object]] = [*self._tasks, giving_up]
+        """Returns when the client has gone or the stream is closed; at once for one that was never started."""
+        if self._life is not None:
+            try:
+                await asyncio.wait([self._life])
+            finally:
+                await end([self._life])
+                self.lost()  # a task that is cancelled before its first step has not said so
+
+    async def _live(self, send: Send) -> None:
+        """To the connection's end. Not for `run` to see: by then the stream may have been attached for a long time."""
+        tasks: list[asyncio.Task[object]] = [
+            asyncio.create_task(self._write(send)),
+            asyncio.create_task(self._listen()),
+            asyncio.create_task(self._given_up.wait()),
+        ]
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            await end(tasks)
             self.lost()
+            await end(tasks)
 
     def close(self, ending: Ending, farewell: bytes) -> None:
         if self.ending is None:

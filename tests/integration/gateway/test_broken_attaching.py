@@ -1,0 +1,69 @@
+"""Streams whose attaching goes wrong after their head is out: nobody is left waiting, and nothing is left counted."""
+
+import asyncio
+import json
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from gateway.feed.missed import Missed
+from tests.support.bus import broker
+from tests.support.gateway import open_stream, running_gateway
+from tests.support.waiting import until
+from tidegate_common.bus.history import History, Stored
+from tidegate_common.bus.publishing import Durable, Publisher
+from tidegate_common.contract.events import Event
+
+
+@pytest.fixture(params=["slim", "plain"])
+def streams(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+class Broken(Missed):
+    """Fails, in a way that nobody thought of, where a replay begins."""
+
+    def after(self, tail: str, sequence: int, upto: int) -> AsyncIterator[Stored]:
+        raise RuntimeError("a fault of ours")
+
+
+async def test_a_stream_whose_replay_fails_unforeseen_is_told_so_and_its_place_is_free(
+    tmp_path: Path, streams: str
+) -> None:
+    """Within ASGI nobody waited for such a stream's end: it stayed in the hub, and its place was never free again."""
+    async with broker(tmp_path) as (server, bus), running_gateway(server.url, streams=streams) as running:
+        gateway, history = running.gateway, History(bus)
+        start = f"{(await history.position()).epoch}-0"
+        await Publisher(bus, history).durable("client.a", Event("n", "x"), headers={})
+        gateway.attachments._missed = Broken(gateway.hub, gateway.history, gateway.subscriptions)
+        async with open_stream(running.url, {"client_id": "a"}, {"last-event-id": start}) as stream:
+            assert json.loads((await stream.next("closing")).data)["reason"] == "feed"
+            await until(lambda: stream.ended, "the stream ends")
+        await until(lambda: gateway.admission.active == 0, "its place is free")
+        assert gateway.hub.sessions == {}
+        assert gateway.hub.ended["feed"] == 1
+
+
+async def test_a_client_that_leaves_in_its_replay_while_nats_is_away_frees_its_place(
+    tmp_path: Path, streams: str
+) -> None:
+    """Within ASGI its leaving was looked at after the replay alone, which waited for the client or for NATS."""
+    async with broker(tmp_path) as (server, bus):
+        async with running_gateway(server.url, max_backlog_bytes=20_000, streams=streams) as running:
+            gateway, history = running.gateway, History(bus)
+            start = f"{(await history.position()).epoch}-0"
+            for _ in range(5):
+                events = [Durable("client.a", Event("n", "x" * 50_000))] * 40
+                await Publisher(bus, history).durable_all(events, headers={})
+            host, port = running.url.removeprefix("http://").split(":")
+            _, writer = await asyncio.open_connection(host, int(port), limit=1024)
+            writer.write(f"GET /api/sse?client_id=a&last_event_id={start} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+            await until(lambda: any(session.room for session in gateway.hub.sessions), "the replay stands still")
+            await server.run.stop(signal.SIGKILL)
+            await until(lambda: not running.bus.connected, "the gateway notices")
+            writer.transport.abort()
+            await until(lambda: gateway.admission.active == 0, "its place is free", 5)
+            assert gateway.hub.sessions == {}
+            assert gateway.hub.ended["client"] == 1
