@@ -1,9 +1,12 @@
+import asyncio
+
 import pytest
 
 from gateway.hub.endings import Ending
+from gateway.hub.hub import Hub
 from gateway.hub.keeper import SLICES, STALLED_BEATS, Keeper
 from gateway.hub.session import Session
-from tests.support.hub import World
+from tests.support.hub import Peer, World
 
 
 def test_all_that_a_pass_has_for_a_session_is_one_write_in_arrival_order() -> None:
@@ -151,11 +154,32 @@ def test_a_session_over_its_age_is_closed_and_one_that_takes_nothing_is_given_up
     assert stuck.ending is Ending.SLOW
 
 
-async def test_a_drain_ends_every_session() -> None:
-    world = World()
-    peers = [world.peer("broadcast") for _ in range(20)]
-    await keeper(world).drain(0.05)
+async def drained(sessions: int, seconds: float) -> list[float]:
+    """When a drain of `seconds` ended each of so many sessions, counted from the first."""
+    loop, times = asyncio.get_running_loop(), list[float]()
+
+    def farewell(_: Ending) -> bytes:
+        times.append(loop.time())
+        return b""
+
+    hub, peers = Hub(loop.call_soon, farewell), [Peer() for _ in range(sessions)]
+    for peer in peers:
+        hub.add(peer, ["broadcast"], overlapping=False)
+    await Keeper(hub, b":", loop.time, heartbeat_seconds=15, idle_seconds=0, max_age_seconds=0).drain(seconds)
     assert {peer.ending for peer in peers} == {Ending.DRAIN}
+    return [at - times[0] for at in times]
+
+
+async def test_a_drain_ends_every_session_and_spreads_them_over_all_of_its_time() -> None:
+    """It closed a hundred a second: 200 clients came back in 2 s though 8 were theirs."""
+    times = await drained(50, 0.8)
+    assert max(abs(at - number * 0.8 / 50) for number, at in enumerate(times)) < 0.2
+    assert times[-1] > 0.7
+
+
+async def test_a_drain_of_few_is_over_sooner() -> None:
+    assert 0.1 < (await drained(3, 60))[-1] < 1
+    assert await drained(1, 60) == [0]
 
 
 def test_releasing_a_broken_hold_is_a_fault_of_the_caller() -> None:

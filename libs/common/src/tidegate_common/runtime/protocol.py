@@ -62,6 +62,10 @@ class LimitedHttpProtocol(HttpToolsProtocol):
             if self._unparsed > self.max_header_bytes:
                 self._refuse()
 
+    def abort(self) -> None:
+        """Cuts the connection: nothing more is waited for."""
+        self.transport.abort()
+
     def _fits(self, size: int) -> bool:
         self._parsed += size
         if self._parsed > self.max_header_bytes:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from collections.abc import Awaitable, Callable
 from types import FrameType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -15,6 +16,15 @@ from tidegate_common.runtime.protocol import limited
 from tidegate_common.runtime.settings import CommonSettings
 
 Drain = Callable[[], Awaitable[None]]
+
+CUT_SHARE = 0.9
+"""Part of the drain time after which what is still connected is cut: peers that don't read would hold up the end."""
+
+LAST_SHARE = 0.05
+"""Part of the drain time that requests then have to notice it."""
+
+LAST_SECONDS = 0.25
+"""But not less: uvicorn looks every tenth of a second."""
 
 
 class SocketOptions(NamedTuple):
@@ -39,16 +49,21 @@ class SocketOptions(NamedTuple):
 
 
 class Server(uvicorn.Server):
-    """Stops in the right order: no new connections, `drain`, then uvicorn's own waiting.
+    """Stops in the right order: no new connections, `drain`, then uvicorn's own waiting, all in `drain_seconds`.
 
     uvicorn alone waits for open streams before anything may end them, and raises the signal again at the end, so
-    that a clean stop would look like a crash.
+    that a clean stop would look like a crash. Its protocols have to have `abort`.
     """
 
     def __init__(
-        self, config: uvicorn.Config, drain: Drain | None = None, sockets: SocketOptions | None = None
+        self,
+        config: uvicorn.Config,
+        drain_seconds: float,
+        drain: Drain | None = None,
+        sockets: SocketOptions | None = None,
     ) -> None:
         super().__init__(config)
+        self._drain_seconds = drain_seconds
         self._drain = drain
         self._options = sockets or SocketOptions()
         self.on_started: Callable[[], None] | None = None
@@ -67,11 +82,24 @@ class Server(uvicorn.Server):
         self._captured_signals.clear()  # a signal is a request to stop: the exit code of a clean stop is 0
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        loop = asyncio.get_running_loop()
+        cut_at = loop.time() + self._drain_seconds * CUT_SHARE
+        cutting = loop.call_at(cut_at, self._cut)
         for server in self.servers:
             server.close()
-        if self._drain is not None:
-            await self._drain()
-        await super().shutdown(sockets)
+        try:
+            if self._drain is not None:
+                await self._drain()
+            last = max(LAST_SECONDS, self._drain_seconds * LAST_SHARE)
+            waiting = max(0.0, cut_at - loop.time()) + last
+            self.config.timeout_graceful_shutdown = waiting  # type: ignore[assignment]  # it takes fractions
+            await super().shutdown(sockets)
+        finally:
+            cutting.cancel()
+
+    def _cut(self) -> None:
+        for connection in list(cast(set[Any], self.server_state.connections)):
+            connection.abort()
 
     @property
     def port(self) -> int:
@@ -103,10 +131,9 @@ def server(
         server_header=False,
         proxy_headers=bool(settings.trusted_proxies),
         forwarded_allow_ips=list(settings.trusted_proxies),
-        timeout_graceful_shutdown=max(1, round(settings.drain_seconds)),
         backlog=4096,
     )
-    return Server(config, drain, sockets)
+    return Server(config, settings.drain_seconds, drain, sockets)
 
 
 def check_port_free(settings: CommonSettings) -> None:

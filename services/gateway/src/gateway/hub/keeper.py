@@ -16,8 +16,8 @@ SLICES = 16
 STALLED_BEATS = 4
 """A session that could not be written to for so many heartbeats has lost its peer."""
 
-CLOSES_PER_SECOND = 100
-"""How fast a drain goes where the drain time allows it: few sessions are not kept waiting."""
+FEWEST_PER_SECOND = 10
+"""A drain is not slower: so few at a time are no burden for whoever takes them, and a stop with few need not wait."""
 
 
 class Keeper:
@@ -75,10 +75,13 @@ class Keeper:
                 self._hub.end(session, Ending.SLOW)
 
     async def drain(self, seconds: float) -> None:
-        """Ends all sessions, spread over at most `seconds`, so that they don't all come back at one moment."""
+        """Ends all sessions, spread evenly over `seconds`, so that no moment sees more than its share of them back.
+
+        Where that would be less than ten a second it is ten a second, and over sooner.
+        """
         sessions = list(self._hub.sessions)
         random.shuffle(sessions)
-        pause = min(1 / CLOSES_PER_SECOND, seconds / len(sessions)) if sessions else 0
+        pause = min(1 / FEWEST_PER_SECOND, seconds / len(sessions)) if sessions else 0
         start, closed = self._clock(), 0
         for session in sessions:
             if session.ending is not None:

@@ -79,7 +79,7 @@ class OpenAiFront:
         except TimeoutError:
             self._stopping.set()
             with suppress(TimeoutError):  # a client that does not read may hold its last event up
-                async with asyncio.timeout(STOP_SECONDS):
+                async with asyncio.timeout(min(STOP_SECONDS, seconds / 8)):
                     await self._idle.wait()
         await self._completions.aclose()
 

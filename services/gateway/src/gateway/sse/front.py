@@ -132,6 +132,10 @@ class FrontProtocol(asyncio.Protocol):
         if not self._data:
             self._transport.close()
 
+    def abort(self) -> None:
+        """The server's way of cutting what has not ended in time."""
+        self._transport.abort()
+
     async def _open(self, head: Head, address: str) -> None:
         takeover = DirectTakeover(self, self._transport, self._state)
         try:

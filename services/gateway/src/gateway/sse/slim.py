@@ -105,6 +105,11 @@ class SlimStream(Session, asyncio.Protocol):
         """uvicorn's way of asking a connection to end."""
         self.close(Ending.DRAIN, b"")
 
+    def abort(self) -> None:
+        """The server's way of cutting what has not ended in time."""
+        if self._transport is not None:
+            self._transport.abort()
+
     def pause_writing(self) -> None:
         self.set_paused(True)
 
