@@ -4,21 +4,26 @@
  */
 export function watched(limit) {
   const controller = new AbortController();
-  const since = Date.now();
-  let heardAt = since;
+  let heardAt = Date.now();
+  let openedAt = null;
   const attempt = {
     signal: controller.signal,
     timedOut: false,
     replaced: false,
-    limit,
     abort: () => controller.abort(),
     replace: () => {
       attempt.replaced = true;
       controller.abort();
     },
     heard: () => (heardAt = Date.now()),
-    age: () => (Date.now() - since) / 1_000,
-    silent: () => attempt.limit > 0 && Date.now() - heardAt > attempt.limit * 1_000,
+    /** The stream is there: from now on `silence` is the limit. */
+    open: (silence) => {
+      limit = silence;
+      openedAt = attempt.heard();
+    },
+    /** Seconds since it was open. */
+    age: () => (openedAt === null ? 0 : (Date.now() - openedAt) / 1_000),
+    silent: () => limit > 0 && Date.now() - heardAt > limit * 1_000,
     end: () => clearTimeout(timer),
   };
   let timer;
@@ -27,9 +32,17 @@ export function watched(limit) {
       attempt.timedOut = true;
       controller.abort();
     } else {
-      timer = setTimeout(look, attempt.limit ? Math.min(1_000, attempt.limit * 250) : 1_000);
+      timer = setTimeout(look, limit ? Math.min(1_000, limit * 250) : 1_000);
     }
   };
   look();
   return attempt;
+}
+
+/** What `promise` gives, or an error once `signal` has fired. */
+export function unlessAborted(promise, signal) {
+  return new Promise((resolve, reject) => {
+    signal.addEventListener("abort", () => reject(signal.reason), { once: true });
+    promise.then(resolve, reject);
+  });
 }

@@ -31,7 +31,7 @@ export interface Options {
   fetch?: typeof fetch;
   /** Seconds without a byte after which the connection counts as dead: 45; 0 or false is never. */
   silence?: number | false;
-  /** How many attempts in a row may fail before the client gives up: no limit. */
+  /** After so many attempts in a row that failed the client gives up: no limit. */
   attempts?: number;
   /** Gives numbers from 0 to 1 for the jitter. */
   random?: () => number;

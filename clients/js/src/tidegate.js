@@ -1,4 +1,4 @@
-import { watched } from "./attempt.js";
+import { unlessAborted, watched } from "./attempt.js";
 import { backOff } from "./backoff.js";
 import { followPage } from "./page.js";
 import { EventParser, readStream } from "./parser.js";
@@ -6,6 +6,7 @@ import { Problem, problemOf, unreachable } from "./problem.js";
 
 const CONNECT_SECONDS = 15;
 const PROVEN_SECONDS = 10;
+const LONGEST_TIMER = 2 ** 31 - 1; // milliseconds: a longer one fires at once
 const PASSING = new Set([408, 425, 429]);
 const OWN_TYPES = new Set(["connected", "gap", "closing"]);
 
@@ -25,11 +26,14 @@ export class Tidegate {
   #resting = false;
   #retry = 0;
   #failures = 0;
+  #failed = 0;
   #opened = false;
 
   constructor(url, options = {}) {
     this.#url = url;
-    this.#options = { silence: 45, attempts: Infinity, random: Math.random, ...options };
+    const { silence = 45, attempts = Infinity, random = Math.random } = options;
+    // The topics are asked for with each attempt, and not every iterable can be gone through again.
+    this.#options = { ...options, silence, attempts, random, topics: [...(options.topics ?? [])] };
     this.lastEventId = options.lastEventId ?? "";
     this.clientId = options.clientId ?? "";
     this.#leavePage = followPage(this);
@@ -106,9 +110,10 @@ export class Tidegate {
         this.#end({ reason: end.reason, problem: end.problem });
         return;
       }
-      if (end.useful) this.#failures = 0;
+      if (end.useful) this.#failures = this.#failed = 0;
       if (end.replaced) continue;
-      if (this.#failures >= this.#options.attempts) {
+      if (!end.useful) this.#failed += 1;
+      if (this.#failed >= this.#options.attempts) {
         this.#end({ reason: `given up: ${end.reason}`, problem: end.problem ?? new Problem({ title: end.reason }) });
         return;
       }
@@ -141,7 +146,12 @@ export class Tidegate {
         this.#goOn = null;
         resolve();
       };
-      const timer = setTimeout(go, seconds * 1_000);
+      let timer;
+      const sleep = (left) => {
+        const now = Math.min(left, LONGEST_TIMER);
+        timer = setTimeout(left > now ? () => sleep(left - now) : go, now);
+      };
+      sleep(seconds * 1_000);
       this.#goOn = () => {
         if (life.aborted || Date.now() >= earliest) go();
       };
@@ -154,16 +164,17 @@ export class Tidegate {
     const attempt = (this.#attempt = watched(CONNECT_SECONDS));
     const end = { useful: false, closing: false, final: false, reason: "the stream ended" };
     try {
-      const init = { cache: "no-store", ...this.#options.fetchOptions, headers: await this.#headers(), signal: attempt.signal };
+      const headers = await unlessAborted(this.#headers(), attempt.signal);
+      const init = { cache: "no-store", ...this.#options.fetchOptions, headers, signal: attempt.signal };
       const response = await (this.#options.fetch ?? fetch)(this.#address(), init);
       if (!isStream(response)) return await refusal(response);
-      attempt.limit = this.#options.silence || 0;
+      attempt.open(this.#options.silence || 0);
       await readStream(response.body, this.#parser(end, life), attempt.heard);
     } catch (error) {
       end.reason = attempt.timedOut ? "nothing was heard for too long" : unreachable(error);
     } finally {
       end.replaced = attempt.replaced;
-      end.useful ||= attempt.limit !== CONNECT_SECONDS && attempt.age() > PROVEN_SECONDS;
+      end.useful ||= end.closing || attempt.age() > PROVEN_SECONDS;
       attempt.end();
       if (this.#attempt === attempt) this.#attempt = null;
     }
@@ -184,7 +195,7 @@ export class Tidegate {
     const query = new URLSearchParams(search);
     if (this.clientId && !query.has("client_id")) query.set("client_id", this.clientId);
     if (this.#options.userId) query.set("user_id", this.#options.userId);
-    for (const topic of this.#options.topics ?? []) query.append("topic", topic);
+    for (const topic of this.#options.topics) query.append("topic", topic);
     return `${path}?${query}`;
   }
 

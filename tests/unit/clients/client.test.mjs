@@ -28,8 +28,9 @@ async function scripted(answers, options, use) {
     });
   });
   await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
-  const client = new Tidegate(`http://127.0.0.1:${server.address().port}/api/sse`, { random: () => 0, ...options });
-  const seen = { requests, events: [], states: [], kinds: [] };
+  const url = `http://127.0.0.1:${server.address().port}/api/sse`;
+  const client = new Tidegate(url, { random: () => 0, ...options });
+  const seen = { url, requests, events: [], states: [], kinds: [] };
   client.on("event", (event) => (seen.events.push(event), changed()));
   client.on("state", (state) => (seen.states.push(state), changed()));
   for (const kind of ["gap", "closing"]) client.on(kind, () => seen.kinds.push(kind));
@@ -42,6 +43,7 @@ async function scripted(answers, options, use) {
     assert.ok(holds(), `not in time: ${holds}, states ${seen.names()}`);
   };
   seen.names = () => seen.states.map(({ name }) => name).join(" ");
+  seen.hangUp = () => asking.forEach((socket) => socket.destroy());
   seen.connections = () => asking.size; // Node connects once more after each abort, and asks nothing there
   seen.closed = () => seen.until(() => !client.running);
   try {
@@ -112,10 +114,62 @@ for (const status of [408, 425, 429, 500, 503]) {
 }
 
 test("the stream's own retry is a lower bound and attempts are limited", async () => {
-  await scripted([HEAD + "retry: 20\n\n", answer("503 Full")], { attempts: 2 }, async (client, seen) => {
+  await scripted([HEAD + "retry: 20\n\n", answer("503 Full")], { attempts: 3 }, async (client, seen) => {
     await seen.closed();
+    assert.equal(seen.requests.length, 3);
     assert.deepEqual(seen.states.filter(({ name }) => name === "waiting").map(({ seconds }) => seconds), [0.02, 0.02]);
     assert.equal(client.state.problem.status, 503);
+  });
+});
+
+test("the gateway's own closing is no attempt that failed", async () => {
+  const closing = HEAD + 'retry: 10\nevent: closing\ndata: {"reason":"drain"}\n\n';
+  const answers = [closing, closing, closing, HEAD + "data: x\n\n" + HOLD];
+  await scripted(answers, { attempts: 1 }, async (client, seen) => {
+    await seen.until(() => seen.events.length === 4);
+  });
+});
+
+// A timer of more than 24.8 days fires at once.
+test("a Retry-After of weeks is waited for", async () => {
+  await scripted([answer("503 Full", "", "Retry-After: 3000000")], {}, async (client, seen) => {
+    await seen.until(() => client.state.name === "waiting");
+    await fetch(seen.url).then((response) => response.text()); // any of its own would have come before
+    assert.equal(seen.names(), "connecting waiting");
+    assert.equal(seen.requests.length, 2);
+  });
+});
+
+// With a limit of 15 s, which an attempt has too, it was taken for one that had never been open.
+test("a connection that lived ten seconds makes the back-off small again", async () => {
+  const connected = HEAD + 'event: connected\ndata: {}\n\n' + HOLD;
+  const answers = [answer("503 Full"), connected, HEAD + "data: x\n\n" + HOLD];
+  await scripted(answers, { silence: 15, random: () => 0.1 }, async (client, seen) => {
+    await seen.until(() => client.state.name === "open");
+    const later = Date.now() + 11_000;
+    const clock = mock.method(Date, "now", () => later);
+    seen.hangUp();
+    await seen.until(() => client.state.name === "waiting");
+    clock.mock.restore();
+    assert.deepEqual(seen.states.filter(({ name }) => name === "waiting").map(({ seconds }) => seconds), [0.05, 0.05]);
+  });
+});
+
+// Nothing watched the function, and no abort reached it.
+test("headers that never come are given up with their attempt", async () => {
+  const headers = [() => new Promise(() => {}), () => ({})];
+  await scripted([HEAD + "data: x\n\n" + HOLD], { headers: () => headers.shift()() }, async (client, seen) => {
+    await seen.until(() => headers.length === 1);
+    client.wake(true);
+    await seen.until(() => seen.events.length === 1);
+  });
+});
+
+test("topics that can be gone through once are asked for again by the next connection", async () => {
+  const answers = [HEAD + "data: x\n\n", HEAD + "data: x\n\n" + HOLD];
+  await scripted(answers, { topics: ["a", "b"].values() }, async (client, seen) => {
+    await seen.until(() => seen.events.length === 2);
+    for (const request of seen.requests) assert.match(request, /topic=a&topic=b/);
   });
 });
 
@@ -223,7 +277,8 @@ test("a page that is shown goes on at once with what waits, and one that is hidd
 
 test("a page that is shown keeps a connection that lives and replaces one that fell silent", async () => {
   await inPage(async (page) => {
-    await scripted([HEAD + "data: x\n\n" + HOLD], {}, async (client, seen) => {
+    // An option that is named and not given has its default.
+    await scripted([HEAD + "data: x\n\n" + HOLD], { silence: undefined }, async (client, seen) => {
       await seen.until(() => seen.events.length === 1);
       page.show(true);
       assert.equal(seen.connections(), 1);
