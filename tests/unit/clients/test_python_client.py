@@ -72,11 +72,66 @@ async def test_a_passing_refusal_is_tried_again_not_before_retry_after(status: s
 async def test_the_streams_own_retry_is_a_lower_bound_and_attempts_are_limited() -> None:
     states: list[State] = []
     broken = answer("503 Full")
-    async with scripted([HEAD + "retry: 20\n\n", broken, broken]) as server:
-        async with connect(server.url, on_state=states.append, random=lambda: 0, attempts=2) as stream:
-            with pytest.raises(Stopped, match="given up after 2 attempts"):
+    async with scripted([HEAD + "retry: 20\n\n", broken]) as server:
+        async with connect(server.url, on_state=states.append, random=lambda: 0, attempts=3) as stream:
+            with pytest.raises(Stopped, match="given up after 3 attempts"):
                 await anext(stream)
     assert waits(states) == [0.02, 0.02]
+    assert len(server.requests) == 3
+
+
+async def test_the_gateways_own_closing_is_no_attempt_that_failed() -> None:
+    closing = HEAD + 'retry: 10\nevent: closing\ndata: {"reason":"drain"}\n\n'
+    async with scripted([closing, closing, HEAD + "data: x\n\n" + Scripted.HOLD]) as server:
+        async with connect(server.url, random=lambda: 0, attempts=1) as stream:
+            assert [(await anext(stream)).type for _ in range(3)] == ["closing", "closing", "message"]
+
+
+async def test_what_the_address_asks_for_is_asked_for_too_and_its_client_id_stays() -> None:
+    """The topics that were named beside it took the place of its own."""
+    first = HEAD + 'event: connected\ndata: {"client_id":"c"}\n\n'
+    async with scripted([first, HEAD + "data: x\n\n" + Scripted.HOLD]) as server:
+        url = f"{server.url}?client_id=c&topic=a"
+        async with connect(url, topics=["b"], user_id="u", random=lambda: 0) as stream:
+            assert [(await anext(stream)).type for _ in range(2)] == ["connected", "message"]
+    for request in server.requests:
+        assert request.startswith("GET /api/sse?client_id=c&topic=a&topic=b&user_id=u HTTP")
+
+
+async def test_a_server_that_takes_the_request_and_says_nothing_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a limit of silence it was waited for for ever."""
+    monkeypatch.setattr("tidegate_client.stream.CONNECT_SECONDS", 0.1)
+    async with scripted([Scripted.HOLD, HEAD + "data: x\n\n" + Scripted.HOLD]) as server:
+        async with connect(server.url, silence=None, random=lambda: 0) as stream:
+            assert (await anext(stream)).data == "x"
+
+
+async def test_a_body_that_can_not_be_decoded_is_tried_again_and_a_redirect_is_followed() -> None:
+    """Both came out of the iteration, as an error of httpx's and as a final refusal."""
+    broken = HEAD.replace("\r\n\r\n", "\r\nContent-Encoding: gzip\r\n\r\nthis is no gzip")
+    moved = answer("307 Temporary Redirect", "", "Location: /elsewhere")
+    async with scripted([broken, moved, HEAD + "data: x\n\n" + Scripted.HOLD]) as server:
+        async with connect(server.url, random=lambda: 0) as stream:
+            assert (await anext(stream)).data == "x"
+    assert server.requests[2].startswith("GET /elsewhere HTTP")
+
+
+async def test_headers_may_come_from_a_plain_function_too() -> None:
+    async with scripted([HEAD + "data: x\n\n" + Scripted.HOLD]) as server:
+        async with connect(server.url, headers=lambda: {"Authorization": "mine"}) as stream:
+            await anext(stream)
+    assert "authorization: mine" in server.requests[0].lower()
+
+
+async def test_an_event_makes_the_back_off_small_again_for_the_limit_too() -> None:
+    broken, event = answer("503 Full"), HEAD + "data: x\n\n"
+    states: list[State] = []
+    async with scripted([broken, event, broken, broken]) as server:
+        async with connect(server.url, on_state=states.append, random=lambda: 0.01, attempts=2) as stream:
+            assert (await anext(stream)).data == "x"
+            with pytest.raises(Stopped, match="given up after 2 attempts"):
+                await anext(stream)
+    assert waits(states) == [0.005, 0.005, 0.01]
 
 
 async def test_a_silent_connection_is_replaced_and_comments_count_as_life() -> None:

@@ -19,19 +19,23 @@ PROVEN_SECONDS = 10.0
 PASSING = (408, 425, 429)
 KINDS: dict[str, type[Event]] = {"gap": Gap, "closing": Closing}
 
-Headers = Mapping[str, str] | Callable[[], Awaitable[Mapping[str, str]]]
+Headers = Mapping[str, str] | Callable[[], Mapping[str, str] | Awaitable[Mapping[str, str]]]
 
 
 class _Open:
     """A response that is being read."""
 
-    def __init__(self, response: httpx.Response, now: float) -> None:
+    def __init__(self, response: httpx.Response) -> None:
         self.response = response
         self.pieces = response.aiter_bytes()
         self.parser = EventParser()
-        self.since = now
         self.closing = False
         self.useful = False
+        self._since = asyncio.get_running_loop().time()
+
+    def age(self) -> float:
+        """Seconds."""
+        return asyncio.get_running_loop().time() - self._since
 
 
 class Stream:
@@ -40,8 +44,7 @@ class Stream:
     def __init__(
         self,
         client: httpx.AsyncClient,
-        url: str,
-        params: list[tuple[str, str]],
+        url: httpx.URL,
         last_event_id: str,
         headers: Headers | None,
         silence: float | None,
@@ -52,13 +55,13 @@ class Stream:
         self.last_event_id = last_event_id
         self.state = State("closed", reason="not started")
         self._client = client
-        self._url = httpx.URL(url)
-        self._params = params
+        self._url = url
         self._headers = headers
         self._timeout = httpx.Timeout(CONNECT_SECONDS, read=silence)
         self._attempts = attempts
         self._on_state = on_state
         self._back_off = BackOff(random)
+        self._failed = 0
         self._retry = 0.0
         self._frames: deque[Frame] = deque()
         self._open: _Open | None = None
@@ -144,18 +147,18 @@ class Stream:
             if event.final:
                 self._frames.clear()
                 self._final = True
-        elif frame.type not in ("connected", "gap"):
-            self._back_off.reset()
+        elif frame.type not in ("connected", "gap") and self._open is not None:
+            self._open.useful = True
         return event
 
     def _adopt(self, connected: Event) -> None:
         """A client id made by the gateway is kept: the next connection listens to the same."""
-        if any(name == "client_id" for name, _ in self._params):
-            return
         try:
-            self._params.append(("client_id", str(connected.json()["client_id"])))
+            client_id = connected.json()["client_id"]
         except (ValueError, KeyError, TypeError):
             return
+        if isinstance(client_id, str) and "client_id" not in self._url.params:
+            self._url = self._url.copy_set_param("client_id", client_id)
 
     async def _fill(self) -> None:
         """One step: connects, or reads a piece, or waits."""
@@ -167,9 +170,9 @@ class Stream:
                 await self._connect()
             else:
                 await self._read(self._open)
-        except httpx.ReadTimeout:
+        except (TimeoutError, httpx.ReadTimeout):
             await self._wait("nothing was heard for too long")
-        except (httpx.TransportError, httpx.StreamError) as error:
+        except (httpx.RequestError, httpx.StreamError) as error:
             await self._wait(str(error) or type(error).__name__)
 
     async def _read(self, current: _Open) -> None:
@@ -183,22 +186,30 @@ class Stream:
 
     async def _connect(self) -> None:
         self._tell(State("connecting"))
-        given = await self._headers() if callable(self._headers) else self._headers
-        headers = {**(given or {}), "Accept": "text/event-stream", "Cache-Control": "no-store"}
+        async with asyncio.timeout(CONNECT_SECONDS):
+            response = await self._ask()
+        if self._open is None:
+            await self._refused(response)
+        else:
+            self._tell(State("open"))
+
+    async def _ask(self) -> httpx.Response:
+        """An answer, which is the open stream now or has been read to its end."""
+        headers = {**await self._fields(), "Accept": "text/event-stream", "Cache-Control": "no-store"}
         if self.last_event_id:
             headers["Last-Event-ID"] = self.last_event_id
-        url = self._url.copy_merge_params(tuple(self._params)) if self._params else self._url
-        request = self._client.build_request("GET", url, headers=headers, timeout=self._timeout)
+        request = self._client.build_request("GET", self._url, headers=headers, timeout=self._timeout)
         response = await self._client.send(request, stream=True)
         kind = response.headers.get("Content-Type", "")
         if response.status_code == 200 and kind.startswith("text/event-stream"):
-            self._open = _Open(response, asyncio.get_running_loop().time())
-            self._tell(State("open"))
-            return
-        try:
-            await self._refused(response)
-        finally:
-            await response.aclose()
+            self._open = _Open(response)
+        else:
+            await _read_refusal(response)
+        return response
+
+    async def _fields(self) -> Mapping[str, str]:
+        given = self._headers() if callable(self._headers) else self._headers
+        return (await given if isinstance(given, Awaitable) else given) or {}
 
     async def _refused(self, response: httpx.Response) -> None:
         status = response.status_code
@@ -207,7 +218,6 @@ class Stream:
             return
         if status == 200:
             raise Stopped("the answer is no event stream", Problem(status, "the answer is no event stream", "", {}))
-        await response.aread()
         problem = Problem.of(response)
         if status < 500 and status not in PASSING:
             raise Stopped(problem.title, problem)
@@ -217,15 +227,38 @@ class Stream:
         current = self._open
         await self._drop()
         closing = current is not None and current.closing
-        if current is not None and (closing or asyncio.get_running_loop().time() - current.since > PROVEN_SECONDS):
+        useful = current is not None and (closing or current.useful or current.age() > PROVEN_SECONDS)
+        self._failed = 0 if useful else self._failed + 1
+        if useful:
             self._back_off.reset()
-        if self._attempts is not None and self._back_off.failures >= self._attempts:
+        if self._attempts is not None and self._failed >= self._attempts:
             raise Stopped(f"given up after {self._attempts} attempts: {reason}", problem)
         bound = max(self._retry, at_least)
         # The gateway's own `retry:` with `closing` is already spread over its clients.
         seconds = bound if closing and bound else self._back_off.next(bound)
         self._tell(State("waiting", seconds, reason))
         await asyncio.sleep(seconds)
+
+
+async def _read_refusal(response: httpx.Response) -> None:
+    """Reads the body where it may tell the problem, and lets go of the connection."""
+    try:
+        if response.status_code not in (200, 204):
+            await response.aread()
+    finally:
+        await response.aclose()
+
+
+def _address(url: str, client_id: str, user_id: str, topics: Sequence[str]) -> httpx.URL:
+    """`url` with what it has and what is named beside it."""
+    address = httpx.URL(url)
+    if client_id and "client_id" not in address.params:
+        address = address.copy_set_param("client_id", client_id)
+    if user_id:
+        address = address.copy_set_param("user_id", user_id)
+    for topic in topics:
+        address = address.copy_add_param("topic", topic)
+    return address
 
 
 @asynccontextmanager
@@ -246,15 +279,14 @@ async def connect(
     """
     A stream of `url` (the whole address, as `https://host/api/sse`), closed at the end of the block.
 
-    `headers`: fields, or an async function that gives them before each attempt, for tokens that expire. `silence`:
-    seconds without a byte after which the connection counts as dead, or None. `attempts`: how many attempts in a row
-    may fail before Stopped is raised; None is no limit. `client` is left open.
+    `headers`: fields, or a function (async or not) that gives them before each attempt, for tokens that expire; what it
+    raises comes out of the iteration, unless it is a TimeoutError or httpx's: then it is an attempt that failed.
+    `silence`: seconds without a byte after which the connection counts as dead, or None. `attempts`: after so many in a
+    row that failed Stopped is raised; None is no limit. `client` is left open; without one redirects are followed.
     """
-    params = [("client_id", client_id)] if client_id else []
-    params += [("user_id", user_id)] if user_id else []
-    params += [("topic", topic) for topic in topics]
-    used = httpx.AsyncClient() if client is None else client
-    stream = Stream(used, url, params, last_event_id, headers, silence, attempts, on_state, random)
+    address = _address(url, client_id, user_id, topics)
+    used = httpx.AsyncClient(follow_redirects=True) if client is None else client
+    stream = Stream(used, address, last_event_id, headers, silence, attempts, on_state, random)
     try:
         yield stream
     finally:
