@@ -37,7 +37,7 @@ async def test_a_stream_whose_replay_fails_unforeseen_is_told_so_and_its_place_i
         gateway, history = running.gateway, History(bus)
         start = f"{(await history.position()).epoch}-0"
         await Publisher(bus, history).durable("client.a", Event("n", "x"), headers={})
-        gateway.attachments._missed = Broken(gateway.hub, gateway.history, gateway.subscriptions)
+        gateway.attachments.replay.missed = Broken(gateway.hub, gateway.history, gateway.subscriptions)
         async with open_stream(running.url, {"client_id": "a"}, {"last-event-id": start}) as stream:
             assert json.loads((await stream.next("closing")).data)["reason"] == "feed"
             await until(lambda: stream.ended, "the stream ends")

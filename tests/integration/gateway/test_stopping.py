@@ -3,7 +3,7 @@
 import asyncio
 import signal
 import time
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -15,6 +15,12 @@ from tests.support.processes import service
 from tidegate_common.bus.history import History
 from tidegate_common.bus.publishing import Publisher
 from tidegate_common.contract.events import Event
+
+
+async def cut(writer: asyncio.StreamWriter) -> None:
+    writer.transport.abort()
+    with suppress(OSError):
+        await writer.wait_closed()
 
 
 @pytest.mark.parametrize("streams", ["slim", "plain"])
@@ -30,7 +36,7 @@ async def test_peers_that_do_not_read_hold_up_no_stop_and_are_no_error(tmp_path:
         run = await exits.enter_async_context(service("gateway", port, env))
         for _ in range(20):  # so many that telling them takes all of its time
             reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1024)
-            exits.callback(writer.transport.abort)
+            exits.push_async_callback(cut, writer)
             writer.write(b"GET /api/sse HTTP/1.1\r\nHost: x\r\n\r\n")
             await reader.readuntil(b"event: connected")
         stream = await exits.enter_async_context(open_stream(f"http://127.0.0.1:{port}"))
