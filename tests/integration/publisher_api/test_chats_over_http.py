@@ -123,6 +123,25 @@ async def test_a_job_for_nobody_has_its_own_stream_and_any_kind_may_be_asked_for
         assert (await client.delete(f"/api/ai/jobs/{job.job_id}")).json()["status"] == "cancelled"
 
 
+async def test_jobs_for_nobody_count_for_the_address_that_asks_behind_a_trusted_proxy_too(tmp_path: Path) -> None:
+    """Each was its own owner, and so its first job: one caller's thousand stood before all who name a client."""
+    async with (
+        broker(tmp_path) as (server, bus),
+        running_publisher(server.url, trusted_proxies=("127.0.0.1",)) as (client, _),
+    ):
+        for _ in range(3):
+            await client.post("/api/ai/chat", json={"prompt": "x"})
+        await client.post("/api/ai/chat", json={"prompt": "x"}, headers={"x-forwarded-for": "2001:db8::7"})
+        await client.post("/api/ai/chat", json=CHAT)
+        found = await bus.jetstream.stream_info(SUBJECTS.jobs_stream, subjects_filter=">")
+        assert found.state.subjects == {
+            "tg.jobs.chat.0.address.127%2E0%2E0%2E1": 2,
+            "tg.jobs.chat.1.address.127%2E0%2E0%2E1": 1,
+            "tg.jobs.chat.0.address.2001%3Adb8%3A%3A7": 1,
+            "tg.jobs.chat.0.client.a": 1,
+        }
+
+
 async def test_the_same_key_for_nobody_starts_one_job(tmp_path: Path) -> None:
     async with broker(tmp_path) as (server, _), running_publisher(server.url) as (client, _):
         key = {"idempotency-key": "k"}

@@ -18,20 +18,33 @@ from nats.js.api import AckPolicy, ConsumerConfig
 from nats.js.errors import Error as JetStreamError
 
 from tidegate_common.bus.connection import Bus
-from tidegate_common.bus.queueing import LEVELS, NO_WAIT_SECONDS, consumer_of, notify
+from tidegate_common.bus.levels import ANSWER_SECONDS, LEVELS, consumer_of
+from tidegate_common.bus.queueing import notify
 from tidegate_common.contract.jobs import Job
 from tidegate_common.errors import BrokerUnavailable
 
 ACK_WAIT_SECONDS = 10
 """A job whose worker shows no progress for so long is given to another."""
 
-HIGHEST_EVERY = 4
-"""One job in so many is taken from the highest level."""
+UPPER_EVERY = 4
+"""One job in so many is taken from above the lowest level."""
+
+UPPER_TURNS = (1, 2, 1, 3, 1, 2)
+"""Where those are looked for first, in turn: with jobs on all levels, of 24 they have 18, 3, 2 and 1."""
 
 POLL_SECONDS = 1.0
 """Between looks at the queue when nothing was said: for jobs that come back since their worker died."""
 
 _JOB = msgspec.json.Decoder(Job)
+
+
+def turn(number: int) -> list[int]:
+    """The levels in the order in which the `number`th job is looked for on them; the first is number 0."""
+    upper, rest = divmod(number, UPPER_EVERY)
+    if rest < UPPER_EVERY - 1:
+        return list(LEVELS)
+    first = UPPER_TURNS[upper % len(UPPER_TURNS)]
+    return [first, *(level for level in LEVELS if level not in (0, first)), 0]
 
 
 class Delivery:
@@ -125,8 +138,7 @@ class JobQueue:
         deadline = time.monotonic() + wait_seconds
         while True:
             self._notice.clear()
-            order = reversed(LEVELS) if self._taken % HIGHEST_EVERY == HIGHEST_EVERY - 1 else iter(LEVELS)
-            for level in order:
+            for level in turn(self._taken):
                 message = await self._try(self._subscriptions[level])
                 if message is not None:
                     self._taken += 1
@@ -144,7 +156,7 @@ class JobQueue:
             await self._bus.client.publish(
                 subscription._nms, json.dumps({"batch": 1, "no_wait": True}).encode(), subscription._deliver
             )
-            message: Msg = await subscription._sub.next_msg(timeout=NO_WAIT_SECONDS)
+            message: Msg = await subscription._sub.next_msg(timeout=ANSWER_SECONDS)
         except (nats_errors.Error, JetStreamError, TimeoutError) as error:
             raise BrokerUnavailable("NATS does not give jobs") from error
         status = JetStreamContext.is_status_msg(message)

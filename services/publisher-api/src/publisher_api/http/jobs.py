@@ -14,6 +14,7 @@ from publisher_api.jobs.starting import Starting
 from publisher_api.requests import CHAT, JOB
 from tidegate_common.bus.cancelling import Cancelling
 from tidegate_common.contract.jobs import DeadJob, JobState
+from tidegate_common.contract.subjects import encode_token
 from tidegate_common.errors import InvalidField
 from tidegate_common.runtime.body import decode, read_body
 
@@ -47,12 +48,12 @@ class JobEndpoints:
     async def chat(self, request: Request) -> Response:
         key = idempotency_key(request)
         body = decode(CHAT, await read_body(request, self._max_body_bytes))
-        return answer(_started(await self._starting.chat(body, key)), 202)
+        return answer(_started(await self._starting.chat(body, key, _asker(request))), 202)
 
     async def job(self, request: Request) -> Response:
         key = idempotency_key(request)
         body = decode(JOB, await read_body(request, self._max_body_bytes))
-        return answer(_started(await self._starting.job(body, key)), 202)
+        return answer(_started(await self._starting.job(body, key, _asker(request))), 202)
 
     async def one(self, request: Request) -> Response:
         job_id = request.path_params["job_id"]
@@ -76,6 +77,11 @@ class JobEndpoints:
     async def retry(self, request: Request) -> Response:
         job_id = request.path_params["job_id"]
         return answer({**_started(await self._dead.retry(job_id)), "retry_of": job_id}, 202)
+
+
+def _asker(request: Request) -> str:
+    """By the address, as OpenAI's front has it: what a trusted proxy names, or the peer's."""
+    return f"address.{encode_token(request.client.host if request.client else 'none')}"
 
 
 def _started(state: JobState) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 One task for all jobs that this process has queued. A job that is taken at once is not told anything; who waits gets an
 `ai_progress` event after half a second, and whenever the figures have changed at a look. The events are volatile:
-nobody needs an old one. The place is an estimate, since each fourth job is taken from the highest level.
+nobody needs an old one. The place is an estimate, since each fourth job is taken from the upper levels.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ import msgspec
 
 from tidegate_common.bus.connection import Bus
 from tidegate_common.bus.jobs import JobStates
+from tidegate_common.bus.levels import QueueState, queue_state
 from tidegate_common.bus.publishing import Publisher
-from tidegate_common.bus.queueing import QueueState, queue_state
 from tidegate_common.contract.answers import PROGRESS, AiProgress
 from tidegate_common.contract.events import JOB, Event
 from tidegate_common.contract.jobs import JobState, JobStatus

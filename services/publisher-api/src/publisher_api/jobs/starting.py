@@ -38,17 +38,20 @@ class Starting:
         self._subjects = subjects
         self._tracer = tracer
 
-    async def chat(self, body: ChatBody, key: str | None) -> JobState:
-        """Queues a chat, once for one `key`; gives its record. Raises InvalidField."""
+    async def chat(self, body: ChatBody, key: str | None, asker: str) -> JobState:
+        """Queues a chat, once for one `key`; gives its record. Raises InvalidField.
+
+        `asker` is whose share of the workers a job without a target takes.
+        """
         params = msgspec.to_builtins(chat_of(body))
         job_id = _job_id(CHAT, body, key)
-        return await self._put(_Wanted(job_id, CHAT, job_tail_of(body, job_id), params), body)
+        return await self._put(_Wanted(job_id, CHAT, job_tail_of(body, job_id), params), body, asker)
 
-    async def job(self, body: JobBody, key: str | None) -> JobState:
+    async def job(self, body: JobBody, key: str | None, asker: str) -> JobState:
         """As `chat`, for a job of any kind."""
         kind = kind_of(body)
         job_id = _job_id(kind, body, key)
-        return await self._put(_Wanted(job_id, kind, job_tail_of(body, job_id), body.params), body)
+        return await self._put(_Wanted(job_id, kind, job_tail_of(body, job_id), body.params), body, asker)
 
     async def again(self, dead: DeadJob) -> JobState:
         """Queues a dead job as a new one, once however often it is asked for."""
@@ -60,9 +63,11 @@ class Starting:
         more = {"owner": owner, "on_disconnect": old.on_disconnect, "grace_seconds": old.grace_seconds}
         return await self._queue(wanted, more)
 
-    async def _put(self, wanted: _Wanted, fields: JobFields) -> JobState:
+    async def _put(self, wanted: _Wanted, fields: JobFields, asker: str) -> JobState:
         deadline = None if fields.deadline_seconds is None else time.time() + fields.deadline_seconds
         more = {
+            # Its own tail would make an owner of each job, whose first it is.
+            "owner": asker if wanted.tail == job_tail(wanted.job_id) else wanted.tail,
             "deadline": deadline,
             "on_disconnect": fields.on_disconnect,
             "grace_seconds": fields.grace_seconds,

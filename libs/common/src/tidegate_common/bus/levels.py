@@ -1,0 +1,80 @@
+"""The levels of the job queue, and how it stands."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import msgspec
+from nats import errors as nats_errors
+from nats.js.errors import Error as JetStreamError
+from nats.js.errors import NotFoundError
+
+from tidegate_common.bus.connection import Bus
+from tidegate_common.errors import BrokerUnavailable
+
+TURNS = (2, 8, 32)
+"""Jobs of one owner in the queue from which on another waits on the second, third and fourth level."""
+
+LEVELS = range(len(TURNS) + 1)
+
+ANSWER_SECONDS = 5.0
+"""How long NATS has for an answer."""
+
+
+def consumer_of(level: int) -> str:
+    """Name of the durable consumer of a level, which all workers share."""
+    return f"workers-{level}"
+
+
+class StreamState(msgspec.Struct):
+    """The queue's messages, the last one's sequence, and how many there are on each of the subjects asked for."""
+
+    messages: int = 0
+    last_seq: int = 0
+    subjects: dict[str, int] = {}
+
+
+class _Info(msgspec.Struct):
+    state: StreamState | None = None
+
+
+_INFO = msgspec.json.Decoder(_Info)
+
+
+class QueueState(NamedTuple):
+    """By level: the jobs that no worker has been given yet, and how many were given since the queue was made."""
+
+    waiting: tuple[int, ...]
+    given: tuple[int, ...]
+
+
+async def stream_state(bus: Bus, subjects: str) -> StreamState:
+    """What the queue holds, those in work too. Raises BrokerUnavailable."""
+    ask = msgspec.json.encode({"subjects_filter": subjects})
+    try:
+        if not bus.connected:
+            raise BrokerUnavailable("NATS is away")
+        call = f"$JS.API.STREAM.INFO.{bus.subjects.jobs_stream}"
+        state = _INFO.decode((await bus.client.request(call, ask, timeout=ANSWER_SECONDS)).data).state
+    except (nats_errors.Error, TimeoutError) as error:
+        raise BrokerUnavailable("NATS does not answer for the job queue") from error
+    if state is None:
+        raise BrokerUnavailable("the job queue does not exist")
+    return state
+
+
+async def queue_state(bus: Bus) -> QueueState:
+    """How the queue stands. Before the first worker has come, all jobs wait. Raises BrokerUnavailable."""
+    waiting, given = [], []
+    for level in LEVELS:
+        try:
+            info: Any = await bus.jetstream.consumer_info(bus.subjects.jobs_stream, consumer_of(level))
+        except NotFoundError:
+            waiting.append(sum((await stream_state(bus, bus.subjects.jobs(level))).subjects.values()))
+            given.append(0)
+        except (nats_errors.Error, JetStreamError, TimeoutError) as error:
+            raise BrokerUnavailable("NATS does not say how long the queue is") from error
+        else:
+            waiting.append(int(info.num_pending or 0))
+            given.append(int(info.delivered.consumer_seq if info.delivered else 0))
+    return QueueState(tuple(waiting), tuple(given))
