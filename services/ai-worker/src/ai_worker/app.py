@@ -56,8 +56,9 @@ class Worker:
         history = History(bus)
         publisher = Publisher(bus, history, settings.publish_deadline_seconds)
         records = Records(states)
+        gateways = AllGateways(bus, doubt_seconds=settings.ai_doubt_seconds)
         self._services = Services(
-            publisher, history, bus.subjects, records, Conclusion(records, dead, history), AllGateways(bus)
+            publisher, history, bus.subjects, records, Conclusion(records, dead, history), gateways
         )
         pace = Pace(settings.ai_coalesce_ms / 1000, settings.ai_coalesce_chars, settings.ai_patience_seconds)
         self._limits = Limits(settings.ai_job_seconds, settings.ai_ack_seconds, settings.ai_max_attempts, pace)

@@ -14,13 +14,14 @@ LOOK_SECONDS = 1.0
 async def all_gone(gateways: AllGateways, job: Job) -> None:
     """Returns when no gateway has had a connection that hears the job for its grace period.
 
-    A gateway that does not answer counts as one that has: a doubt cancels nothing.
+    A gateway that does not answer counts as one that has, and so does one that has fallen silent without saying that
+    it leaves, for as long as its clients may still be there: a doubt cancels nothing.
     """
     loop = asyncio.get_running_loop()
     since: float | None = None
     while True:
         try:
-            present = await gateways.presence(job.tail, ASK_SECONDS, job.job_id)
+            present = await gateways.listeners(job.tail, ASK_SECONDS, job.job_id)
         except BrokerUnavailable:
             since = None
         else:

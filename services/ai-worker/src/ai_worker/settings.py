@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 
 from msgspec import Meta
 
+from tidegate_common.bus.control import DOUBT_SECONDS
 from tidegate_common.bus.queue import ACK_WAIT_SECONDS
 from tidegate_common.runtime.settings import AtLeastOne, CommonSettings, Count, Port, Positive, env
 
@@ -47,6 +48,8 @@ class WorkerSettings(CommonSettings, frozen=True, kw_only=True):
     """How long a job goes on while NATS is away, before it is left to another worker."""
     ai_max_attempts: AtLeastOne = 4
     """Workers that may die over a job before it fails and is kept among the dead ones."""
+    ai_doubt_seconds: Seconds = DOUBT_SECONDS
+    """A gateway that fell silent without leaving counts as one that has a job's listeners for so long."""
     scripted_think_seconds: Seconds = 0.3
     scripted_token_seconds: Seconds = 0.02
 

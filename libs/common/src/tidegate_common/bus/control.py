@@ -26,6 +26,13 @@ ASK_SECONDS = 1.0
 SILENCE_SECONDS = 3.0
 """A gateway that has said nothing for so long is forgotten."""
 
+DOUBT_SECONDS = 60.0
+"""A gateway that fell silent without saying that it leaves may still have its connections for so long.
+
+It is paused, or cut off from NATS, and a stream outlives that for up to a minute. The clients of a killed one have come
+back elsewhere by then.
+"""
+
 LEARN_SECONDS = 1.5
 """After connecting there may be gateways that have not been heard yet: answers are collected for the whole wait."""
 
@@ -45,8 +52,9 @@ _ANSWER = msgspec.json.Decoder(Answer)
 class LiveGateways:
     """The gateways that are there, by what they say. `clock` gives seconds."""
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    def __init__(self, clock: Callable[[], float], doubt_seconds: float = DOUBT_SECONDS) -> None:
         self._clock = clock
+        self._doubt_seconds = doubt_seconds
         self._heard: dict[str, float] = {}
         self._since = clock()
 
@@ -54,6 +62,18 @@ class LiveGateways:
     def known(self) -> bool:
         """Whether every gateway has had the time to announce itself."""
         return self._clock() - self._since >= LEARN_SECONDS
+
+    @property
+    def doubted(self) -> bool:
+        """Whether there may be a gateway that does not speak.
+
+        One fell silent without saying that it leaves, or this has not listened for long enough to know of it.
+        """
+        now = self._clock()
+        silent = (now - heard for heard in self._heard.values())
+        return now - self._since < self._doubt_seconds or any(
+            SILENCE_SECONDS <= each < self._doubt_seconds for each in silent
+        )
 
     def start_anew(self) -> None:
         """Nothing was heard for some time: who is there has to be learned again."""
@@ -67,10 +87,11 @@ class LiveGateways:
             self._heard[announcement.gateway] = self._clock()
 
     def now(self) -> set[str]:
-        """Ids of the gateways that are there; those that were silent for too long are forgotten."""
-        oldest = self._clock() - SILENCE_SECONDS
+        """Ids of the gateways that are there; not of those that were silent for too long."""
+        now = self._clock()
+        oldest = now - max(SILENCE_SECONDS, self._doubt_seconds)
         self._heard = {gateway: heard for gateway, heard in self._heard.items() if heard > oldest}
-        return set(self._heard)
+        return {gateway for gateway, heard in self._heard.items() if heard > now - SILENCE_SECONDS}
 
 
 class _Asked:
@@ -97,12 +118,14 @@ class _Asked:
 class AllGateways:
     """Every gateway on the bus, as one that can be asked."""
 
-    def __init__(self, bus: Bus, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, bus: Bus, clock: Callable[[], float] = time.monotonic, doubt_seconds: float = DOUBT_SECONDS
+    ) -> None:
         self._bus = bus
         self._id = token_hex(8)
         self._number = 0
         self._asked: dict[int, _Asked] = {}
-        self.live = LiveGateways(clock)
+        self.live = LiveGateways(clock, doubt_seconds)
         bus.client.subscribe_direct(bus.subjects.gateways, self._announced)
         bus.client.subscribe_direct(bus.subjects.answers(self._id), self._answered)
         bus.on_disconnect.append(self._cut_off)
@@ -111,6 +134,13 @@ class AllGateways:
     async def presence(self, tail: str, wait_seconds: float, job_id: str = "") -> Count:
         """Connections that hear what is sent to `tail`, or what is sent there of the job. As `ask` has it."""
         return await self.ask(self._bus.subjects.presence, tail, wait_seconds, job_id=job_id)
+
+    async def listeners(self, tail: str, wait_seconds: float, job_id: str) -> Count:
+        """As `presence`, for what can't be taken back: complete only where no gateway is doubted either."""
+        doubted = self.live.doubted
+        found = await self.presence(tail, wait_seconds, job_id)
+        # Before and after: one may have fallen silent meanwhile, or spoken again without having been asked.
+        return Count(found.total, found.complete and not doubted and not self.live.doubted)
 
     async def kick(self, tail: str, wait_seconds: float) -> Count:
         """Ends the connections that hear what is sent to `tail`; gives how many. As `ask` has it."""
