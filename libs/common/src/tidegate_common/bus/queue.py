@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 from nats import errors as nats_errors
 from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
 from nats.js import JetStreamContext
 from nats.js.api import AckPolicy, ConsumerConfig
 from nats.js.errors import Error as JetStreamError
@@ -34,6 +35,8 @@ UPPER_TURNS = (1, 2, 1, 3, 1, 2)
 
 POLL_SECONDS = 1.0
 """Between looks at the queue when nothing was said: for jobs that come back since their worker died."""
+
+_ONE_NOW = json.dumps({"batch": 1, "no_wait": True}).encode()
 
 _JOB = msgspec.json.Decoder(Job)
 
@@ -88,21 +91,80 @@ async def _answered(sending: Awaitable[object]) -> None:
         raise BrokerUnavailable("NATS did not take the job's acknowledgement") from error
 
 
+class _Inbox:
+    """Asks one level for a job, one question at a time: where the answers come, which do not say what they answer.
+
+    An inbox whose question was not answered in time is used no more. It stays open for the answer, so that a job that
+    comes with it is given back at once.
+    """
+
+    def __init__(self, bus: Bus, level: int, late: Callable[[Msg], Awaitable[None]]) -> None:
+        self._client = bus.client
+        self._next = f"$JS.API.CONSUMER.MSG.NEXT.{bus.subjects.jobs_stream}.{consumer_of(level)}"
+        self._subject = bus.client.new_inbox()
+        self._late = late
+        self._subscription: Subscription | None = None
+        self._answer: asyncio.Future[Msg] | None = None
+        self.given_up = False
+
+    async def ask(self, seconds: float) -> Msg | None:
+        """What the server answers; None, and the inbox is given up, where it does not within `seconds`."""
+        if self._subscription is None:
+            self._subscription = await self._client.subscribe(self._subject, cb=self._hear)
+        self._answer = asyncio.get_running_loop().create_future()
+        self.given_up = True  # until it is answered: whoever waits may be cancelled too
+        await self._client.publish(self._next, _ONE_NOW, self._subject)
+        try:
+            await asyncio.wait([self._answer], timeout=seconds)
+        finally:
+            self._answer.cancel()  # what comes from now on is late; an answer that is there stays
+        if self._answer.cancelled():
+            return None
+        self.given_up = False
+        return self._answer.result()
+
+    @property
+    def open(self) -> bool:
+        """Whether it still hears."""
+        return self._subscription is not None
+
+    async def _hear(self, message: Msg) -> None:
+        if self._answer is not None and not self._answer.done():
+            self._answer.set_result(message)
+            return
+        await self._late(message)
+        await self.aclose()  # ends this very call where it waits
+
+    async def aclose(self) -> None:
+        """Hears no more; whoever waits for an answer has none."""
+        if self._answer is not None:
+            self._answer.cancel()
+        subscription, self._subscription = self._subscription, None
+        if subscription is not None:
+            with contextlib.suppress(nats_errors.Error, OSError):  # the connection is gone, and the inbox with it
+                await subscription.unsubscribe()
+
+
 class JobQueue:
     """The queue as a worker sees it: a durable pull consumer for each level, shared by all workers."""
 
-    def __init__(self, bus: Bus, subscriptions: list[JetStreamContext.PullSubscription]) -> None:
+    def __init__(self, bus: Bus, answer_seconds: float = ANSWER_SECONDS) -> None:
+        """NATS has `answer_seconds` to answer each request for a job."""
         self._bus = bus
-        self._subscriptions = subscriptions
+        self._answer_seconds = answer_seconds
+        self._inboxes = [_Inbox(bus, level, self._give_back) for level in LEVELS]
+        self._left: list[_Inbox] = []
+        """Given up, and not closed: their answers may still come."""
+        self._closed = False
         self._taken = 0
         self._notice = asyncio.Event()
         self._notices = bus.client.subscribe_direct(bus.subjects.job_notices, lambda *_: self._notice.set())
 
     @classmethod
-    async def open(cls, bus: Bus, ack_wait_seconds: float = ACK_WAIT_SECONDS) -> JobQueue:
+    async def open(
+        cls, bus: Bus, ack_wait_seconds: float = ACK_WAIT_SECONDS, answer_seconds: float = ANSWER_SECONDS
+    ) -> JobQueue:
         """Raises BrokerUnavailable."""
-        stream = bus.subjects.jobs_stream
-        subscriptions = []
         try:
             for level in LEVELS:
                 config = ConsumerConfig(
@@ -113,22 +175,20 @@ class JobQueue:
                     filter_subject=bus.subjects.jobs(level),
                     max_ack_pending=10_000,
                 )
-                await bus.jetstream.add_consumer(stream, config)
-                subscriptions.append(
-                    await bus.jetstream.pull_subscribe_bind(consumer=consumer_of(level), stream=stream)
-                )
+                await bus.jetstream.add_consumer(bus.subjects.jobs_stream, config)
         except (nats_errors.Error, JetStreamError, TimeoutError) as error:
             raise BrokerUnavailable("NATS does not open the job queue") from error
-        return cls(bus, subscriptions)
+        return cls(bus, answer_seconds)
 
     async def close(self) -> None:
-        """Ends the subscriptions; jobs that were on their way come again after the acknowledgement time."""
+        """Ends the subscriptions; jobs that were on their way come again after the acknowledgement time.
+
+        Whoever takes a job meanwhile gets a BrokerUnavailable.
+        """
+        self._closed = True
         self._bus.client.unsubscribe_direct(self._notices)
-        try:
-            for subscription in self._subscriptions:
-                await subscription.unsubscribe()
-        except nats_errors.Error as error:
-            raise BrokerUnavailable("NATS is away") from error
+        for inbox in (*self._inboxes, *self._left):
+            await inbox.aclose()
 
     async def take(self, wait_seconds: float) -> Delivery | None:
         """The next job, as soon as there is one; None after `wait_seconds`. Raises BrokerUnavailable.
@@ -139,7 +199,7 @@ class JobQueue:
         while True:
             self._notice.clear()
             for level in turn(self._taken):
-                message = await self._try(self._subscriptions[level])
+                message = await self._try(level)
                 if message is not None:
                     self._taken += 1
                     return Delivery(message, partial(notify, self._bus))
@@ -150,15 +210,20 @@ class JobQueue:
                 async with asyncio.timeout(min(left, POLL_SECONDS)):
                     await self._notice.wait()
 
-    async def _try(self, subscription: Any) -> Msg | None:
+    async def _try(self, level: int) -> Msg | None:
         """A job of one level, if there is one now. `fetch` of the library would wait for one."""
+        if self._closed or not self._bus.connected:
+            raise BrokerUnavailable("NATS is away")  # the client would keep the request, and send it too late
+        inbox = self._inboxes[level]
+        if inbox.given_up:
+            self._left = [each for each in (*self._left, inbox) if each.open]
+            inbox = self._inboxes[level] = _Inbox(self._bus, level, self._give_back)
         try:
-            await self._bus.client.publish(
-                subscription._nms, json.dumps({"batch": 1, "no_wait": True}).encode(), subscription._deliver
-            )
-            message: Msg = await subscription._sub.next_msg(timeout=ANSWER_SECONDS)
-        except (nats_errors.Error, JetStreamError, TimeoutError) as error:
+            message = await inbox.ask(self._answer_seconds)
+        except (nats_errors.Error, OSError) as error:
             raise BrokerUnavailable("NATS does not give jobs") from error
+        if message is None:
+            raise BrokerUnavailable("NATS does not say whether there are jobs")
         status = JetStreamContext.is_status_msg(message)
         if not status:
             return message
@@ -166,10 +231,17 @@ class JobQueue:
             return None
         raise BrokerUnavailable(f"NATS does not give jobs (status {status})")
 
+    async def _give_back(self, message: Msg) -> None:
+        """What came too late, a job perhaps: nobody has it in hand, and another may."""
+        if not JetStreamContext.is_status_msg(message):
+            with contextlib.suppress(BrokerUnavailable):
+                await Delivery(message, partial(notify, self._bus)).give_back()
+
     async def depth(self) -> int:
         """Jobs that wait for a worker. Raises BrokerUnavailable."""
+        stream = self._bus.subjects.jobs_stream
         try:
-            infos: list[Any] = [await each.consumer_info() for each in self._subscriptions]
+            infos: list[Any] = [await self._bus.jetstream.consumer_info(stream, consumer_of(each)) for each in LEVELS]
         except (nats_errors.Error, JetStreamError, TimeoutError) as error:
             raise BrokerUnavailable("NATS does not say how long the queue is") from error
         return sum(int(info.num_pending or 0) for info in infos)
