@@ -17,7 +17,7 @@ from tidegate_common.bus.publishing import Publisher
 from tidegate_common.bus.queue import JobQueue
 from tidegate_common.contract.answers import AiDone, AiResponse
 from tidegate_common.contract.events import JOB, JOB_END, Event
-from tidegate_common.contract.jobs import DeadJob, Job, JobStatus, Usage
+from tidegate_common.contract.jobs import DeadJob, Job, JobStatus, OnDisconnect, Usage
 
 CHAT = {"client_id": "a", "prompt": "hi"}
 
@@ -239,6 +239,19 @@ async def test_a_dead_job_is_listed_looked_at_tried_again_once_and_forgotten(tmp
         assert (await client.delete(f"/api/ai/dead/{ids[0]}")).status_code == 404
         assert (await client.get("/api/ai/dead")).json()["total"] == 1
         assert (await client.get("/api/ai/dead", params={"limit": "0"})).json()["field"] == "limit"
+
+
+async def test_a_dead_job_that_is_tried_again_does_not_end_for_want_of_listeners(tmp_path: Path) -> None:
+    """Nobody listens to a job of days ago: it was cancelled after its grace period, and nothing of it was left."""
+    async with broker(tmp_path) as (server, bus), running_publisher(server.url) as (client, _):
+        job_id = "0" * 32
+        job = Job(job_id=job_id, kind="chat", tail=f"job.{job_id}", params={}, created=1, owner="key.x")
+        job = replace(job, on_disconnect=OnDisconnect.CANCEL, grace_seconds=3.0)
+        await (await DeadJobs.open(bus)).keep(DeadJob(job=job, error="backend_error: x", attempts=1, failed=2))
+        await client.post(f"/api/ai/dead/{job_id}/retry")
+        delivery = await (await JobQueue.open(bus)).take(5)
+        assert delivery is not None
+        assert (delivery.job().on_disconnect, delivery.job().owner) == ("continue", "key.x")
 
 
 async def test_a_job_that_nobody_knows_is_not_found(tmp_path: Path) -> None:

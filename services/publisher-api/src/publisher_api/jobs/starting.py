@@ -13,7 +13,7 @@ from publisher_api.requests import ChatBody, JobBody, JobFields, chat_of, job_ta
 from tidegate_common.bus.history import History
 from tidegate_common.bus.queueing import Queueing
 from tidegate_common.contract.ids import EventId, new_job_id
-from tidegate_common.contract.jobs import DeadJob, Job, JobState
+from tidegate_common.contract.jobs import DeadJob, Job, JobState, OnDisconnect
 from tidegate_common.contract.subjects import Subjects, job_tail
 from tidegate_common.telemetry import names
 from tidegate_common.telemetry.propagation import trace_id
@@ -54,14 +54,16 @@ class Starting:
         return await self._put(_Wanted(job_id, kind, job_tail_of(body, job_id), body.params), body, asker)
 
     async def again(self, dead: DeadJob) -> JobState:
-        """Queues a dead job as a new one, once however often it is asked for."""
+        """Queues a dead job as a new one, once however often it is asked for.
+
+        It goes on to its end whoever listens: its asker has gone long since, and who asks now need not listen.
+        """
         old = dead.job
         job_id = hashlib.sha256(f"again\0{old.job_id}\0{dead.failed}".encode()).hexdigest()[:32]
         tail = job_tail(job_id) if old.tail == job_tail(old.job_id) else old.tail
         owner = tail if old.owner == old.tail else old.owner
         wanted = _Wanted(job_id, old.kind, tail, old.params)
-        more = {"owner": owner, "on_disconnect": old.on_disconnect, "grace_seconds": old.grace_seconds}
-        return await self._queue(wanted, more)
+        return await self._queue(wanted, {"owner": owner, "on_disconnect": OnDisconnect.CONTINUE})
 
     async def _put(self, wanted: _Wanted, fields: JobFields, asker: str) -> JobState:
         deadline = None if fields.deadline_seconds is None else time.time() + fields.deadline_seconds
