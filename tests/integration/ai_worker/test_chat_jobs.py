@@ -1,3 +1,4 @@
+import time
 from pathlib import Path
 
 import httpx
@@ -5,6 +6,7 @@ import httpx
 from ai_worker.models.scripted import ANSWERS, FAIL_AFTER
 from tests.integration.ai_worker.support import FAST, SLOW, TRACE, desk, office, worker
 from tests.support.waiting import until
+from tidegate_common.bus.streams import StreamLimits
 from tidegate_common.contract.jobs import JobStatus
 
 
@@ -43,9 +45,10 @@ async def test_more_jobs_than_slots_are_all_answered(tmp_path: Path) -> None:
             assert desk.text(f"j{number}") == ANSWERS["en"]
 
 
-async def test_a_job_without_a_record_is_answered_all_the_same(tmp_path: Path) -> None:
+async def test_a_job_that_has_waited_for_longer_than_records_are_kept_is_answered_all_the_same(tmp_path: Path) -> None:
     async with desk(tmp_path) as (nats, asking):
-        await asking.ask("j1")
+        created = time.time() - StreamLimits().job_state_seconds - 1
+        await asking.put("j1", "chat", {"messages": [{"role": "user", "content": "hello"}]}, created=created)
         await asking.states._bucket.delete("j1")
         async with worker(nats):
             await asking.end("j1")

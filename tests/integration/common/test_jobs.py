@@ -69,6 +69,25 @@ async def test_a_full_queue_refuses_and_nothing_is_half_done(tmp_path: Path) -> 
             await states.get("j2")
 
 
+async def test_a_queue_that_is_full_by_its_bytes_refuses_too(tmp_path: Path) -> None:
+    """Only jobs were counted: ten thousand of a megabyte each could fill the disk."""
+    async with broker(tmp_path, StreamLimits(max_job_bytes=1_500)) as (_, bus):
+        states = await JobStates.open(bus)
+        with pytest.raises(QueueFull, match="takes no more"):
+            for number in range(10):
+                await put(bus, states, f"j{number}")
+        assert 0 < (await bus.jetstream.stream_info("TG_JOBS")).state.messages < 10
+
+
+async def test_a_queue_can_be_closed_when_nats_is_gone(tmp_path: Path) -> None:
+    """It raised, and with that ended what looks for a queue that was deleted and opens it anew."""
+    async with broker(tmp_path) as (_, bus):
+        queue = await JobQueue.open(bus)
+        assert await queue.take(0) is None
+        await bus.client.close()
+        await queue.close()
+
+
 async def test_one_job_of_another_owner_is_taken_before_the_rest_of_many(tmp_path: Path) -> None:
     async with broker(tmp_path) as (_, bus):
         states, queue = await JobStates.open(bus), await JobQueue.open(bus)

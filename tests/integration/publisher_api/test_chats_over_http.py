@@ -131,7 +131,9 @@ async def test_jobs_for_nobody_count_for_the_address_that_asks_behind_a_trusted_
     ):
         for _ in range(3):
             await client.post("/api/ai/chat", json={"prompt": "x"})
-        await client.post("/api/ai/chat", json={"prompt": "x"}, headers={"x-forwarded-for": "2001:db8::7"})
+        other = await client.post("/api/ai/chat", json={"prompt": "x"}, headers={"x-forwarded-for": "2001:db8::7"})
+        record = (await client.get(f"/api/ai/chat/{other.json()['job_id']}")).text
+        assert "2001" not in record, "whoever knows a job's id sees its record"
         await client.post("/api/ai/chat", json=CHAT)
         found = await bus.jetstream.stream_info(SUBJECTS.jobs_stream, subjects_filter=">")
         assert found.state.subjects == {

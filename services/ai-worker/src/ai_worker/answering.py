@@ -53,6 +53,8 @@ class Outcome(StrEnum):
     CANCELLED = "cancelled"
     HANDED_BACK = "handed_back"
     """Another worker has it now."""
+    FORGOTTEN = "forgotten"
+    """It has no record: its asker was told that there is no such job, and it was not run."""
     ABANDONED = "abandoned"
     """NATS was away too long, or another worker has it: its acknowledgement did not go out."""
 
@@ -157,6 +159,9 @@ class Answering:
 
     async def _run(self) -> Outcome:
         state = await insist(lambda: self._records.begin(self.job, self._trace_id), self._patience)
+        if state is None:
+            await insist(self._delivery.done, self._patience)
+            return Outcome.FORGOTTEN
         self._work.attempt = state.attempt
         if state.attempt == 1:
             self._fence.begin(1)  # nobody is to be kept out yet: the model is asked meanwhile

@@ -180,4 +180,6 @@ class Intake:
                 # jobs would hear nothing for ever.
                 log.warning("the queue is opened anew: %s", error)
                 await self.renew()
+            except Exception:
+                log.exception("the queue's length is not known for now")
             await asyncio.sleep(DEPTH_SECONDS)

@@ -26,14 +26,16 @@ class Records:
         except NotFound:
             return None
 
-    async def begin(self, job: Job, trace_id: str) -> JobState:
+    async def begin(self, job: Job, trace_id: str) -> JobState | None:
         """Gives the job to a new attempt, whose number is the record's then; leaves it as it is where it has ended.
 
-        An attempt before it that has not said how it ended counts as a failure. A record that is missing is made anew.
+        An attempt before it that has not said how it ended counts as a failure. None where the job is not to be run:
+        its record was removed, since its asker was told that there is no such job, or is that of a repeat. A record
+        that was lost otherwise is made anew.
         """
 
         def edit(state: JobState) -> JobState | None:
-            if state.status.final:
+            if state.status.final or state.created != job.created:
                 return None
             silent = state.status is JobStatus.RUNNING
             return replace(state, status=JobStatus.RUNNING, attempt=state.attempt + 1, failures=state.failures + silent)
@@ -42,8 +44,11 @@ class Records:
         known = (new, job.revision) if job.revision else None
         while True:
             try:
-                return await self._states.change(job.job_id, edit, known)
+                state = await self._states.change(job.job_id, edit, known)
+                return state if state.status.final or state.created == job.created else None
             except NotFound:
+                if not await self._states.may_have_lost(job.created):
+                    return None
                 known = None
                 await self._states.create(new)
 

@@ -7,13 +7,16 @@ from collections.abc import Callable
 
 import msgspec
 from nats import errors as nats_errors
+from nats.js.errors import BadRequestError, KeyNotFoundError, KeyWrongLastSequenceError
 from nats.js.errors import Error as JetStreamError
-from nats.js.errors import KeyNotFoundError, KeyWrongLastSequenceError
 from nats.js.kv import KeyValue
 
 from tidegate_common.bus.connection import Bus
 from tidegate_common.contract.jobs import JobState
 from tidegate_common.errors import BrokerUnavailable, NotFound
+
+WRONG_REVISION = 10071
+"""JetStream's error code for a key that has changed since: the client names it for an update, not for a removal."""
 
 _STATE = msgspec.json.Decoder(JobState)
 
@@ -48,13 +51,34 @@ class JobStates:
             raise BrokerUnavailable("NATS did not keep the job's record") from error
         return revision
 
-    async def forget(self, job_id: str) -> None:
-        """Removes a record, of a job that never came to be. Raises BrokerUnavailable."""
+    async def forget(self, job_id: str, revision: int) -> bool:
+        """Removes a record of a job that is not to be; gives whether it is gone.
+
+        It stays where it is not at `revision` any more: the job has come to a worker. Raises BrokerUnavailable.
+        """
         self._check()
         try:
-            await self._bucket.delete(job_id)
+            return await self._bucket.delete(job_id, last=revision)
+        except BadRequestError as error:
+            if error.err_code == WRONG_REVISION:
+                return False
+            raise BrokerUnavailable("NATS did not remove the job's record") from error
         except (nats_errors.Error, TimeoutError) as error:
             raise BrokerUnavailable("NATS did not remove the job's record") from error
+
+    async def may_have_lost(self, created: float) -> bool:
+        """Whether a record of that time may be gone though nobody has removed it. Raises BrokerUnavailable.
+
+        The bucket was made anew since, or keeps none for so long.
+        """
+        self._check()
+        try:
+            info = await self._bus.jetstream.stream_info(f"KV_{self._bus.subjects.jobs_bucket}")
+        except (nats_errors.Error, TimeoutError) as error:
+            raise BrokerUnavailable("NATS does not tell of the jobs' records") from error
+        made = info.created.timestamp() if info.created else 0.0
+        kept = info.config.max_age or float("inf")
+        return made > created or time.time() - created > kept
 
     async def change(
         self,

@@ -10,6 +10,7 @@ from nats.js.errors import Error as JetStreamError
 from nats.js.errors import NotFoundError
 
 from tidegate_common.bus.connection import Bus
+from tidegate_common.contract.jobs import Job
 from tidegate_common.errors import BrokerUnavailable
 
 TURNS = (2, 8, 32)
@@ -38,7 +39,13 @@ class _Info(msgspec.Struct):
     state: StreamState | None = None
 
 
+class _Named(msgspec.Struct):
+    job_id: str = ""
+    created: float = 0
+
+
 _INFO = msgspec.json.Decoder(_Info)
+_NAMED = msgspec.json.Decoder(_Named)
 
 
 class QueueState(NamedTuple):
@@ -61,6 +68,21 @@ async def stream_state(bus: Bus, subjects: str) -> StreamState:
     if state is None:
         raise BrokerUnavailable("the job queue does not exist")
     return state
+
+
+async def holds(bus: Bus, job: Job) -> bool:
+    """Whether the queue holds this job, in work or not; reads all of its owner's. Raises BrokerUnavailable."""
+    sequence, subjects = 1, bus.subjects.jobs(owner=job.owner or job.tail)
+    try:
+        while True:
+            found = await bus.jetstream.get_msg(bus.subjects.jobs_stream, sequence, subjects, next=True)
+            if _NAMED.decode(found.data or b"{}") == _Named(job.job_id, job.created):
+                return True
+            sequence = (found.seq or 0) + 1
+    except NotFoundError:
+        return False
+    except (nats_errors.Error, JetStreamError, TimeoutError) as error:
+        raise BrokerUnavailable("NATS does not say what is in the job queue") from error
 
 
 async def queue_state(bus: Bus) -> QueueState:

@@ -10,15 +10,15 @@ from __future__ import annotations
 
 import asyncio
 import bisect
-import contextlib
 import time
 from collections.abc import Callable, Mapping
 
 import msgspec
+from msgspec.structs import replace
 
 from tidegate_common.bus.connection import Bus
 from tidegate_common.bus.jobs import JobStates
-from tidegate_common.bus.levels import TURNS
+from tidegate_common.bus.levels import TURNS, holds
 from tidegate_common.bus.publishing import Publisher
 from tidegate_common.bus.shares import Entry, Shares
 from tidegate_common.contract.jobs import Job, JobState, JobStatus
@@ -38,6 +38,7 @@ def record_of(job: Job, trace_id: str, now: float) -> JobState:
         updated=now,
         trace_id=trace_id,
         tail=job.tail,
+        owner=job.owner,
         start=job.start,
     )
 
@@ -58,7 +59,8 @@ class Queueing:
 
         A job that has a record already is not recorded again, and while it is queued it is put under the same message
         id, which stores it at most once: so a caller may repeat what it is not sure of. Raises QueueFull,
-        BrokerUnavailable, TooLarge: then there is no such job, unless it had a record before.
+        BrokerUnavailable, TooLarge: then there is no such job, unless it had a record before. Where the queue has it
+        all the same, since it was stored and that was not confirmed, no worker runs it: it has no record.
         """
         with self._shares.entry(job.owner or job.tail) as entry:
             state, level = await self._put(job, headers, trace_id, entry)
@@ -86,22 +88,33 @@ class Queueing:
                 state = await self._states.get(job.job_id)
                 if state.status is not JobStatus.QUEUED:
                     return state, None
-                if before and now - state.created > STORED_ONCE_SECONDS:
-                    return state, None  # in the queue, as far as can be told: it must not be there twice
+                job = replace(job, created=state.created, owner=state.owner or job.owner)
+                if now - state.created > STORED_ONCE_SECONDS and await holds(self._bus, job):
+                    return state, None  # it must not be there twice
             level = bisect.bisect(TURNS, before)
             subject = self._bus.subjects.job(job.kind, level, job.owner or job.tail)
-            queued = msgspec.structs.replace(job, revision=revision)
+            queued = msgspec.json.encode(replace(job, revision=revision))
+            message_id = (
+                f"{job.job_id}:{job.created}"  # of this record alone: another's message may lie there forgotten
+            )
             try:
-                ack = await self._publisher.store(subject, msgspec.json.encode(queued), dict(headers), job.job_id)
+                ack = await self._publisher.store(subject, queued, dict(headers), message_id)
             except QueueFull as error:
                 raise QueueFull(f"the queue holds {held} jobs and takes no more", error.retry_after, held) from None
             entry.sequence = ack.seq
         except TidegateError:
-            if revision:  # otherwise the record belongs to an earlier call, whose job may be in the queue
-                with contextlib.suppress(BrokerUnavailable):
-                    await self._states.forget(job.job_id)
+            # Where there was a record before it belongs to an earlier call, whose job may be in the queue.
+            if revision and await self._is_begun(job.job_id, revision):
+                return await self._states.get(job.job_id), None
             raise
         return state, level
+
+    async def _is_begun(self, job_id: str, revision: int) -> bool:
+        """Forgets a job that was not confirmed, unless a worker has it already."""
+        try:
+            return not await self._states.forget(job_id, revision)
+        except BrokerUnavailable:
+            return False
 
 
 def notify(bus: Bus) -> None:

@@ -27,6 +27,7 @@ class StreamLimits(msgspec.Struct, frozen=True, kw_only=True):
     max_per_subject: int = 100_000
     replicas: int = 1
     max_jobs: int = 10_000
+    max_job_bytes: int = 1 << 29
     job_state_seconds: int = 86_400
     dead_job_seconds: int = 604_800
 
@@ -79,6 +80,7 @@ async def _make(bus: Bus, limits: StreamLimits, update: bool) -> None:
         discard=DiscardPolicy.NEW,
         storage=StorageType.FILE,
         max_msgs=limits.max_jobs,
+        max_bytes=limits.max_job_bytes,
         num_replicas=limits.replicas,
         duplicate_window=120,
     )

@@ -50,6 +50,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     tail: str
     params: dict[str, Any]
     created: float
+    """As its record has it: a message and a record of other times are not of one job."""
     owner: str = ""
     """Whose share of the workers it takes; that of `tail` where empty."""
     start: str = ""
@@ -78,6 +79,8 @@ class JobState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     trace_id: str = ""
     tail: str = ""
     """Whom the job's events address."""
+    owner: str = ""
+    """As `Job.owner`. Not shown to who asks for the record: it may be an address."""
     start: str = ""
     """As `Job.start`."""
     end: str = ""

@@ -50,6 +50,7 @@ class CommonSettings(msgspec.Struct, frozen=True, kw_only=True):
     events_max_bytes: AtLeastOne = 1 << 30
     events_max_per_subject: AtLeastOne = 100_000
     jobs_max_queued: AtLeastOne = 10_000
+    jobs_max_bytes: AtLeastOne = 1 << 29
     replicas: Annotated[int, Meta(ge=1, le=5)] = 1
     """Servers that keep each stream."""
 
@@ -85,6 +86,7 @@ class CommonSettings(msgspec.Struct, frozen=True, kw_only=True):
             max_bytes=self.events_max_bytes,
             max_per_subject=self.events_max_per_subject,
             max_jobs=self.jobs_max_queued,
+            max_job_bytes=self.jobs_max_bytes,
             replicas=self.replicas,
         )
 

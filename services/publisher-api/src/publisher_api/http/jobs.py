@@ -59,9 +59,9 @@ class JobEndpoints:
         job_id = request.path_params["job_id"]
         if request.method == "DELETE":
             state = await self._cancelling.cancel(checked(job_id))
-            return answer(state, 200 if state.status.final else 202)
+            return answer(_shown(state), 200 if state.status.final else 202)
         state, found = await self._looking.at(job_id)
-        return answer({**msgspec.to_builtins(state), "answer": found}, 200)
+        return answer({**_shown(state), "answer": found}, 200)
 
     async def dead(self, request: Request) -> Response:
         jobs, total = await self._dead.latest(_limit(request))
@@ -77,6 +77,11 @@ class JobEndpoints:
     async def retry(self, request: Request) -> Response:
         job_id = request.path_params["job_id"]
         return answer({**_started(await self._dead.retry(job_id)), "retry_of": job_id}, 202)
+
+
+def _shown(state: JobState) -> dict[str, object]:
+    """The record without whose it is, which may be an address."""
+    return {name: value for name, value in msgspec.to_builtins(state).items() if name != "owner"}
 
 
 def _asker(request: Request) -> str:

@@ -69,7 +69,7 @@ class Starting:
         deadline = None if fields.deadline_seconds is None else time.time() + fields.deadline_seconds
         more = {
             # Its own tail would make an owner of each job, whose first it is.
-            "owner": asker if wanted.tail == job_tail(wanted.job_id) else wanted.tail,
+            "owner": asker if wanted.tail == job_tail(wanted.job_id) else "",
             "deadline": deadline,
             "on_disconnect": fields.on_disconnect,
             "grace_seconds": fields.grace_seconds,
