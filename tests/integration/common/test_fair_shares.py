@@ -23,7 +23,7 @@ class Asking:
         self._queueing.on_put = self._note
         self.levels: dict[str, int] = {}
 
-    def _note(self, state: JobState, level: int) -> None:
+    def _note(self, state: JobState, level: int, _: int) -> None:
         self.levels[state.job_id] = level
 
     async def put(self, owner: str, number: int = 0) -> None:

@@ -74,8 +74,7 @@ async def test_a_queue_that_is_full_by_its_bytes_refuses_too(tmp_path: Path) -> 
     async with broker(tmp_path, StreamLimits(max_job_bytes=1_500)) as (_, bus):
         states = await JobStates.open(bus)
         with pytest.raises(QueueFull, match="takes no more"):
-            for number in range(10):
-                await put(bus, states, f"j{number}")
+            await asyncio.gather(*(put(bus, states, f"j{number}") for number in range(10)))
         assert 0 < (await bus.jetstream.stream_info("TG_JOBS")).state.messages < 10
 
 
@@ -114,7 +113,7 @@ async def test_a_worker_that_waits_is_told_of_a_new_job(tmp_path: Path) -> None:
 async def test_the_queues_state_is_known_before_a_worker_has_come(tmp_path: Path) -> None:
     async with broker(tmp_path) as (_, bus):
         await put(bus, await JobStates.open(bus), "j1")
-        assert await queue_state(bus) == QueueState((1, 0, 0, 0), (0, 0, 0, 0))
+        assert await queue_state(bus) == QueueState((1, 0, 0, 0), (0, 0, 0, 0), (0, 0, 0, 0))
 
 
 async def test_a_job_that_is_put_twice_is_queued_once_and_keeps_its_record(tmp_path: Path) -> None:

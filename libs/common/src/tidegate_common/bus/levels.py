@@ -53,6 +53,8 @@ class QueueState(NamedTuple):
 
     waiting: tuple[int, ...]
     given: tuple[int, ...]
+    reached: tuple[int, ...]
+    """All jobs of the level up to this sequence were given to a worker."""
 
 
 async def stream_state(bus: Bus, subjects: str) -> StreamState:
@@ -87,16 +89,15 @@ async def holds(bus: Bus, job: Job) -> bool:
 
 async def queue_state(bus: Bus) -> QueueState:
     """How the queue stands. Before the first worker has come, all jobs wait. Raises BrokerUnavailable."""
-    waiting, given = [], []
+    levels = []
     for level in LEVELS:
         try:
             info: Any = await bus.jetstream.consumer_info(bus.subjects.jobs_stream, consumer_of(level))
         except NotFoundError:
-            waiting.append(sum((await stream_state(bus, bus.subjects.jobs(level))).subjects.values()))
-            given.append(0)
+            levels.append((sum((await stream_state(bus, bus.subjects.jobs(level))).subjects.values()), 0, 0))
         except (nats_errors.Error, JetStreamError, TimeoutError) as error:
             raise BrokerUnavailable("NATS does not say how long the queue is") from error
         else:
-            waiting.append(int(info.num_pending or 0))
-            given.append(int(info.delivered.consumer_seq if info.delivered else 0))
-    return QueueState(tuple(waiting), tuple(given))
+            given = info.delivered
+            levels.append((int(info.num_pending or 0), given.consumer_seq or 0, given.stream_seq or 0))
+    return QueueState(*zip(*levels, strict=True))

@@ -51,8 +51,8 @@ class Queueing:
         self._publisher = publisher
         self._states = states
         self._shares = Shares(bus)
-        self.on_put: Callable[[JobState, int], None] | None = None
-        """Called with the record of each job that was put into the queue, and its level."""
+        self.on_put: Callable[[JobState, int, int], None] | None = None
+        """Called with the record of each job that was put into the queue, its level, and its sequence there."""
 
     async def put(self, job: Job, headers: Mapping[str, str], trace_id: str) -> JobState:
         """Records `job` as queued and puts it into the queue; gives its record.
@@ -68,7 +68,7 @@ class Queueing:
             return state
         notify(self._bus)
         if self.on_put is not None:
-            self.on_put(state, level)
+            self.on_put(state, level, entry.sequence or 0)
         return state
 
     async def _put(

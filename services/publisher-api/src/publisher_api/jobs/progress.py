@@ -1,8 +1,10 @@
 """Tells those whose jobs wait how far they have got.
 
 One task for all jobs that this process has queued. A job that is taken at once is not told anything; who waits gets an
-`ai_progress` event after half a second, and whenever the figures have changed at a look. The events are volatile:
-nobody needs an old one. The place is an estimate, since each fourth job is taken from the upper levels.
+`ai_progress` event after half a second, and later ones where the figures have changed: the next in line soon, the
+others in turn, so that a look costs no more with ten thousand jobs in the queue. That a job was taken is seen by how
+far the queue has come; its record is read only before it is told something. The events are volatile: nobody needs an
+old one. The place is an estimate, since each fourth job is taken from the upper levels.
 """
 
 from __future__ import annotations
@@ -28,6 +30,12 @@ log = logging.getLogger(__name__)
 
 FIRST_SECONDS = 0.5
 EACH_SECONDS = 2.0
+NEAR = 20
+"""Who is no further from the front than this is told each EACH_SECONDS."""
+
+MOST_TOLD = 50
+"""At one look, half of them for those who are near."""
+
 MOST_FOLLOWED = 10_000
 """Jobs; of more, those that were queued first are told no more."""
 
@@ -36,15 +44,16 @@ RATE_SECONDS = 60.0
 
 
 class _Followed:
-    def __init__(self, state: JobState, level: int) -> None:
+    def __init__(self, state: JobState, level: int, sequence: int) -> None:
         self.job_id = state.job_id
         self.tail = state.tail
         self.level = level
+        self.sequence = sequence
         self.due = time.monotonic() + FIRST_SECONDS
         self.ahead: int | None = None
         """Jobs on its own level that were before it when `given` was looked at; None before the first look."""
         self.given = 0
-        self.told: tuple[int, float | None] | None = None
+        self.told: Place | None = None
 
 
 class Place(NamedTuple):
@@ -92,13 +101,13 @@ class Progress:
         self._rate = Rate()
         self._come = asyncio.Event()
 
-    def follow(self, state: JobState, level: int) -> None:
-        """Tells this job's asker from now on, as long as it waits."""
+    def follow(self, state: JobState, level: int, sequence: int) -> None:
+        """Tells this job's asker from now on, as long as it waits: at this place of that level of the queue."""
         if state.status is not JobStatus.QUEUED or state.job_id in self._followed:
             return
         while len(self._followed) >= MOST_FOLLOWED:
             del self._followed[next(iter(self._followed))]
-        self._followed[state.job_id] = _Followed(state, level)
+        self._followed[state.job_id] = _Followed(state, level, sequence)
         self._come.set()
 
     async def run(self) -> None:
@@ -116,23 +125,48 @@ class Progress:
                     log.exception("nobody is told of a place in the queue for now")
 
     async def _look(self) -> None:
-        now = time.monotonic()
-        due = [each for each in self._followed.values() if each.due <= now]
-        if not due:
+        if all(each.due > time.monotonic() for each in self._followed.values()):
             return
         state = await queue_state(self._bus)
+        now = time.monotonic()
         self._rate.note(now, sum(state.given))
-        behind = self._behind()
-        for each in due:
+        self._drop_taken(state)
+        self._settle(now, state)
+        for each, found in self._turn(now, state):
             each.due = now + EACH_SECONDS
-            if not await self._waits(each):
-                del self._followed[each.job_id]
-                continue
-            if each.ahead is None:
-                each.ahead = max(0, state.waiting[each.level] - 1 - behind[each.job_id])
-                each.given = state.given[each.level]
-            ahead = max(0, each.ahead - (state.given[each.level] - each.given))
-            await self._tell(each, place(each.level, ahead, state, self._rate))
+            if await self._waits(each):
+                await self._tell(each, found)
+            else:
+                self._followed.pop(each.job_id, None)
+
+    def _drop_taken(self, state: QueueState) -> None:
+        self._followed = {
+            job_id: each for job_id, each in self._followed.items() if each.sequence > state.reached[each.level]
+        }
+
+    def _settle(self, now: float, state: QueueState) -> None:
+        """Those whose first look it is are given their place on their level."""
+        new = [each for each in self._followed.values() if each.ahead is None and each.due <= now]
+        behind = self._behind() if new else {}
+        for each in new:
+            each.ahead = max(0, state.waiting[each.level] - 1 - behind[each.job_id])
+            each.given = state.given[each.level]
+
+    def _turn(self, now: float, state: QueueState) -> list[tuple[_Followed, Place]]:
+        """Who is told something at this look, and what: the near, who was told nothing yet, who waits for longest."""
+        near: list[tuple[_Followed, Place]] = []
+        others: list[tuple[_Followed, Place]] = []
+        for each in self._followed.values():
+            if each.due <= now:
+                ahead = max(0, (each.ahead or 0) - (state.given[each.level] - each.given))
+                found = place(each.level, ahead, state, self._rate)
+                if found == each.told:
+                    each.due = now + EACH_SECONDS
+                else:
+                    (near if found.position <= NEAR else others).append((each, found))
+        others.sort(key=lambda pair: (pair[0].told is not None, pair[0].due))
+        near = near[: MOST_TOLD // 2]
+        return near + others[: MOST_TOLD - len(near)]
 
     def _behind(self) -> dict[str, int]:
         """For each job, how many that are followed here were queued after it on its level."""
@@ -150,8 +184,6 @@ class Progress:
             return False
 
     async def _tell(self, job: _Followed, found: Place) -> None:
-        if job.told == found:
-            return
         job.told = found
         data = AiProgress(job_id=job.job_id, state=JobStatus.QUEUED, **found._asdict())
         event = Event(PROGRESS, msgspec.json.encode(data).decode())
