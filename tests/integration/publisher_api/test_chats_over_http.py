@@ -4,6 +4,7 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
+from publisher_api.jobs.looking import Looking
 from tests.support.bus import SUBJECTS, broker
 from tests.support.publisher import running_publisher
 from tests.support.waiting import until
@@ -11,10 +12,11 @@ from tidegate_common.bus import headers
 from tidegate_common.bus.connection import Bus
 from tidegate_common.bus.dead import DeadJobs
 from tidegate_common.bus.headers import field
-from tidegate_common.bus.history import History, Stored
+from tidegate_common.bus.history import PAGE, History, Stored
 from tidegate_common.bus.jobs import JobStates, on_cancel
-from tidegate_common.bus.publishing import Publisher
+from tidegate_common.bus.publishing import Durable, Publisher
 from tidegate_common.bus.queue import JobQueue
+from tidegate_common.bus.queueing import record_of
 from tidegate_common.contract.answers import AiDone, AiResponse
 from tidegate_common.contract.events import JOB, JOB_END, Event
 from tidegate_common.contract.jobs import DeadJob, Job, JobStatus, OnDisconnect, Usage
@@ -167,6 +169,25 @@ async def test_an_answer_can_be_read_as_one_document_so_far_and_whole(tmp_path: 
         await write(AiDone(job_id=job_id, index=2, content="there", finish_reason="stop", usage=Usage(1, 2)))
         found = (await client.get(f"/api/ai/chat/{job_id}")).json()["answer"]
         assert (found["candidates"][0], found["done"]) == ({"content": "Hello there", "finish_reason": "stop"}, True)
+
+
+async def test_the_document_of_a_job_that_has_ended_is_read_up_to_its_end(tmp_path: Path) -> None:
+    """All that came to the same topic since was read too: each look at an old answer cost as much as a day's events."""
+    async with broker(tmp_path) as (_, bus):
+        states, history = await JobStates.open(bus), History(bus)
+        publisher = Publisher(bus, history)
+        start = await publisher.durable("topic.t", Event("note", "{}"), headers={})
+        data = AiDone(job_id="j", index=0, content="Hello", finish_reason="stop", usage=Usage(1, 2))
+        event = Event("ai_response", msgspec.json.encode(data).decode())
+        ended = await publisher.durable("topic.t", event, headers={JOB: "0" * 32, JOB_END: "1"})
+        for _ in range(3):
+            notes = [Durable("topic.t", Event("note", "{}")) for _ in range(PAGE)]
+            await publisher.durable_all(notes, headers={})
+        job = Job(job_id="0" * 32, kind="chat", tail="topic.t", params={}, created=1, start=start.id)
+        await states.create(replace(record_of(job, "", 1), status=JobStatus.DONE, end=ended.id))
+        state, answer = await Looking(states, history).at("0" * 32)
+        assert (state.status, answer.candidates[0].content, answer.done) == (JobStatus.DONE, "Hello", True)
+        assert history.pages == 1
 
 
 @pytest.mark.parametrize(

@@ -23,14 +23,19 @@ async def job_events(history: History, job_id: str, tail: str, after: int, upto:
             yield stored
 
 
-async def read_answer(history: History, job_id: str, tail: str, start: str) -> Answer:
-    """What the stream keeps of a job's answer by now; `start` as the job has it. Raises BrokerUnavailable."""
+async def read_answer(history: History, job_id: str, tail: str, start: str, end: str = "") -> Answer:
+    """What the stream keeps of a job's answer by now; `start` and `end` as its record has them.
+
+    Where the job has ended nothing after that is read, which may be much on a busy topic. Raises BrokerUnavailable.
+    """
     position = await history.position()
     begin = EventId.parse(start)
     if begin is None or begin.epoch != position.epoch:
         return Answer(whole=False)
+    last = EventId.parse(end)
+    upto = last.sequence if last is not None and last.epoch == begin.epoch else position.last
     found = Folding()
-    async for stored in job_events(history, job_id, tail, begin.sequence, position.last):
+    async for stored in job_events(history, job_id, tail, begin.sequence, upto):
         found.take((headers.field(stored.header, headers.EVENT_TYPE) or b"").decode(), stored.payload)
     return found.answer()
 

@@ -31,4 +31,4 @@ class Looking:
     async def at(self, job_id: str) -> tuple[JobState, Answer]:
         """The job's record, and its answer as one document. Raises NotFound, BrokerUnavailable."""
         state = await self._states.get(checked(job_id))
-        return state, await read_answer(self._history, job_id, state.tail, state.start)
+        return state, await read_answer(self._history, job_id, state.tail, state.start, state.end)
