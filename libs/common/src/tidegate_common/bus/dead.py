@@ -2,28 +2,44 @@
 
 from __future__ import annotations
 
+import asyncio
+from typing import NamedTuple
+
 import msgspec
 from nats import errors as nats_errors
 from nats.js.errors import Error as JetStreamError
-from nats.js.errors import KeyNotFoundError, NoKeysError
+from nats.js.errors import KeyNotFoundError
 from nats.js.kv import KeyValue
 
+from tidegate_common.bus import headers
 from tidegate_common.bus.connection import Bus
 from tidegate_common.contract.jobs import DeadJob
 from tidegate_common.errors import BrokerUnavailable, NotFound
 
+PAGE = 64
+"""Jobs that are read at once: of a megabyte each they are what the server sends in one answer."""
+
+ANSWER_SECONDS = 5.0
+
 _DEAD = msgspec.json.Decoder(DeadJob)
 
 
-class DeadJobs:
-    """The KV bucket of dead jobs, by job id. All calls raise BrokerUnavailable."""
+class _Kept(NamedTuple):
+    sequence: int
+    dead: DeadJob
 
-    def __init__(self, bucket: KeyValue) -> None:
+
+class DeadJobs:
+    """The KV bucket of dead jobs, by job id, in the order of their failing. All calls raise BrokerUnavailable."""
+
+    def __init__(self, bus: Bus, bucket: KeyValue) -> None:
+        self._bus = bus
         self._bucket = bucket
+        self._stream = f"KV_{bus.subjects.dead_bucket}"
 
     @classmethod
     async def open(cls, bus: Bus) -> DeadJobs:
-        return cls(await bus.jetstream.key_value(bus.subjects.dead_bucket))
+        return cls(bus, await bus.jetstream.key_value(bus.subjects.dead_bucket))
 
     async def keep(self, dead: DeadJob) -> None:
         try:
@@ -43,23 +59,54 @@ class DeadJobs:
     async def remove(self, job_id: str) -> None:
         """Does nothing where there is none."""
         try:
-            await self._bucket.purge(job_id)
+            # The message itself: the bucket's own removal would leave another one, which counts as a job that is kept.
+            await self._bus.jetstream.purge_stream(
+                self._stream, subject=f"$KV.{self._bus.subjects.dead_bucket}.{job_id}"
+            )
         except (nats_errors.Error, JetStreamError, TimeoutError) as error:
             raise BrokerUnavailable("NATS did not remove the dead job") from error
 
     async def latest(self, most: int) -> tuple[list[DeadJob], int]:
         """The `most` that failed last, the newest first, and how many are kept in all."""
         try:
-            keys = await self._bucket.keys()
-        except NoKeysError:
-            return [], 0
+            state = (await self._bus.jetstream.stream_info(self._stream)).state
         except (nats_errors.Error, JetStreamError, TimeoutError) as error:
             raise BrokerUnavailable("NATS does not list the dead jobs") from error
-        found = []
-        for key in keys:
-            try:
-                found.append(await self.get(key))
-            except NotFound:
-                continue  # removed meanwhile
-        found.sort(key=lambda dead: dead.failed, reverse=True)
-        return found[:most], len(found)
+        found: list[DeadJob] = []
+        upto = state.last_seq
+        while len(found) < most and state.messages and upto >= state.first_seq:
+            page = await self._page(upto - PAGE + 1)
+            found += (kept.dead for kept in reversed(page) if kept.sequence <= upto)
+            upto -= PAGE
+        return found[:most], state.messages
+
+    async def _page(self, start: int) -> list[_Kept]:
+        """The first jobs from sequence `start` on, in order, by direct batch get."""
+        client = self._bus.client
+        done: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        found: list[_Kept] = []
+
+        def receive(_: bytes, block: bytes, payload: bytes) -> None:
+            status = headers.status(block)
+            if status is None:
+                if payload:  # else the trace of a removal
+                    found.append(_Kept(int(headers.field(block, headers.SEQUENCE) or 0), _DEAD.decode(payload)))
+            elif not done.done():
+                done.set_result(status)
+
+        if not self._bus.connected:
+            raise BrokerUnavailable("NATS is away")
+        ask = {"seq": max(start, 1), "next_by_subj": f"$KV.{self._bus.subjects.dead_bucket}.>", "batch": PAGE}
+        inbox: str = client.new_inbox()
+        sid = client.subscribe_direct(inbox, receive)
+        try:
+            await client.publish(f"$JS.API.DIRECT.GET.{self._stream}", msgspec.json.encode(ask), reply=inbox)
+            async with asyncio.timeout(ANSWER_SECONDS):
+                status = await done
+        except (nats_errors.Error, TimeoutError) as error:
+            raise BrokerUnavailable("NATS does not give the dead jobs") from error
+        finally:
+            client.unsubscribe_direct(sid)
+        if status not in (204, 404):
+            raise BrokerUnavailable(f"NATS does not give the dead jobs (status {status})")
+        return found

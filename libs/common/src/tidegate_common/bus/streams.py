@@ -30,6 +30,7 @@ class StreamLimits(msgspec.Struct, frozen=True, kw_only=True):
     max_job_bytes: int = 1 << 29
     job_state_seconds: int = 86_400
     dead_job_seconds: int = 604_800
+    max_dead_bytes: int = 1 << 28
 
 
 def epoch_of(stream: str, created: str) -> str:
@@ -84,18 +85,32 @@ async def _make(bus: Bus, limits: StreamLimits, update: bool) -> None:
         num_replicas=limits.replicas,
         duplicate_window=120,
     )
-    for config in (events, jobs):
+    # A key-value bucket of its own kind: where it is full the oldest go, so that no job is kept from ending.
+    dead = StreamConfig(
+        name=f"KV_{subjects.dead_bucket}",
+        subjects=[f"$KV.{subjects.dead_bucket}.>"],
+        discard=DiscardPolicy.OLD,
+        storage=StorageType.FILE,
+        max_age=limits.dead_job_seconds,
+        max_bytes=limits.max_dead_bytes,
+        max_msgs_per_subject=1,
+        num_replicas=limits.replicas,
+        duplicate_window=min(120, limits.dead_job_seconds),
+        allow_direct=True,
+        allow_rollup_hdrs=True,
+        allow_msg_ttl=True,
+        deny_delete=True,
+    )
+    for config in (events, jobs, dead):
         await _ensure(bus.jetstream, config, update)
-    for bucket, ttl in (
-        (subjects.jobs_bucket, limits.job_state_seconds),
-        (subjects.dead_bucket, limits.dead_job_seconds),
-    ):
-        try:
-            await bus.jetstream.key_value(bucket)
-        except NotFoundError:
-            await bus.jetstream.create_key_value(
-                KeyValueConfig(bucket=bucket, ttl=ttl, history=1, replicas=limits.replicas)
+    try:
+        await bus.jetstream.key_value(subjects.jobs_bucket)
+    except NotFoundError:
+        await bus.jetstream.create_key_value(
+            KeyValueConfig(
+                bucket=subjects.jobs_bucket, ttl=limits.job_state_seconds, history=1, replicas=limits.replicas
             )
+        )
 
 
 async def _ensure(jetstream: JetStreamContext, config: StreamConfig, update: bool) -> None:
