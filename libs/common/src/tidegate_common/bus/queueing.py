@@ -75,8 +75,7 @@ class Queueing:
         self, job: Job, headers: Mapping[str, str], trace_id: str, entry: Entry
     ) -> tuple[JobState, int | None]:
         """The job's record, and the level on which it waits, where it was put into the queue."""
-        now = time.time()
-        state, revision = record_of(job, trace_id, now), 0
+        state, revision = record_of(job, trace_id, time.time()), 0
         try:
             # At the same time: a chat waits for neither longer than it has to.
             making = asyncio.create_task(self._states.create(state))
@@ -86,28 +85,30 @@ class Queueing:
             before, held = counting.result()
             if not revision:
                 state = await self._states.get(job.job_id)
-                if state.status is not JobStatus.QUEUED:
-                    return state, None
                 job = replace(job, created=state.created, owner=state.owner or job.owner)
-                if now - state.created > STORED_ONCE_SECONDS and await holds(self._bus, job):
-                    return state, None  # it must not be there twice
+                if state.status is not JobStatus.QUEUED or await self._is_there(job):
+                    return state, None
             level = bisect.bisect(TURNS, before)
-            subject = self._bus.subjects.job(job.kind, level, job.owner or job.tail)
-            queued = msgspec.json.encode(replace(job, revision=revision))
-            message_id = (
-                f"{job.job_id}:{job.created}"  # of this record alone: another's message may lie there forgotten
-            )
             try:
-                ack = await self._publisher.store(subject, queued, dict(headers), message_id)
+                entry.sequence = await self._store(replace(job, revision=revision), level, headers)
             except QueueFull as error:
                 raise QueueFull(f"the queue holds {held} jobs and takes no more", error.retry_after, held) from None
-            entry.sequence = ack.seq
         except TidegateError:
             # Where there was a record before it belongs to an earlier call, whose job may be in the queue.
             if revision and await self._is_begun(job.job_id, revision):
                 return await self._states.get(job.job_id), None
             raise
         return state, level
+
+    async def _store(self, job: Job, level: int, headers: Mapping[str, str]) -> int:
+        subject = self._bus.subjects.job(job.kind, level, job.owner or job.tail)
+        # Of this record alone: the stream may know the message of another, which was refused and is not to be run.
+        message_id = f"{job.job_id}:{job.created}"
+        return (await self._publisher.store(subject, msgspec.json.encode(job), dict(headers), message_id)).seq
+
+    async def _is_there(self, job: Job) -> bool:
+        """Whether the queue has it and would store it once more all the same."""
+        return time.time() - job.created > STORED_ONCE_SECONDS and await holds(self._bus, job)
 
     async def _is_begun(self, job_id: str, revision: int) -> bool:
         """Forgets a job that was not confirmed, unless a worker has it already."""
