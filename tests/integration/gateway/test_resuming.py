@@ -15,7 +15,8 @@ from tests.support.gateway import open_stream, running_gateway
 from tests.support.nats import nats_server
 from tests.support.waiting import until
 from tidegate_common.bus.connection import Bus
-from tidegate_common.bus.history import PAGE, History, Position, Stored
+from tidegate_common.bus.history import PAGE, History, Position
+from tidegate_common.bus.pages import Page
 from tidegate_common.bus.publishing import Durable, Publisher
 from tidegate_common.contract.events import Event
 from tidegate_common.errors import BrokerUnavailable
@@ -202,7 +203,7 @@ class Interrupted(History):
 
     failed = False
 
-    async def _page(self, tail: str, start: int) -> list[Stored]:
+    async def _page(self, tail: str, start: int) -> Page:
         if tail == "client.a" and start > PAGE and not self.failed:
             self.failed = True
             raise BrokerUnavailable("NATS went away between two pages")

@@ -9,23 +9,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
-from nats import errors as nats_errors
 
-from tidegate_common.bus import headers
 from tidegate_common.bus.connection import Bus
+from tidegate_common.bus.pages import AT_ONCE, TIMEOUT_SECONDS, Page, Pages, Stored
+from tidegate_common.bus.replies import Replies
 from tidegate_common.bus.streams import epoch_of
 from tidegate_common.errors import BrokerUnavailable
 
+__all__ = ["PAGE", "History", "Latest", "Position", "Stored"]
+
 PAGE = 256
-"""Messages asked for at once: bounds what a replay holds in memory."""
-
-AT_ONCE = 64
-"""Pages that are asked for at the same time: a storm of returning clients must not drown the server's live work."""
-
-TIMEOUT_SECONDS = 5.0
+"""Events on a page at most."""
 
 GATHER_SECONDS = 0.002
 """Between two questions for the position where many ask: those who come meanwhile share the next one."""
@@ -50,15 +47,6 @@ class Position(NamedTuple):
     """Events that the stream keeps of one subject at the most; -1 for no limit."""
     copies: bool = False
     """Whether servers beside the leader have the stream: one that is cut off may speak for it for a while."""
-
-
-class Stored(NamedTuple):
-    """One stored event: its sequence, the tail that it addressed, its raw header block and its payload."""
-
-    sequence: int
-    tail: str
-    header: bytes
-    payload: bytes
 
 
 class Latest(NamedTuple):
@@ -103,6 +91,7 @@ class _Found(msgspec.Struct):
     error: _Error | None = None
 
 
+_NO_FIELDS = b"NATS/1.0\r\n\r\n"
 _INFO = msgspec.json.Decoder(_Info)
 _FOUND = msgspec.json.Decoder(_Found)
 
@@ -116,7 +105,9 @@ class History:
         self._asking: asyncio.Task[None] | None = None
         self._waiting: list[asyncio.Future[Position]] = []
         """For an answer to a question that has not been asked yet."""
-        self._places = asyncio.Semaphore(AT_ONCE)
+        self._pages = Pages(bus, self._stream)
+        self._replies: Replies[bytes] = Replies(bus, bytes, TIMEOUT_SECONDS)
+        self._questions = asyncio.Semaphore(AT_ONCE)
         self._copies = False
         """Whether servers beside the leader answer for the stream."""
         self.pages = 0
@@ -176,17 +167,18 @@ class History:
         Raises BrokerUnavailable, also where only a copy of the stream answers that stays behind its leader.
         """
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + TIMEOUT_SECONDS
         goal = await self.last_on(tail) if self._copies else 0
+        deadline = loop.time() + TIMEOUT_SECONDS
         while sequence < upto and not (self._copies and sequence >= goal):
-            async with self._places:
-                page = await self._page(tail, sequence + 1)
-            for stored in page:
+            page = await self._page(tail, sequence + 1)
+            for stored in page.events:
                 if stored.sequence > upto:
                     return
                 yield stored
-            sequence = max(sequence, page[-1].sequence if page else 0)
-            if len(page) == PAGE:
+            if page.events:
+                sequence = page.events[-1].sequence
+                deadline = loop.time() + TIMEOUT_SECONDS  # whoever reads may have taken its time
+            if page.left:
                 continue
             if not self._copies:
                 return
@@ -199,7 +191,7 @@ class History:
     async def last_on(self, tail: str) -> int:
         """Sequence of the last event on `tail` by the leader's word; 0 for none. Raises BrokerUnavailable."""
         ask = msgspec.json.encode({"last_by_subj": self._bus.subjects.inbound(tail)})
-        async with self._places:
+        async with self._questions:
             found = _FOUND.decode(await self._request("STREAM.MSG.GET", ask))
         if found.message is not None:
             return found.message.seq
@@ -208,15 +200,11 @@ class History:
         raise BrokerUnavailable(f"NATS does not say what is last on {tail}")
 
     async def _request(self, call: str, body: bytes) -> bytes:
-        """Asks the stream's leader. Raises BrokerUnavailable."""
-        try:
-            if not self._bus.connected:
-                raise BrokerUnavailable("NATS is away")
-            subject = f"$JS.API.{call}.{self._stream}"
-            answer = await self._bus.client.request(subject, body, timeout=TIMEOUT_SECONDS)
-        except (nats_errors.Error, TimeoutError) as error:
-            raise BrokerUnavailable("NATS does not answer for the stream") from error
-        return answer.data
+        """Asks the stream's leader. Raises BrokerUnavailable, at once where the connection is lost meanwhile."""
+        answer = await self._replies.ask(f"$JS.API.{call}.{self._stream}", _NO_FIELDS, body)
+        if not answer:
+            raise BrokerUnavailable("NATS does not answer for the stream")
+        return answer
 
     async def latest(self, tails: Sequence[str], after: int) -> Latest | None:
         """The last event on each subject of `tails` (wildcards allowed), where its sequence is over `after`.
@@ -224,53 +212,19 @@ class History:
         None where they match more than 1,024 subjects. Raises BrokerUnavailable.
         """
         subjects = [self._bus.subjects.inbound(tail) for tail in tails]
-        async with self._places:
-            found, block = await self._direct({"multi_last": subjects, "seq": after + 1}, (204, 404, 413))
-        if headers.status(block) == 413:
-            return None
-        upto = headers.field(block, headers.UP_TO_SEQUENCE)
-        return Latest({stored.tail: stored.sequence for stored in found}, int(upto or 0))
+        sequences: dict[str, int] = {}
+        upto: int | None = None
+        while True:
+            page = await self._pages.page({"multi_last": subjects, "seq": after + 1})
+            if page.too_many:
+                return None
+            sequences |= {stored.tail: stored.sequence for stored in page.events}
+            upto = page.upto if upto is None else min(upto, page.upto)  # another copy may have sent this one
+            if not page.left:
+                return Latest(sequences, upto)
+            after = page.events[-1].sequence
 
-    async def _page(self, tail: str, start: int) -> list[Stored]:
-        """Up to PAGE events on `tail` from sequence `start` on."""
+    async def _page(self, tail: str, start: int) -> Page:
+        """The first events on `tail` from sequence `start` on."""
         self.pages += 1
-        ask = {"seq": start, "next_by_subj": self._bus.subjects.inbound(tail), "batch": PAGE}
-        return (await self._direct(ask, (204, 404)))[0]
-
-    async def _direct(self, ask: dict[str, Any], ends: tuple[int, ...]) -> tuple[list[Stored], bytes]:
-        """A direct get: the messages, and the header block of the status that ended them, which is one of `ends`.
-
-        204 ends an answer, 404 says that there is nothing to be had. Raises BrokerUnavailable for any other.
-        """
-        client = self._bus.client
-        done: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-        found: list[Stored] = []
-        skip = len(self._bus.subjects.inbound(""))
-
-        def receive(_: bytes, block: bytes, payload: bytes) -> None:
-            code = headers.status(block)
-            if code is None:
-                sequence, subject = (
-                    headers.field(block, headers.SEQUENCE),
-                    headers.field(block, headers.SUBJECT),
-                )
-                if sequence and subject:
-                    found.append(Stored(int(sequence), subject.decode()[skip:], block, payload))
-            elif not done.done():
-                if code in ends:
-                    done.set_result(block)
-                else:
-                    done.set_exception(BrokerUnavailable(f"NATS refused to read the stream (status {code})"))
-
-        if not self._bus.connected:
-            raise BrokerUnavailable("NATS is away")
-        inbox: str = client.new_inbox()
-        sid = client.subscribe_direct(inbox, receive)
-        try:
-            await client.publish(f"$JS.API.DIRECT.GET.{self._stream}", msgspec.json.encode(ask), reply=inbox)
-            async with asyncio.timeout(TIMEOUT_SECONDS):
-                return found, await done
-        except (nats_errors.Error, TimeoutError) as error:
-            raise BrokerUnavailable("NATS did not send the events that were missed") from error
-        finally:
-            client.unsubscribe_direct(sid)
+        return await self._pages.page({"seq": start, "next_by_subj": self._bus.subjects.inbound(tail), "batch": PAGE})

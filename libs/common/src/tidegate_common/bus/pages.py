@@ -1,0 +1,149 @@
+"""Pages of a stream, by direct batch get (ADR-31): each is what the server sent for it, whole, or an error.
+
+A part of an answer is lost when the connection is, and what follows it may come all the same: the inbox is subscribed
+to again, and the server is still sending. So what is under way fails with the connection, and each message is held
+against the one before it, which it names.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, NamedTuple
+
+import msgspec
+
+from tidegate_common.bus import headers
+from tidegate_common.bus.connection import Bus
+from tidegate_common.errors import BrokerUnavailable
+
+PAGE_BYTES = 256 << 10
+"""The server ends a page with the event that reaches this: it has one at least, and one more than fits at most."""
+
+ON_THE_WAY_BYTES = 48 << 20
+"""Of all pages that are asked for at once, at the very most: the server cuts a connection off with 64 MB to come."""
+
+AT_ONCE = 64
+"""Pages that are asked for at once: a storm of returning clients must not drown the server's live work."""
+
+TIMEOUT_SECONDS = 5.0
+
+NOTHING, TOO_MANY = 404, 413
+"""Statuses that end an answer, beside 204 after its last message."""
+
+_NO_FIELDS = b"NATS/1.0\r\n\r\n"
+
+
+class Stored(NamedTuple):
+    """One stored event: its sequence, the tail that it addressed, its raw header block and its payload."""
+
+    sequence: int
+    tail: str
+    header: bytes
+    payload: bytes
+
+
+class Page(NamedTuple):
+    """Events in their order, and how many that were asked for as well come after the last of them."""
+
+    events: list[Stored]
+    left: int
+    upto: int
+    """Where the last event on each subject was asked for: the sequence up to which the server has looked."""
+    too_many: bool = False
+
+
+class Pages:
+    """Reads pages of one stream on one connection."""
+
+    def __init__(self, bus: Bus, stream: str) -> None:
+        self._bus = bus
+        self._subject = f"$JS.API.DIRECT.GET.{stream}"
+        self._under_way: set[_Answer] = set()
+        self._places = asyncio.Semaphore(at_once(bus.client.max_payload))
+        bus.on_disconnect.append(self._cut_off)
+
+    async def page(self, ask: dict[str, Any]) -> Page:
+        """The first of what `ask` is for. Raises BrokerUnavailable."""
+        async with self._places:
+            return await self._ask(msgspec.json.encode({**ask, "max_bytes": PAGE_BYTES}))
+
+    async def _ask(self, ask: bytes) -> Page:
+        client = self._bus.client
+        if not self._bus.connected:
+            raise BrokerUnavailable("NATS is away")
+        answer = _Answer(len(self._bus.subjects.inbound("")))
+        inbox: str = client.new_inbox()
+        self._under_way.add(answer)
+        sid = client.subscribe_direct(inbox, answer.take)
+        try:
+            client.request_direct(self._subject, inbox.encode(), _NO_FIELDS, ask)
+            async with asyncio.timeout(TIMEOUT_SECONDS):
+                return await answer.page
+        except TimeoutError as error:
+            raise BrokerUnavailable("NATS did not send the events that were missed") from error
+        finally:
+            client.unsubscribe_direct(sid)
+            self._under_way.discard(answer)
+
+    def _cut_off(self) -> None:
+        for answer in self._under_way:
+            answer.fail("NATS went away")
+
+
+class _Answer:
+    """What comes for one request."""
+
+    def __init__(self, skip: int) -> None:
+        """`skip` characters of a subject are before the tail."""
+        self.page: asyncio.Future[Page] = asyncio.get_running_loop().create_future()
+        self._skip = skip
+        self._events: list[Stored] = []
+        self._last = b"0"
+        """Sequence of the last message that came, as the next one, or the end, has to name it."""
+
+    def take(self, _: bytes, block: bytes, payload: bytes) -> None:
+        """Called by the connection."""
+        if self.page.done():
+            return
+        status = headers.status(block)
+        if status is not None and status != 204:
+            self._refuse(status)
+        elif headers.field(block, headers.LAST_SEQUENCE) != self._last:
+            self.fail("a part of what NATS sent of the stream was lost")
+        elif status is None:
+            self._add(block, payload)
+        else:
+            self._finish(block)
+
+    def fail(self, reason: str) -> None:
+        if not self.page.done():
+            self.page.set_exception(BrokerUnavailable(reason))
+
+    def _add(self, block: bytes, payload: bytes) -> None:
+        sequence, subject = headers.field(block, headers.SEQUENCE), headers.field(block, headers.SUBJECT)
+        if sequence is None or subject is None:
+            self.fail("what NATS sent of the stream can't be read")
+            return
+        self._last = sequence
+        self._events.append(Stored(int(sequence), subject.decode()[self._skip :], block, payload))
+
+    def _finish(self, block: bytes) -> None:
+        left = headers.field(block, headers.PENDING)
+        if left is None or (left != b"0" and not self._events):
+            self.fail("what NATS sent of the stream can't be read")
+            return
+        upto = headers.field(block, headers.UP_TO_SEQUENCE) or b"0"
+        self.page.set_result(Page(self._events, int(left), int(upto)))
+
+    def _refuse(self, status: int) -> None:
+        if status not in (NOTHING, TOO_MANY):
+            self.fail(f"NATS refused to read the stream (status {status})")
+        elif self._events:
+            self.fail("a part of what NATS sent of the stream was lost")
+        else:
+            self.page.set_result(Page([], 0, 0, status == TOO_MANY))
+
+
+def at_once(max_payload: int) -> int:
+    """How many pages may be asked for at once where an event may have `max_payload` bytes."""
+    return max(1, min(AT_ONCE, ON_THE_WAY_BYTES // (PAGE_BYTES + max_payload)))
