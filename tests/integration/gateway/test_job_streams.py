@@ -314,6 +314,15 @@ async def test_presence_counts_who_hears_the_job_on_either_stream(tmp_path: Path
 
 async def test_an_error_of_the_stream_request_names_its_field(tmp_path: Path) -> None:
     async with scene(tmp_path) as (_, _, running), httpx.AsyncClient(base_url=running.url) as http:
-        for query, field in (("client_id=", "client_id"), ("last_event_id=" + "x" * 300, "last_event_id")):
-            refused = await http.get(f"{PATH}?{query}")
-            assert (refused.status_code, refused.json()["field"]) == (422, field)
+        refused = await http.get(f"{PATH}?client_id=")
+        assert (refused.status_code, refused.json()["field"]) == (422, "client_id")
+
+
+@pytest.mark.parametrize("last_event_id", ["x" * 300, "{epoch}-99999999999999999999"])
+async def test_an_id_that_is_none_of_the_job_s_gets_a_gap(tmp_path: Path, last_event_id: str) -> None:
+    """One was refused with 422, and the other, past all that a stream can have, with 503 again and again."""
+    async with scene(tmp_path) as (_, _, running):
+        asked = last_event_id.format(epoch=(await running.gateway.history.position()).epoch)
+        async with open_stream(running.url, path=PATH, headers={"last-event-id": asked}) as stream:
+            assert not (await stream.connected())["resumed"]
+            assert json.loads((await stream.next("gap")).data)["from"] == asked[:64]

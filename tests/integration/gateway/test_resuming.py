@@ -128,6 +128,22 @@ async def test_an_id_that_is_not_of_this_stream_gets_a_gap_and_then_live_events(
             assert (await stream.next()).data == "new"
 
 
+@pytest.mark.parametrize("way", ["header", "query", "body"])
+async def test_an_id_of_any_length_is_answered_as_any_other_that_is_none_of_ours(
+    tmp_path: Path, streams: str, way: str
+) -> None:
+    """Over 256 characters it was refused with 422, after which EventSource never comes back."""
+    long = "x" * 5000
+    async with broker(tmp_path) as (server, _), running_gateway(server.url, streams=streams) as running:
+        params = {"last_event_id": long} if way == "query" else None
+        headers = {"last-event-id": long} if way == "header" else None
+        body = {"last_event_id": long} if way == "body" else None
+        async with open_stream(running.url, params, headers, body) as stream:
+            assert not (await stream.connected())["resumed"]
+            gap = json.loads((await stream.next("gap")).data)
+            assert (gap["reason"], gap["from"], gap["to"]) == ("epoch", long[:64], stream.events[0].id)
+
+
 async def test_streams_stay_open_while_nats_is_away_and_get_what_came_meanwhile(tmp_path: Path, streams: str) -> None:
     async with broker(tmp_path) as (server, bus):
         settings = {"heartbeat_seconds": 0.2, "streams": streams}

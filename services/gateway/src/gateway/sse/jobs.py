@@ -77,8 +77,8 @@ class JobStreams:
     async def _has_all(self, state: JobState, last_event_id: str, position: Position) -> bool:
         """Whether the client has the job's last event. The record may not say yet that this is stored."""
         had, end = EventId.parse(last_event_id), EventId.parse(state.end)
-        if had is None or had.epoch != position.epoch:
-            return False
+        if had is None or had.epoch != position.epoch or had.sequence > position.last:
+            return False  # none of ours: the stream says so
         if end is not None:
             return end.epoch == had.epoch and had.sequence >= end.sequence
         async for stored in self._history.after(state.tail, had.sequence - 1, had.sequence):

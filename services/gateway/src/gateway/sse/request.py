@@ -18,7 +18,8 @@ from tidegate_common.contract.subjects import (
 from tidegate_common.errors import InvalidField
 from tidegate_common.runtime.body import decode, read_body
 
-MAX_ID_BYTES = 256
+MAX_ID_LENGTH = 256
+"""What is longer is no id of ours, nor becomes one when it is cut: those are shorter by far."""
 
 
 class StreamBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -99,10 +100,8 @@ def _values(query: bytes) -> dict[str, list[str]]:
 
 def _last_event_id(header: str | None, field: str | None) -> str | None:
     # The header is what EventSource sends when it comes back by itself: it is newer than what the address says.
-    last_event_id = header or field or None
-    if last_event_id is not None and len(last_event_id) > MAX_ID_BYTES:
-        raise InvalidField("last_event_id", f"at most {MAX_ID_BYTES} characters")
-    return last_event_id
+    last_event_id = header or field
+    return last_event_id[:MAX_ID_LENGTH] if last_event_id else None
 
 
 def _once(values: dict[str, list[str]], name: str) -> str | None:
