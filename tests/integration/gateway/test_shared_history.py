@@ -1,28 +1,23 @@
 from pathlib import Path
 
+import pytest
+
 from gateway.feed import shared
 from gateway.feed.shared import SharedHistory
 from tests.support.bus import broker
+from tests.support.waiting import until
 from tidegate_common.bus.history import History
-from tidegate_common.bus.publishing import Publisher
+from tidegate_common.bus.publishing import Durable, Publisher
 from tidegate_common.contract.events import Event
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 async def test_every_reader_gets_what_history_has_whatever_the_window_holds(tmp_path: Path) -> None:
     async with broker(tmp_path) as (_, bus):
-        history, clock = History(bus), Clock()
+        history = History(bus)
         publisher = Publisher(bus, history)
         for number in range(60):
             await publisher.durable(f"topic.{'ab'[number % 2]}", Event("n", str(number)), headers={})
-        read = SharedHistory(history, clock)
+        read = SharedHistory(history)
 
         async def sequences(after: int, upto: int) -> list[int]:
             return [stored.sequence async for stored in read.after("e", "topic.a", after, upto)]
@@ -32,9 +27,6 @@ async def test_every_reader_gets_what_history_has_whatever_the_window_holds(tmp_
         pages = history.pages
         assert await sequences(5, 55) == [n for n in range(1, 61) if n % 2 and 5 < n <= 55]
         assert history.pages == pages, "what the window holds is not read again"
-        clock.now += shared.KEEP_SECONDS + 0.1
-        await bus.jetstream.delete_msg("TG_EVENTS", 7)
-        assert 7 not in await sequences(5, 55), "a window is kept for a moment only"
 
 
 async def test_a_window_is_bounded_and_the_rest_is_read_beyond_it(tmp_path: Path) -> None:
@@ -44,9 +36,69 @@ async def test_a_window_is_bounded_and_the_rest_is_read_beyond_it(tmp_path: Path
         payload = "x" * (shared.MAX_BYTES // 10)
         for _ in range(25):
             await publisher.durable("broadcast", Event("n", payload), headers={})
-        read = SharedHistory(history, Clock())
+        read = SharedHistory(history)
         for _ in range(2):
             found = [stored.sequence async for stored in read.after("e", "broadcast", 0, 25)]
             assert found == list(range(1, 26))
         (window,) = read._windows.values()
         assert window.size < shared.MAX_BYTES * 1.2
+
+
+async def test_windows_go_by_themselves_after_a_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They stayed until somebody read what is shared once more: each tail that thousands had come back to, for ever."""
+    monkeypatch.setattr(shared, "KEEP_SECONDS", 0.05)
+    async with broker(tmp_path) as (_, bus):
+        history = History(bus)
+        publisher = Publisher(bus, history)
+        for tail in ("topic.a", "topic.b", "topic.a"):
+            await publisher.durable(tail, Event("n", "x"), headers={})
+        read = SharedHistory(history)
+        for tail, found in (("topic.a", [1, 3]), ("topic.b", [2])):
+            assert [stored.sequence async for stored in read.after("e", tail, 0, 3)] == found
+        assert read.size > 0
+        await until(lambda: not read._windows, "they are gone")
+        assert read.size == 0
+        await bus.jetstream.delete_msg("TG_EVENTS", 1)
+        assert [stored.sequence async for stored in read.after("e", "topic.a", 0, 3)] == [3]
+
+
+async def test_all_windows_together_are_bounded_and_what_finds_no_room_is_read_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each was bounded, and their number was not. One that somebody still reads counts, though its time is over."""
+    monkeypatch.setattr(shared, "MAX_BYTES_IN_ALL", 50_000)
+    monkeypatch.setattr(shared, "KEEP_SECONDS", 0.05)
+    async with broker(tmp_path) as (_, bus):
+        history = History(bus)
+        publisher = Publisher(bus, history)
+        for number in range(60):
+            await publisher.durable(f"topic.{number % 2}", Event("n", "x" * 10_000), headers={})
+        read = SharedHistory(history)
+        slow = read.after("e", "topic.0", 0, 60)
+        slowly = [(await anext(slow)).sequence]
+        await until(lambda: not read._windows, "its time is over")
+        for tail in ("topic.0", "topic.1"):
+            found = [stored.sequence async for stored in read.after("e", tail, 0, 60)]
+            assert found == [number + 1 for number in range(60) if number % 2 == int(tail[-1])]
+            assert 0 < read.size < 50_000 + 11_000
+        slowly += [stored.sequence async for stored in slow]
+        assert slowly == list(range(1, 61, 2))
+        await until(lambda: not read._windows, "all are gone")
+        assert read.size == 0
+
+
+async def test_a_window_that_is_read_on_meanwhile_leaves_nothing_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What stopped for want of room goes on when there is some: who reads it at that moment must not pass over that."""
+    monkeypatch.setattr(shared, "MAX_BYTES_IN_ALL", 50_000)
+    async with broker(tmp_path) as (_, bus):
+        history = History(bus)
+        await Publisher(bus, history).durable_all([Durable("topic.a", Event("n", "x" * 10_000))] * 20, headers={})
+        read = SharedHistory(history)
+        first = read.after("e", "topic.a", 0, 20)
+        found = [(await anext(first)).sequence]
+        monkeypatch.setattr(shared, "MAX_BYTES_IN_ALL", 500_000)
+        assert [stored.sequence async for stored in read.after("e", "topic.a", 0, 20)] == list(range(1, 21))
+        found += [stored.sequence async for stored in first]
+        assert found == list(range(1, 21))

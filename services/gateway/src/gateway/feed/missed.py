@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Callable
 from functools import partial
 
@@ -21,7 +20,7 @@ class Missed:
     def __init__(self, hub: Hub, history: History, subscriptions: Subscriptions) -> None:
         self._hub = hub
         self.history = history
-        self._shared = SharedHistory(history, asyncio.get_running_loop().time)
+        self._shared = SharedHistory(history)
         self._subscriptions = subscriptions
 
     def after(self, tail: str, sequence: int, upto: int) -> AsyncIterator[Stored]:
