@@ -1,17 +1,20 @@
 """Many events at once: each confirmed only when it is stored, stored once, and in their order."""
 
 import asyncio
+import itertools
 import signal
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from nats.aio.msg import Msg
 
 from tests.stress.proxy import Cut, Link, fault_proxy
-from tests.support.bus import broker, connected
+from tests.support.bus import SUBJECTS, broker, connected
 from tests.support.nats import nats_server
 from tests.support.waiting import until
-from tidegate_common.bus.connection import Bus
+from tidegate_common.bus import headers, storing
+from tidegate_common.bus.connection import Bus, connect
 from tidegate_common.bus.history import History
 from tidegate_common.bus.publishing import Durable, Publisher
 from tidegate_common.bus.streams import StreamLimits, ensure_streams
@@ -141,3 +144,66 @@ async def test_each_event_s_id_is_of_the_stream_that_it_is_in(tmp_path: Path) ->
             assert await publisher.durable_all(events(10), headers={}) == await ids(bus, range(1, 11))
             await bus.jetstream.delete_stream("TG_EVENTS")
             await ensure_streams(bus, StreamLimits(), update=True)
+
+
+@pytest.mark.parametrize("deadline", [0.3, 1.3])
+async def test_while_nats_hangs_the_deadline_is_kept_in_the_first_try_and_in_those_after_it(
+    tmp_path: Path, deadline: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first try took its two seconds in any case, and the last one began before the deadline and ended after it."""
+    monkeypatch.setattr(storing, "ATTEMPT_SECONDS", 1)
+    loop = asyncio.get_running_loop()
+    async with broker(tmp_path) as (server, bus):
+        publisher = Publisher(bus, History(bus), deadline_seconds=deadline)
+        server.run.process.send_signal(signal.SIGSTOP)
+        began = loop.time()
+        with pytest.raises(BrokerUnavailable, match="may be stored"):
+            await publisher.durable("broadcast", Event("n", "1"), headers={})
+        assert deadline - 0.05 <= loop.time() - began < deadline + 0.6
+        server.run.process.send_signal(signal.SIGCONT)
+        await bus.round_trip()
+
+
+async def test_an_event_that_nats_confirms_without_saying_in_which_stream_is_late_at_the_deadline_too(
+    tmp_path: Path,
+) -> None:
+    """The question for the stream's epoch had five seconds of its own after the deadline."""
+    async with nats_server(tmp_path, jetstream=False) as server, connect(server.url, SUBJECTS, "test") as bus:
+        await stream(bus, lambda message: True)
+        await bus.client.subscribe("$JS.API.STREAM.INFO.TG_EVENTS")
+        async with asyncio.timeout(2):
+            with pytest.raises(BrokerUnavailable, match="may be stored"):
+                await Publisher(bus, History(bus), deadline_seconds=0.3).durable(
+                    "broadcast", Event("n", "1"), headers={}
+                )
+
+
+async def test_what_is_confirmed_by_the_deadline_is_even_if_others_of_the_batch_are_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(storing, "ATTEMPT_SECONDS", 0.1)
+    async with nats_server(tmp_path, jetstream=False) as server, connect(server.url, SUBJECTS, "test") as bus:
+        tries: dict[bytes, int] = {}
+
+        def heard(message: bytes) -> bool:
+            """The first at once, the second never, the third when it is tried again."""
+            tries[message] = tries.get(message, 0) + 1
+            return message == b"1" or (message == b"3" and tries[message] > 1)
+
+        await stream(bus, heard)
+        block = headers.block({"Nats-Msg-Id": "x"})
+        messages = [storing.Message("tg.in.broadcast", block, payload) for payload in (b"1", b"2", b"3")]
+        found = await storing.Storing(bus, 0.4).store(messages)
+        assert [type(each) for each in found] == [storing.Stored, BrokerUnavailable, storing.Stored]
+
+
+async def stream(bus: Bus, hears: Callable[[bytes], bool]) -> None:
+    """Stands in for the event stream, which is not there: confirms the messages that it `hears`."""
+    stored = itertools.count(1)
+
+    async def confirm(message: Msg) -> None:
+        if hears(message.data):
+            await message.respond(b'{"stream":"TG_EVENTS","seq":%d}' % next(stored))
+
+    await bus.client.subscribe("tg.in.>", cb=confirm)
+    await bus.round_trip()

@@ -52,7 +52,7 @@ class Unavailable(TidegateError):
 
 
 class BrokerUnavailable(Unavailable):
-    """NATS is away, or did not confirm within the deadline. Nothing was accepted."""
+    """NATS is away, or did not confirm within the deadline. Nothing was confirmed."""
 
 
 class QueueFull(Unavailable):

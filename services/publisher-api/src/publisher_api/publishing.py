@@ -65,7 +65,7 @@ class Sending:
     async def send(self, outgoing: Outgoing) -> Sent:
         """Publishes it, and asks the gateways for the receipt where one is wanted.
 
-        Raises TooLarge, BrokerUnavailable: then nothing was accepted.
+        Raises TooLarge, BrokerUnavailable: then nothing was confirmed.
         """
         tail, published, event, _ = outgoing
         subject = self._subjects.inbound(tail) if published.durable else self._subjects.outbound(tail)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from itertools import count
 from secrets import token_hex
@@ -12,7 +13,7 @@ from nats import errors as nats_errors
 from tidegate_common.bus import headers as header_blocks
 from tidegate_common.bus.connection import Bus
 from tidegate_common.bus.history import History
-from tidegate_common.bus.storing import Ack, Message, Stored, Storing
+from tidegate_common.bus.storing import Ack, Message, Stored, Storing, late
 from tidegate_common.contract.events import EVENT_TYPE, MESSAGE_ID, VOLATILE_ID, Event, Receipt
 from tidegate_common.contract.ids import EventId
 from tidegate_common.errors import BrokerUnavailable, TidegateError, TooLarge
@@ -33,6 +34,7 @@ class Publisher:
     def __init__(self, bus: Bus, history: History, deadline_seconds: float = 3.0) -> None:
         self._bus = bus
         self._history = history
+        self._deadline = deadline_seconds
         self._storing = Storing(bus, deadline_seconds)
         # A uuid for each message took 8 % of a batch's time; a name that no other process has drawn does as well.
         self._name, self._count = token_hex(12), count(1)
@@ -63,11 +65,12 @@ class Publisher:
         self, events: Sequence[Durable], *, headers: Mapping[str, str]
     ) -> list[Receipt | TidegateError]:
         """As `durable`, for each of them, stored in their order. One's error stops no other."""
+        until = asyncio.get_running_loop().time() + self._deadline
         messages = [self._message_of(each, headers) for each in events]
         stored = await self._storing.store([each for each in messages if isinstance(each, Message)])
         epoch: str | TidegateError = ""
         if any(isinstance(each, Stored) and each.epoch is None for each in stored):
-            epoch = await self._ask_epoch()
+            epoch = await self._ask_epoch(until)
         found = iter(stored)
         return [
             message if isinstance(message, TooLarge) else self._receipt(each, next(found), epoch)
@@ -112,12 +115,16 @@ class Publisher:
         self._check_size(payload)
         return Message(subject, header_blocks.block({**fields, MESSAGE_ID: message_id or self._new_id()}), payload)
 
-    async def _ask_epoch(self) -> str | TidegateError:
+    async def _ask_epoch(self, until: float) -> str | TidegateError:
+        """At loop time `until` at the latest: it is within the deadline too that an event gets its id."""
         if self._storing.epoch is None:
             try:
-                self._storing.epoch = (await self._history.position()).epoch
+                async with asyncio.timeout_at(until):
+                    self._storing.epoch = (await self._history.position()).epoch
             except BrokerUnavailable as error:
                 return error
+            except TimeoutError:
+                return late()
         return self._storing.epoch
 
     def _receipt(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -62,7 +64,7 @@ class Storing:
         self._deadline = deadline_seconds
         self._events = bus.subjects.events_stream
         self._last = 0
-        self._replies = Replies(bus, self._hear, ATTEMPT_SECONDS)
+        self._replies = Replies(bus, self._hear, min(ATTEMPT_SECONDS, deadline_seconds))
         self.epoch: str | None = None
         """The event stream's, for whoever asks for it to note here; None again after all that makes it doubtful."""
         bus.on_reconnect.append(self._forget_epoch)
@@ -73,34 +75,38 @@ class Storing:
         An error is BrokerUnavailable, QueueFull (a stream that discards new messages is full), or Superseded (the
         message names a last sequence, and that is another one by now).
         """
+        until = asyncio.get_running_loop().time() + self._deadline
         results = await self._round(messages)
         if all(results):  # nearly always: without the loop's cost
             return [result for result in results if result]
-        try:
-            async for attempt in stamina.retry_context(
-                on=_TryAgain,
-                attempts=None,
-                timeout=self._deadline,
-                wait_initial=0.05,
-                wait_max=0.5,
-                wait_jitter=0.1,
-            ):
-                with attempt:
-                    left = [place for place, result in enumerate(results) if result is None]
-                    for place, result in zip(left, await self._round([messages[each] for each in left]), strict=True):
-                        results[place] = result
-                    if not all(results):
-                        raise _TryAgain("NATS is away, or has no leader for the stream")
-        except _TryAgain:
-            pass
-        late = BrokerUnavailable("NATS did not confirm in time: the event was not accepted")
-        return [result or late for result in results]
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout_at(until):
+                await self._go_on(messages, results)
+        refused = late()
+        return [result or refused for result in results]
 
     async def _round(self, messages: Sequence[Message]) -> list[Stored | TidegateError | None]:
         """One try: None for each that may be sent again."""
         # All are on the wire before the first answer is waited for: in their order, and without a task for each.
         asked = [self._replies.ask(*message) for message in messages]
         return [_settled(await answer) for answer in asked]
+
+    async def _go_on(self, messages: Sequence[Message], results: list[Stored | TidegateError | None]) -> None:
+        """Tries again what has no result, until all have one."""
+        async for attempt in stamina.retry_context(
+            on=_TryAgain, attempts=None, timeout=None, wait_initial=0.05, wait_max=0.5, wait_jitter=0.1
+        ):
+            with attempt:
+                asked = {
+                    place: self._replies.ask(*messages[place]) for place, found in enumerate(results) if found is None
+                }
+                try:
+                    await asyncio.wait(asked.values())
+                finally:  # at the deadline too: what is confirmed by then is
+                    for place, answer in asked.items():
+                        results[place] = _settled(answer.result()) if answer.done() else None
+                if not all(results):
+                    raise _TryAgain("NATS is away, or has no leader for the stream")
 
     def _hear(self, answer: bytes) -> Stored | None:
         """Reads an answer at the moment when it comes: the next one may be of a stream that was made anew."""
@@ -127,3 +133,8 @@ def _settled(heard: Stored | None) -> Stored | TidegateError | None:
     if heard.ack.error.err_code == _SUPERSEDED:
         return Superseded("another attempt has begun since")
     return QueueFull("the queue is full", retry_after=5) if heard.ack.error.err_code in _STREAM_FULL else None
+
+
+def late() -> BrokerUnavailable:
+    """Of a message that was sent, perhaps, and not confirmed within the deadline."""
+    return BrokerUnavailable("NATS did not confirm in time: it may be stored all the same")
