@@ -75,6 +75,22 @@ async def test_an_idempotency_key_makes_one_event_for_one_target(tmp_path: Path)
         assert (bad.status_code, bad.json()["field"]) == (422, "Idempotency-Key")
 
 
+async def test_an_idempotency_key_of_a_volatile_event_is_refused_and_nothing_is_sent(tmp_path: Path) -> None:
+    """It was taken, and each repeat was sent: what tells repeats apart is the stream, which has no volatile events."""
+    async with broker(tmp_path) as (server, bus), running_publisher(server.url) as (client, _):
+        heard, key = Heard(bus), {"idempotency-key": "k"}
+        volatile = {"durable": False, **EVENT}
+        for path, body in (("/api/sse/send", {"client_id": "a", **volatile}), ("/api/sse/broadcast", volatile)):
+            refused = await client.post(path, json=body, headers=key)
+            assert (refused.status_code, refused.json()["field"]) == (422, "Idempotency-Key")
+        lines = [json.dumps({"client_id": "a", **body}) for body in (volatile, EVENT)]
+        batch = await client.post("/api/sse/batch", content="\n".join(lines), headers={**NDJSON, **key})
+        first, second = batch.json()["results"]
+        assert (first["status"], first["field"], second["status"]) == (422, "Idempotency-Key", 202)
+        await until(lambda: heard.messages, "the durable line comes out")
+        assert [payload for *_, payload in heard.messages] == [b'{"text":"hi"}']
+
+
 async def test_a_time_to_live_bounds_the_replay(tmp_path: Path) -> None:
     async with broker(tmp_path) as (server, bus), running_publisher(server.url) as (client, _):
         await client.post("/api/sse/send", json={"client_id": "a", "ttl": 1, **EVENT})

@@ -14,7 +14,7 @@ from tidegate_common.bus.control import ASK_SECONDS, AllGateways
 from tidegate_common.bus.publishing import Publisher
 from tidegate_common.contract.events import RECEIPT, Event, Receipt
 from tidegate_common.contract.subjects import Subjects
-from tidegate_common.errors import BrokerUnavailable
+from tidegate_common.errors import BrokerUnavailable, InvalidField
 from tidegate_common.telemetry import names
 from tidegate_common.telemetry.sending import producing
 
@@ -60,6 +60,10 @@ class Sending:
 
     def outgoing(self, tail: str, published: Published, key: str | None = None) -> Outgoing:
         """Raises InvalidField."""
+        if key is not None and not published.durable:
+            raise InvalidField(
+                "Idempotency-Key", "only with durable true: a volatile event is kept nowhere to be known by"
+            )
         return Outgoing(tail, published, event_of(published, self._max_ttl), key)
 
     async def send(self, outgoing: Outgoing) -> Sent:
