@@ -15,7 +15,6 @@ from tests.support.bus import SUBJECTS
 from tests.support.waiting import until
 from tidegate_common.bus.connection import Bus, connect
 from tidegate_common.bus.streams import ensure_streams
-from tidegate_common.runtime.health import Readiness
 from tidegate_common.runtime.tasks import end
 from tidegate_common.telemetry.providers import telemetry
 
@@ -27,9 +26,8 @@ async def running_publisher(nats_url: str, **settings: Any) -> AsyncIterator[tup
     with telemetry("publisher-api", {}) as signals:
         async with connect(nats_url, SUBJECTS, "publisher-api") as bus:
             await ensure_streams(bus, chosen.stream_limits(), update=True)
-            readiness = Readiness(bus)
-            built = await build(chosen, bus, signals, readiness)
-            server = serving(built.app, chosen, readiness)
+            built = await build(chosen, bus, signals)
+            server = serving(built.app, chosen, built.readiness)
             task = asyncio.create_task(server.serve())
             telling = asyncio.create_task(built.progress.run())
             await until(lambda: server.started, "publisher-api listens")

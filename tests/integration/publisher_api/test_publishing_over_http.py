@@ -14,6 +14,7 @@ from tests.support.waiting import until
 from tidegate_common.bus import headers
 from tidegate_common.bus.connection import Bus
 from tidegate_common.bus.history import History
+from tidegate_common.bus.streams import StreamLimits, ensure_streams
 
 EVENT: dict[str, Any] = {"event_type": "note", "data": {"text": "hi"}}
 NDJSON = {"content-type": "application/x-ndjson"}
@@ -213,6 +214,19 @@ async def test_while_nats_is_away_publishing_is_refused_with_a_time_to_come_back
                 await until(lambda: bus.connected, "NATS is back", 20)
                 answer = await client.post("/api/sse/send", json={"client_id": "a", **EVENT})
                 assert answer.json()["id"].endswith("-1"), "nothing that was refused was stored"
+
+
+async def test_without_the_stream_it_is_not_ready_and_says_so(tmp_path: Path) -> None:
+    """It asked NATS for a sign of life only: traffic went on to a process that could store nothing."""
+    async with broker(tmp_path) as (server, bus):
+        async with running_publisher(server.url, publish_deadline_seconds=0.3) as (client, _):
+            assert (await client.get("/readyz")).status_code == 200
+            await bus.jetstream.delete_stream("TG_EVENTS")
+            probe = await client.get("/readyz")
+            assert (probe.status_code, list(probe.json()["faults"])) == (503, ["stream"])
+            assert (await client.post("/api/sse/broadcast", json=EVENT)).status_code == 503
+            await ensure_streams(bus, StreamLimits(), update=False)
+            assert (await client.get("/readyz")).status_code == 200
 
 
 async def test_the_client_s_own_connection_is_kept_alive(tmp_path: Path) -> None:

@@ -50,12 +50,14 @@ class Built(NamedTuple):
 
     app: ASGIApp
     progress: Progress
+    readiness: Readiness
 
 
-async def build(settings: PublisherSettings, bus: Bus, signals: Telemetry, readiness: Readiness) -> Built:
+async def build(settings: PublisherSettings, bus: Bus, signals: Telemetry) -> Built:
     """One publisher-api on `bus`. Raises BrokerUnavailable."""
     states, dead = await JobStates.open(bus), await DeadJobs.open(bus)
     history = History(bus)
+    readiness = Readiness(bus, stream=history.answers)
     publisher = Publisher(bus, history, settings.publish_deadline_seconds)
     progress = Progress(bus, states, publisher)
     gateways = AllGateways(bus)
@@ -91,7 +93,7 @@ async def build(settings: PublisherSettings, bus: Bus, signals: Telemetry, readi
     signals.observe(
         "counter", names.METRIC_PUBLISHED, lambda: publisher.published, "{message}", "Events published", label="kind"
     )
-    return Built(traced(app, signals), progress)
+    return Built(traced(app, signals), progress, readiness)
 
 
 async def main(settings: PublisherSettings) -> None:
@@ -100,11 +102,10 @@ async def main(settings: PublisherSettings) -> None:
     with telemetry("publisher-api") as signals:
         async with connect(settings.nats_url, settings.subjects(), "publisher-api") as bus:
             await ensure_streams(bus, settings.stream_limits(), update=True)
-            readiness = Readiness(bus)
-            built = await build(settings, bus, signals, readiness)
+            built = await build(settings, bus, signals)
             beside = [asyncio.create_task(keep_streams(bus, settings)), asyncio.create_task(built.progress.run())]
             try:
-                await serving(built.app, settings, readiness).serve()
+                await serving(built.app, settings, built.readiness).serve()
             finally:
                 await end(beside)
 
