@@ -1,3 +1,5 @@
+from __future__ import annotations
+
 import asyncio
 import json
 import signal
@@ -27,13 +29,20 @@ class Heard:
         self.messages: list[tuple[str, bytes, bytes]] = []
         bus.client.subscribe_direct("tg.out.>", lambda subject, block, payload: self._hear(subject, block, payload))
 
+    @classmethod
+    async def of(cls, bus: Bus) -> Heard:
+        """From now on: the server knows of it when this returns."""
+        heard = cls(bus)
+        await bus.round_trip()
+        return heard
+
     def _hear(self, subject: bytes, block: bytes, payload: bytes) -> None:
         self.messages.append((subject.decode(), block, payload))
 
 
 async def test_a_send_comes_out_with_its_text_type_and_trace(tmp_path: Path) -> None:
     async with broker(tmp_path) as (server, bus), running_publisher(server.url) as (client, _):
-        heard = Heard(bus)
+        heard = await Heard.of(bus)
         caller = {"traceparent": "00-0123456789abcdef0123456789abcdef-0123456789abcdef-00"}
         sent = await client.post("/api/sse/send", json={"user_id": "a.b", **EVENT}, headers=caller)
         epoch = (await History(bus).position()).epoch
@@ -52,7 +61,7 @@ async def test_a_send_comes_out_with_its_text_type_and_trace(tmp_path: Path) -> 
 
 async def test_a_broadcast_and_a_volatile_event_come_out_where_they_should(tmp_path: Path) -> None:
     async with broker(tmp_path) as (server, bus), running_publisher(server.url) as (client, _):
-        heard = Heard(bus)
+        heard = await Heard.of(bus)
         await client.post("/api/sse/broadcast", json=EVENT)
         volatile = await client.post("/api/sse/send", json={"topic": "t", "durable": False, **EVENT})
         assert (volatile.status_code, volatile.json()["id"]) == (202, None)
@@ -79,7 +88,7 @@ async def test_an_idempotency_key_makes_one_event_for_one_target(tmp_path: Path)
 async def test_an_idempotency_key_of_a_volatile_event_is_refused_and_nothing_is_sent(tmp_path: Path) -> None:
     """It was taken, and each repeat was sent: what tells repeats apart is the stream, which has no volatile events."""
     async with broker(tmp_path) as (server, bus), running_publisher(server.url) as (client, _):
-        heard, key = Heard(bus), {"idempotency-key": "k"}
+        heard, key = await Heard.of(bus), {"idempotency-key": "k"}
         volatile = {"durable": False, **EVENT}
         for path, body in (("/api/sse/send", {"client_id": "a", **volatile}), ("/api/sse/broadcast", volatile)):
             refused = await client.post(path, json=body, headers=key)
@@ -106,7 +115,7 @@ async def test_a_time_to_live_bounds_the_replay(tmp_path: Path) -> None:
 
 async def test_a_batch_is_stored_in_line_order_and_answers_for_each_line(tmp_path: Path) -> None:
     async with broker(tmp_path) as (server, bus), running_publisher(server.url) as (client, _):
-        heard = Heard(bus)
+        heard = await Heard.of(bus)
         lines = [json.dumps({"client_id": "a", "event_type": "n", "data": number}) for number in range(600)]
         lines[1] = "nonsense"
         lines[2] = ""
@@ -241,7 +250,7 @@ async def test_nats_killed_under_a_batch_confirms_nothing_that_is_not_stored_and
 ) -> None:
     lines = [json.dumps({"client_id": "a", "event_type": "n", "data": number}) for number in range(5000)]
     async with broker(tmp_path) as (server, bus):
-        heard = Heard(bus)
+        heard = await Heard.of(bus)
         async with running_publisher(server.url, publish_deadline_seconds=20) as (client, _):
             sending = asyncio.create_task(client.post("/api/sse/batch", content="\n".join(lines), headers=NDJSON))
             await until(lambda: len(heard.messages) > 1000, "the batch is under way")
