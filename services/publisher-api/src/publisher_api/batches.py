@@ -1,4 +1,5 @@
-"""Publishing many events at once: line by line an event or an error, stored in the order of the lines."""
+"""Publishing many events at once: line by line an event or an error, stored in the order of the lines (but for what a
+leader of the stream loses when it goes, bus/storing.py)."""
 
 from __future__ import annotations
 
