@@ -156,6 +156,7 @@ async def test_while_nats_hangs_the_deadline_is_kept_in_the_first_try_and_in_tho
     async with broker(tmp_path) as (server, bus):
         publisher = Publisher(bus, History(bus), deadline_seconds=deadline)
         server.run.process.send_signal(signal.SIGSTOP)
+        await until(lambda: stands_still(server.run.process.pid), "it has stopped")
         began = loop.time()
         with pytest.raises(BrokerUnavailable, match="may be stored"):
             await publisher.durable("broadcast", Event("n", "1"), headers={})
@@ -195,6 +196,13 @@ async def test_what_is_confirmed_by_the_deadline_is_even_if_others_of_the_batch_
         messages = [storing.Message("tg.in.broadcast", block, payload) for payload in (b"1", b"2", b"3")]
         found = await storing.Storing(bus, 0.4).store(messages)
         assert [type(each) for each in found] == [storing.Stored, BrokerUnavailable, storing.Stored]
+
+
+def stands_still(pid: int) -> bool:
+    """Whether a signal that stops a process has reached it, all its threads."""
+    return all(
+        path.read_text().rpartition(")")[2].split()[0] == "T" for path in Path(f"/proc/{pid}/task").glob("*/stat")
+    )
 
 
 async def stream(bus: Bus, hears: Callable[[bytes], bool]) -> None:
