@@ -18,6 +18,8 @@ from tests.support.ports import free_port
 from tests.support.waiting import until
 
 MODEL = "endpoint-1"
+GOOD = {"prompt_tokens": 7, "completion_tokens": 1, "total_tokens": 8}
+"""What was used up to the first word."""
 
 
 class Endpoint:
@@ -66,7 +68,7 @@ class Endpoint:
             yield _chunk({"role": "assistant", "content": ""})
             yield _chunk({"reasoning_content": "hm"})
             yield _chunk({"reasoning": "ah"})
-            yield _chunk({"content": "Good "})
+            yield _chunk({"content": "Good "}, usage=GOOD if prompt == "counted" else None)
             if prompt == "cut":
                 raise ConnectionAbortedError
             while prompt == "endless":

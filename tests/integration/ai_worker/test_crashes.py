@@ -9,7 +9,7 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
-from ai_worker.models.scripted import ANSWERS
+from ai_worker.models.scripted import ANSWERS, THOUGHTS
 from tests.integration.ai_worker.support import FAST, SLOW, Desk, desk, office, worker
 from tests.support.waiting import until
 from tidegate_common.bus.answers import read_answer
@@ -60,7 +60,7 @@ async def test_a_model_that_can_goes_on_from_what_was_stored(tmp_path: Path) -> 
         events = asking.of("j1")
         assert "ai_restart" not in {event.type for event in events}
         assert [event.data["index"] for event in events] == list(range(len(events)))
-        assert last.data["usage"]["completion_tokens"] == len(ANSWERS["en"])
+        assert last.data["usage"]["completion_tokens"] == len(THOUGHTS["en"]) + len(ANSWERS["en"])
         assert (await asking.state("j1", JobStatus.DONE)).attempt == 2
 
 
@@ -102,9 +102,48 @@ async def test_a_job_whose_workers_keep_dying_fails_and_is_kept_among_the_dead(t
             assert (await asking.end("j1")).data["code"] == "too_many_attempts"
             state = await asking.state("j1", JobStatus.FAILED)
             assert (state.attempt, state.failures) == (3, 2)
+            assert state.usage == Usage(0, state.pieces), "what was shown was paid for"
+            assert state.pieces > 0
             (dead,), total = await (await DeadJobs.open(asking.bus)).latest(10)
             assert (total, dead.job.job_id, dead.job.params, dead.attempts) == (1, "j1", LONG_PROMPT, 3)
             await asking.queue_empty()
+
+
+@pytest.mark.parametrize("goes_on", ["none", "assistant"])
+async def test_a_cancel_after_the_worker_died_tells_the_usage_so_far(tmp_path: Path, goes_on: str) -> None:
+    """The next worker, which only ends the job, said that nothing had been used."""
+    env = {**SLOW, **SOON, "TIDEGATE_AI_CONTINUE": goes_on}
+    async with desk(tmp_path) as (nats, asking):
+        async with worker(nats, env) as (dying, _):
+            await asking.put("j1", "chat", LONG_PROMPT)
+            await until(lambda: len(asking.text("j1")) > 5, "some text")
+            dying.process.kill()
+            await dying.process.wait()
+        await asking.cancel("j1")
+        async with worker(nats, env):
+            last = await asking.end("j1")
+            await asking.queue_empty()
+        assert last.data["finish_reason"] == "cancelled"
+        assert last.data["usage"] == {"prompt_tokens": 0, "completion_tokens": len(asking.of("j1")) - 1}
+        assert (await asking.state("j1", JobStatus.CANCELLED)).usage == Usage(0, last.data["index"])
+
+
+async def test_what_was_used_goes_with_a_job_that_is_handed_back_and_counts_on_in_the_next_worker(
+    tmp_path: Path,
+) -> None:
+    env = {**SLOW, "TIDEGATE_DRAIN_SECONDS": "0.2", "TIDEGATE_AI_CONTINUE": "assistant"}
+    async with desk(tmp_path) as (nats, asking):
+        await asking.put("j1", "chat", LONG_PROMPT)
+        async with worker(nats, env) as (run, _):
+            await until(lambda: len(asking.text("j1")) > 3, "some text")
+            await run.stop()
+        handed = await asking.state("j1", JobStatus.QUEUED)
+        assert handed.usage == Usage(len("[long]"), handed.pieces)
+        async with worker(nats, env):
+            await until(lambda: len(asking.of("j1")) > handed.pieces + 3, "it goes on")
+            await asking.cancel("j1")
+            last = await asking.end("j1")
+        assert last.data["usage"] == {"prompt_tokens": len("[long]"), "completion_tokens": last.data["index"]}
 
 
 async def test_handing_back_is_no_failure(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from msgspec.structs import replace
 from ai_worker.errors import BackendFailed, PromptTooLong
 from ai_worker.models.model import ChatRequest
 from ai_worker.models.openai import NO_KEY, Continue, OpenAIModel
-from ai_worker.pieces import CandidateEnd, Finish, Piece, Reasoning, Text
+from ai_worker.pieces import CandidateEnd, Finish, Piece, Reasoning, Text, Used
 from tests.integration.ai_worker.endpoint import MODEL, endpoint
 from tests.integration.ai_worker.support import desk, worker
 from tests.support.waiting import until
@@ -24,7 +24,7 @@ async def answer(url: str, prompt: str, key: str = "", model: str = "") -> list[
     asked = OpenAIModel(url, key)
     try:
         async with aclosing(asked.stream(request(prompt, model))) as pieces:
-            return [piece async for piece in pieces]
+            return [piece async for piece in pieces if not isinstance(piece, Used)]
     finally:
         await asked.aclose()
 
@@ -148,6 +148,17 @@ async def test_a_server_that_is_away_fails_the_job() -> None:
         url = server.url
     with pytest.raises(BackendFailed):
         await answer(url, "hello", model="m")
+
+
+async def test_what_vllm_counts_in_each_chunk_is_known_before_the_end() -> None:
+    async with endpoint() as server:
+        model = OpenAIModel(server.url, "", continue_by="continue_final_message")
+        async with aclosing(model.stream(request("counted", "m"))) as pieces:
+            found = [piece async for piece in pieces]
+        await model.aclose()
+        assert server.asked[0]["stream_options"] == {"include_usage": True, "continuous_usage_stats": True}
+        place = found.index(Text("Good "))
+        assert found[place + 1] == Used(Usage(7, 1))
 
 
 async def test_a_cancel_closes_the_http_connection(tmp_path: Path) -> None:

@@ -42,6 +42,13 @@ def test_a_restart_voids_what_came_before_it() -> None:
     assert (found.candidates[0].content, found.pieces, found.whole) == ("new", 1, True)
 
 
+def test_of_an_answer_without_its_end_the_events_of_text_count_as_its_tokens() -> None:
+    thought = ("ai_reasoning", AiResponse(job_id="j", index=0, content="hm"))
+    progress = ("ai_progress", AiProgress(job_id="j", state="running", index=1, fraction=0.5))
+    assert answer(thought, progress, text(2, "a"), text(3, "", 0, "stop")).usage == Usage(0, 2)
+    assert answer(progress).usage is None
+
+
 def test_an_answer_whose_beginning_is_missing_is_not_whole() -> None:
     assert not answer(text(3, "late")).whole
 

@@ -24,6 +24,7 @@ from tidegate_common.bus.control import AllGateways
 from tidegate_common.bus.history import History
 from tidegate_common.bus.publishing import Publisher
 from tidegate_common.bus.queue import Delivery
+from tidegate_common.contract.answers import Answer
 from tidegate_common.contract.jobs import Job, JobState, JobStatus, OnDisconnect, Usage
 from tidegate_common.contract.subjects import Subjects
 from tidegate_common.errors import BrokerUnavailable, Superseded
@@ -98,6 +99,8 @@ class Answering:
         self._relay = Relay(services.publisher, work, job.tail, self._fence, limits.pace)
         self.over = asyncio.Event()
         """Nothing more comes from this attempt."""
+        self._before = Usage()
+        """Of what is stored of the answer and goes on to count: earlier attempts'."""
         self._stop: asyncio.Future[Stop] = asyncio.get_running_loop().create_future()
 
     @property
@@ -170,7 +173,7 @@ class Answering:
             self.stop(Stop.CANCELLED)
         await self._take_up(state)
         if self._stop.done():
-            return await self._stopped(self._stop.result(), state.usage)
+            return await self._stopped(self._stop.result())
         if state.failures >= self._limits.attempts:
             return await self._fail(TooManyAttempts())
         return await self._attempt()
@@ -189,6 +192,7 @@ class Answering:
         going_on = isinstance(handler, Continuing) and earlier.whole and handler.continues(job.params, earlier)
         if going_on or self._stop.done() or state.failures >= self._limits.attempts:
             self._relay.index = earlier.pieces  # a job that ends here keeps what was shown
+            self._before = _so_far(state, earlier)
             self._work.earlier = earlier if going_on else None
         else:
             await self._relay.restart()
@@ -209,7 +213,7 @@ class Answering:
             # The generator is closed before anything else is written: nothing can follow the last event.
             await end([pump])
         if self._stop.done():
-            return await self._stopped(self._stop.result(), None)
+            return await self._stopped(self._stop.result())
         if self._relay.writing.done():
             return await self._broken_off(self._relay.writing)
         return await self._fail(JobTimeout(None if overdue else seconds))
@@ -236,9 +240,9 @@ class Answering:
         finish = pump.result()
         return await self._finish(JobStatus.DONE, finish.reason, finish.usage, finish.model or "")
 
-    async def _stopped(self, reason: Stop, usage: Usage | None) -> Outcome:
+    async def _stopped(self, reason: Stop) -> Outcome:
         if reason is Stop.CANCELLED:
-            return await self._finish(JobStatus.CANCELLED, "cancelled", usage, "")
+            return await self._finish(JobStatus.CANCELLED, "cancelled", None, "")
         if reason is Stop.TAKEN_OVER:
             return Outcome.ABANDONED
         async with asyncio.timeout(HAND_BACK_SECONDS):
@@ -253,7 +257,7 @@ class Answering:
             await self._relay.finish()
         except JobError as error:
             return await self._fail(error)
-        counted = usage or self._usage()
+        counted = self._usage(usage)
         await insist(
             lambda: self._conclusion.done(self.job, self._work.attempt, self._relay, status, reason, counted, model),
             self._patience,
@@ -280,6 +284,18 @@ class Answering:
         await insist(self._delivery.discard if bad else self._delivery.done, self._patience)
         return Outcome.FAILED
 
-    def _usage(self) -> Usage:
-        """Where the backend has not said what was used, a piece of text counts as a token."""
-        return Usage(completion_tokens=self._relay.taken)
+    def _usage(self, told: Usage | None = None) -> Usage:
+        """Of the answer as it is shown. Of this attempt it is what the handler has `told`, else what its calls of the
+        model have used so far; where it made none, a piece of text counts as a token."""
+        own = told or self._work.used or Usage(completion_tokens=self._relay.taken)
+        prompt = self._before.prompt_tokens or own.prompt_tokens  # it counts once, however often it was read
+        return Usage(prompt, self._before.completion_tokens + own.completion_tokens)
+
+
+def _so_far(state: JobState, earlier: Answer) -> Usage:
+    """What the stored beginning of an answer has used: as its worker has said that gave the job back, or, where that
+    died, as far as the events show it."""
+    known = state.usage or Usage()
+    if state.pieces == earlier.pieces:
+        return known
+    return Usage(known.prompt_tokens, (earlier.usage or Usage()).completion_tokens)

@@ -66,4 +66,10 @@ class Finish(msgspec.Struct, frozen=True):
     model: str | None = None
 
 
+class Used(msgspec.Struct, frozen=True):
+    """What a call of the model has used so far, from a backend that says so before the end. Nobody is shown it."""
+
+    usage: Usage
+
+
 Piece = Text | Reasoning | CandidateEnd | Progress | Artifact | Segment | Finish

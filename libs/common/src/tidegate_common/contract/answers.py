@@ -143,6 +143,7 @@ class Answer(msgspec.Struct, kw_only=True, omit_defaults=True):
     """The last event was among them."""
     finish_reason: str | None = None
     usage: Usage | None = None
+    """Of an answer whose last event does not say, or is not there: an event of text counts as a token."""
     model: str = ""
     error: AiError | None = None
 
@@ -194,8 +195,10 @@ class Folding:
             )
             for number in several
         ]
+        texts = sum(1 for pieces in self._texts.values() for piece in pieces if piece)
         return msgspec.structs.replace(
             self._answer,
+            usage=self._answer.usage or (Usage(completion_tokens=texts) if texts else None),
             candidates=candidates,
             artifacts=list(self._artifacts.values()),
             transcript=[self._transcript[number] for number in sorted(self._transcript)],

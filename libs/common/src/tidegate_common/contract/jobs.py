@@ -25,7 +25,7 @@ class JobStatus(StrEnum):
 
 
 class Usage(msgspec.Struct, frozen=True):
-    """Tokens counted by the backend; OpenAI's names."""
+    """Tokens as the backend counts them, or an estimate where it has not said (yet); OpenAI's names."""
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
@@ -33,6 +33,9 @@ class Usage(msgspec.Struct, frozen=True):
     @property
     def total_tokens(self) -> int:
         return self.prompt_tokens + self.completion_tokens
+
+    def __add__(self, more: Usage) -> Usage:
+        return Usage(self.prompt_tokens + more.prompt_tokens, self.completion_tokens + more.completion_tokens)
 
 
 class OnDisconnect(StrEnum):

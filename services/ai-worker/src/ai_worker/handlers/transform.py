@@ -86,7 +86,7 @@ class Transform:
                 async with aclosing(self._asking.ask(self._request(wanted, passage.text), work)) as answer:
                     async for piece in answer:
                         if isinstance(piece, Finish):
-                            last, usage = piece, _plus(usage, piece.usage)
+                            last, usage = piece, usage + (piece.usage or Usage())
                         else:
                             yield piece
             if passage.after:
@@ -101,8 +101,3 @@ class Transform:
             max_tokens=self._settings.ai_max_tokens,
             temperature=wanted.temperature,
         )
-
-
-def _plus(usage: Usage, more: Usage | None) -> Usage:
-    more = more or Usage()
-    return Usage(usage.prompt_tokens + more.prompt_tokens, usage.completion_tokens + more.completion_tokens)

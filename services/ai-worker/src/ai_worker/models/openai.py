@@ -11,7 +11,7 @@ from openai.types.chat import ChatCompletionChunk
 
 from ai_worker.errors import BackendFailed, JobError, PromptTooLong
 from ai_worker.models.model import ChatRequest
-from ai_worker.pieces import CandidateEnd, Finish, Piece, Reasoning, Text
+from ai_worker.pieces import CandidateEnd, Finish, Piece, Reasoning, Text, Used
 from tidegate_common.contract.jobs import Usage
 
 NO_KEY = "none"
@@ -46,10 +46,13 @@ class OpenAIModel:
         *,
         continue_by: Continue = "none",
         retries: int = 4,
+        timings: bool = False,
     ) -> None:
+        """`timings`: it is llama.cpp's server, and tells what was read and written in each chunk when asked to."""
         self.provider = provider
         self._model = model
         self._continue = continue_by
+        self._timings = timings
         self._client = AsyncOpenAI(
             base_url=base_url or None, api_key=api_key or NO_KEY, timeout=TIMEOUT, max_retries=retries
         )
@@ -75,7 +78,7 @@ class OpenAIModel:
             raise _failure(error) from error
         return [model.id for model in found.data]
 
-    async def stream(self, request: ChatRequest) -> AsyncGenerator[Piece]:
+    async def stream(self, request: ChatRequest) -> AsyncGenerator[Piece | Used]:
         finishes: dict[int, str] = {}
         usage: Usage | None = None
         model = request.model or await self.start()
@@ -88,6 +91,9 @@ class OpenAIModel:
                     model = chunk.model or model
                     if chunk.usage is not None:
                         usage = Usage(chunk.usage.prompt_tokens, chunk.usage.completion_tokens)
+                    used = usage or _timed(chunk)
+                    if used is not None:
+                        yield Used(used)
                     for choice in chunk.choices:
                         if choice.finish_reason:
                             finishes[choice.index] = choice.finish_reason
@@ -101,21 +107,24 @@ class OpenAIModel:
 
     async def _ask(self, request: ChatRequest, model: str) -> Any:
         messages: Any = [{"role": message.role, "content": message.content} for message in request.messages]
-        extra: dict[str, Any] = {}
+        extra: dict[str, Any] = {"timings_per_token": True} if self._timings else {}
+        options: Any = {"include_usage": True}
+        if self._continue == "continue_final_message":
+            options["continuous_usage_stats"] = True  # vLLM's too
         most = request.max_tokens
         if request.prefix:
             last: dict[str, Any] = {"role": "assistant", "content": request.prefix}
             if self._continue == "prefix":
                 last["prefix"] = True
             elif self._continue == "continue_final_message":
-                extra = {"continue_final_message": True, "add_generation_prompt": False}
+                extra.update(continue_final_message=True, add_generation_prompt=False)
             messages.append(last)
             most = max(1, most - len(request.prefix) // CHARACTERS_PER_TOKEN)
         return await self._client.chat.completions.create(
             model=model,
             messages=messages,
             stream=True,
-            stream_options={"include_usage": True},
+            stream_options=options,
             max_tokens=most,
             temperature=_given(request.temperature),
             n=request.n if request.n > 1 else omit,
@@ -142,6 +151,15 @@ def _pieces(chunk: ChatCompletionChunk) -> Iterator[Piece]:
             yield Reasoning(thought, choice.index)
         if delta.content:
             yield Text(delta.content, choice.index)
+
+
+def _timed(chunk: ChatCompletionChunk) -> Usage | None:
+    """What llama.cpp says in `timings`."""
+    timings = (chunk.model_extra or {}).get("timings")
+    if not isinstance(timings, dict):
+        return None
+    read = int(timings.get("prompt_n", 0)) + int(timings.get("cache_n", 0))
+    return Usage(read, int(timings.get("predicted_n", 0)))
 
 
 def _given(value: Any) -> Any:
