@@ -172,6 +172,31 @@ async def test_a_failure_of_the_backend_is_kept_among_the_dead_and_a_bad_request
             await dead.get("bad")
 
 
+@pytest.mark.parametrize("then", ["an end", "error"])
+async def test_a_piece_that_no_event_can_hold_ends_the_job_at_once(tmp_path: Path, then: str) -> None:
+    """An error that followed on such a piece left the job to five workers in turn, until it was given up."""
+    env = {**FAST, "TIDEGATE_AI_HANDLERS": "large=tests.integration.ai_worker.handlers:large"}
+    async with office(tmp_path, env) as asking:
+        await asking.put("j1", "large", {"then": then})
+        assert (await asking.end("j1", 5)).data["code"] == "output_too_large"
+        state = await asking.state("j1", JobStatus.FAILED)
+        assert (state.attempt, state.pieces) == (1, 1)
+        await asking.queue_empty()
+
+
+async def test_an_artifact_by_reference_travels_as_its_address(tmp_path: Path) -> None:
+    env = {**FAST, "TIDEGATE_AI_HANDLERS": "linked=tests.integration.ai_worker.handlers:linked"}
+    async with office(tmp_path, env) as asking:
+        await asking.put("j1", "linked", {"url": "https://files.example/plan.svg"})
+        last = await asking.end("j1")
+        (artifact,) = [event.data for event in asking.of("j1") if event.type == "ai_artifact"]
+        wanted = {"name": "plan", "media_type": "image/svg+xml", "url": "https://files.example/plan.svg"}
+        assert artifact == {**wanted, "job_id": "j1", "index": 1, "final": True}
+        found = await read_answer(asking.history, "j1", "client.ann", (await asking.states.get("j1")).start)
+        assert [(each.url, each.content, each.final) for each in found.artifacts] == [(wanted["url"], None, True)]
+        assert last.data["usage"] == {"prompt_tokens": 0, "completion_tokens": 0}
+
+
 async def test_an_end_that_was_recorded_but_not_written_is_written_by_the_next_worker(tmp_path: Path) -> None:
     async with desk(tmp_path) as (nats, asking):
         await asking.ask("j1")

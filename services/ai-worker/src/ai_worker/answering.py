@@ -245,8 +245,11 @@ class Answering:
             return await self._finish(JobStatus.CANCELLED, "cancelled", None, "")
         if reason is Stop.TAKEN_OVER:
             return Outcome.ABANDONED
-        async with asyncio.timeout(HAND_BACK_SECONDS):
-            await self._relay.finish()
+        try:
+            async with asyncio.timeout(HAND_BACK_SECONDS):
+                await self._relay.finish()
+        except JobError as error:
+            return await self._fail(error)
         if not await self._records.requeue(self.job.job_id, self._work.attempt, self._relay.index, self._usage()):
             return Outcome.ABANDONED
         await self._delivery.give_back()
@@ -273,9 +276,12 @@ class Answering:
         raise AssertionError("writing ends only after the handler has, or with an error")
 
     async def _fail(self, error: JobError) -> Outcome:
-        log.warning("job %s failed: %s: %s", self.job.job_id, error.code, error, exc_info=error.__cause__)
         if not (self._relay.writing.done() and self._relay.writing.exception()):
-            await self._relay.finish()
+            try:
+                await self._relay.finish()
+            except JobError as earlier:  # what waited can't be written, which came before what is at hand
+                error = earlier
+        log.warning("job %s failed: %s: %s", self.job.job_id, error.code, error, exc_info=error.__cause__)
         await insist(
             lambda: self._conclusion.failed(self.job, self._work.attempt, self._relay, error, self._usage()),
             self._patience,
