@@ -156,6 +156,7 @@ async def test_a_caller_that_says_so_leaves_its_job_running(tmp_path: Path) -> N
     ("code", "kind", "status", "told"),
     [
         ("prompt_too_long", openai.BadRequestError, 400, "context_length_exceeded"),
+        ("model_not_found", openai.NotFoundError, 404, "model_not_found"),
         ("backend_error", openai.InternalServerError, 502, "backend_error"),
         ("timeout", openai.InternalServerError, 504, "timeout"),
         ("too_many_attempts", openai.InternalServerError, 500, "too_many_attempts"),
