@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from enum import StrEnum
+from functools import partial
 from typing import Any, NamedTuple
 
 import msgspec
@@ -16,6 +17,7 @@ from ai_worker.errors import BackendFailed, InvalidParams, JobError, JobTimeout,
 from ai_worker.fence import Fence
 from ai_worker.handlers.handler import Continuing, Handlers, Work
 from ai_worker.listeners import all_gone
+from ai_worker.owners import Owners
 from ai_worker.pieces import Finish
 from ai_worker.records import Records
 from ai_worker.relay import Pace, Relay, insist
@@ -54,6 +56,8 @@ class Outcome(StrEnum):
     CANCELLED = "cancelled"
     HANDED_BACK = "handed_back"
     """Another worker has it now."""
+    LEFT = "left"
+    """To the worker that has it, which is alive: it was given out again all the same."""
     ABANDONED = "abandoned"
     """NATS was away too long, or another worker has it: its acknowledgement did not go out."""
 
@@ -76,6 +80,7 @@ class Services(NamedTuple):
     records: Records
     conclusion: Conclusion
     gateways: AllGateways
+    owners: Owners
 
 
 class Answering:
@@ -92,6 +97,8 @@ class Answering:
         self._records = services.records
         self._conclusion = services.conclusion
         self._gateways = services.gateways
+        self._owners = services.owners
+        self._owner = services.owners.new()
         self._limits = limits
         self._trace_id = propagation.trace_id(work.trace)
         self._patience = limits.pace.patience
@@ -112,13 +119,24 @@ class Answering:
         if not self._stop.done():
             self._stop.set_result(reason)
 
+    async def adopt(self, delivery: Delivery) -> None:
+        """The job was given here again while it runs: that delivery is the one which counts from now on."""
+        self._delivery = delivery
+        await self.show_life()
+
+    async def show_life(self) -> None:
+        """Tells the queue that the job is in hand; what is not heard is told again."""
+        with suppress(BrokerUnavailable):
+            await self._delivery.progress()
+
     async def run(self) -> Outcome:
         """Raises nothing but CancelledError."""
         watching = [asyncio.create_task(self._watch())]
         if self.job.on_disconnect is OnDisconnect.CANCEL:
             watching.append(asyncio.create_task(self._listen()))
         try:
-            return await self._run()
+            with self._owners.holding(self._owner):
+                return await self._run()
         except Superseded:
             log.warning("job %s: another attempt has it", self.job.job_id)
             return Outcome.ABANDONED
@@ -138,8 +156,8 @@ class Answering:
         """Shows that the worker is alive, and sees what was not heard: a cancel, or another worker at the job."""
         while True:
             await asyncio.sleep(self._limits.ack_seconds / 3)
+            await self.show_life()
             try:
-                await self._delivery.progress()
                 state = await self._records.get(self.job.job_id)
             except BrokerUnavailable:
                 continue
@@ -156,10 +174,14 @@ class Answering:
     async def _is_mine(self) -> bool:
         """Whether nobody has begun the job since, or has written its last event."""
         state = await self._records.get(self.job.job_id)
-        return state is None or (state.attempt == self._work.attempt and not state.end)
+        if state is None:
+            return True
+        return state.attempt == self._work.attempt and state.owner in ("", self._owner) and not state.end
 
     async def _run(self) -> Outcome:
-        state = await insist(lambda: self._records.begin(self.job, self._trace_id), self._patience)
+        state = await self._begin()
+        if state is None:
+            return Outcome.LEFT
         self._work.attempt = state.attempt
         if state.attempt == 1:
             self._fence.begin(1)  # nobody is to be kept out yet: the model is asked meanwhile
@@ -177,6 +199,17 @@ class Answering:
         if state.failures >= self._limits.attempts:
             return await self._fail(TooManyAttempts())
         return await self._attempt()
+
+    async def _begin(self) -> JobState | None:
+        """The job's record, with a new attempt in it unless it has ended; None where its worker is alive."""
+        job, owner, dead = self.job, self._owner, ""
+        while True:
+            state = await insist(partial(self._records.begin, job, self._trace_id, owner, dead), self._patience)
+            if state.status.final or state.owner in ("", owner):
+                return state
+            if await insist(partial(self._owners.alive, state.owner), self._patience):
+                return None
+            dead = state.owner
 
     async def _take_up(self, state: JobState) -> None:
         """What earlier attempts have stored is gone on from, where the handler can, or declared void."""

@@ -16,6 +16,7 @@ from ai_worker.intake import Intake
 from ai_worker.models.asking import Asking
 from ai_worker.models.choice import build
 from ai_worker.models.model import ChatModel
+from ai_worker.owners import Owners
 from ai_worker.records import Records
 from ai_worker.refusal import refuse
 from ai_worker.relay import Pace
@@ -56,9 +57,9 @@ class Worker:
         history = History(bus)
         publisher = Publisher(bus, history, settings.publish_deadline_seconds)
         records = Records(states)
-        self._services = Services(
-            publisher, history, bus.subjects, records, Conclusion(records, dead, history), AllGateways(bus)
-        )
+        self._owners = Owners(bus)
+        conclusion = Conclusion(records, dead, history)
+        self._services = Services(publisher, history, bus.subjects, records, conclusion, AllGateways(bus), self._owners)
         pace = Pace(settings.ai_coalesce_ms / 1000, settings.ai_coalesce_chars, settings.ai_patience_seconds)
         self._limits = Limits(settings.ai_job_seconds, settings.ai_ack_seconds, settings.ai_max_attempts, pace)
         self._handlers: Handlers = {}
@@ -71,7 +72,7 @@ class Worker:
             f"{settings.namespace}.jobs",
             signals,
         )
-        bus.on_reconnect.append(self.intake.renew)
+        bus.on_reconnect += [self.intake.show_life, self.intake.renew]
         self.readiness = Readiness(bus, model=self._model_ready)
         self.app = Starlette(routes=health_routes(signals, self.readiness))
         problems.install(self.app)
@@ -89,6 +90,7 @@ class Worker:
         log.info("ready for jobs, model %s", default or "as each job names it")
         stop_listening = on_cancel(self._bus, self.intake.cancel)
         catalogue = await Catalogue(model, default).serve(self._bus)
+        await self._owners.serve()
         try:
             await self.intake.run()
         finally:

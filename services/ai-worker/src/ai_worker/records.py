@@ -26,17 +26,20 @@ class Records:
         except NotFound:
             return None
 
-    async def begin(self, job: Job, trace_id: str) -> JobState:
-        """Gives the job to a new attempt, whose number is the record's then; leaves it as it is where it has ended.
+    async def begin(self, job: Job, trace_id: str, owner: str = "", dead: str = "") -> JobState:
+        """Gives the job to a new attempt, whose number is the record's then; leaves it as it is where it has ended, and
+        where an owner has it that is not known to be `dead`.
 
-        An attempt before it that has not said how it ended counts as a failure. A record that is missing is made anew.
+        A dead one counts as a failure. Called again for the same `owner`, because the first call's answer was lost, it
+        changes nothing. A record that is missing is made anew.
         """
 
         def edit(state: JobState) -> JobState | None:
-            if state.status.final:
+            running = state.status is JobStatus.RUNNING
+            if state.status.final or (running and state.owner not in ("", dead)):
                 return None
-            silent = state.status is JobStatus.RUNNING
-            return replace(state, status=JobStatus.RUNNING, attempt=state.attempt + 1, failures=state.failures + silent)
+            attempt, failures = state.attempt + 1, state.failures + running
+            return replace(state, status=JobStatus.RUNNING, attempt=attempt, owner=owner, failures=failures)
 
         new = record_of(job, trace_id, time.time())
         known = (new, job.revision) if job.revision else None

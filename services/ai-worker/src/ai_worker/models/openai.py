@@ -53,7 +53,8 @@ class OpenAIModel:
         silence_seconds: float | None = None,
         timings: bool = False,
     ) -> None:
-        """`silence_seconds` is the longest pause before the first piece and between two. `timings`: it is llama.cpp's server, and tells what was read and written in each chunk when asked to."""
+        """`silence_seconds` is the longest pause before the first piece and between two. `timings`: it is
+        llama.cpp's server, and tells what was read and written in each chunk when asked to."""
         self.provider = provider
         self._model = model
         self._continue = continue_by
