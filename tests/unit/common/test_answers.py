@@ -67,6 +67,16 @@ def test_later_artifacts_and_segments_replace_those_of_the_same_name_or_number()
     assert [each.text for each in found.transcript] == ["a", "c"]
 
 
+def test_two_candidates_may_each_have_an_artifact_of_one_name() -> None:
+    def picture(index: int, candidate: int, content: str) -> tuple[str, AiArtifact]:
+        return "ai_artifact", AiArtifact(
+            job_id="j", index=index, name="p", media_type="image/png", content=content, candidate=candidate
+        )
+
+    found = answer(picture(0, 0, "A"), picture(1, 1, "B"), picture(2, 0, "C"))
+    assert [(each.candidate, each.content) for each in found.artifacts] == [(1, "B"), (0, "C")]
+
+
 def test_progress_counts_only_where_it_is_an_event_of_the_answer() -> None:
     queued = ("ai_progress", AiProgress(job_id="j", state="queued", position=3))
     running = ("ai_progress", AiProgress(job_id="j", state="running", index=0, fraction=0.5))

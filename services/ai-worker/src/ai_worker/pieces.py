@@ -37,7 +37,8 @@ class Progress(msgspec.Struct, frozen=True):
 
 
 class Artifact(msgspec.Struct, frozen=True, kw_only=True):
-    """Something that is no text: its bytes, or where it is to be had. A later one of that name replaces it."""
+    """Something that is no text: its bytes, or where it is to be had. A later one of that candidate and name replaces
+    it."""
 
     name: str
     media_type: str

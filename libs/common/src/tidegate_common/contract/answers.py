@@ -63,7 +63,7 @@ class AiProgress(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class AiArtifact(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Data of `ai_artifact`: something that is no text, as base64 in `content` or by reference in `url`.
 
-    A later one of the same `name` replaces it; `final` where none follows.
+    A later one of the same candidate and `name` replaces it; `final` where none follows.
     """
 
     job_id: str
@@ -155,7 +155,7 @@ class Folding:
     def __init__(self) -> None:
         self._texts: dict[tuple[int, str], list[str]] = {}
         self._reasons: dict[int, str] = {}
-        self._artifacts: dict[str, AiArtifact] = {}
+        self._artifacts: dict[tuple[int, str], AiArtifact] = {}
         self._transcript: dict[int, AiTranscript] = {}
         self._answer = Answer()
 
@@ -172,8 +172,9 @@ class Folding:
             self._text(event_type, _TEXT.decode(data))
         elif event_type == ARTIFACT:
             artifact = _ARTIFACT.decode(data)
-            self._artifacts.pop(artifact.name, None)
-            self._artifacts[artifact.name] = artifact
+            key = artifact.candidate, artifact.name
+            self._artifacts.pop(key, None)
+            self._artifacts[key] = artifact
             self._count(artifact.index)
         elif event_type == TRANSCRIPT:
             said = _TRANSCRIPT.decode(data)
