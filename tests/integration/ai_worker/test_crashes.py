@@ -9,6 +9,7 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
+from ai_worker.fence import Fence
 from ai_worker.models.scripted import ANSWERS, THOUGHTS
 from tests.integration.ai_worker.support import FAST, SLOW, Desk, desk, office, worker
 from tests.support.waiting import until
@@ -197,11 +198,26 @@ async def test_an_artifact_by_reference_travels_as_its_address(tmp_path: Path) -
         assert last.data["usage"] == {"prompt_tokens": 0, "completion_tokens": 0}
 
 
-async def test_an_end_that_was_recorded_but_not_written_is_written_by_the_next_worker(tmp_path: Path) -> None:
+async def always() -> bool:
+    return True
+
+
+@pytest.mark.parametrize("attempt", [1, 2])
+async def test_an_end_that_was_recorded_but_not_written_is_written_by_the_next_worker(
+    tmp_path: Path, attempt: int
+) -> None:
     async with desk(tmp_path) as (nats, asking):
         await asking.ask("j1")
-        ended = {"status": JobStatus.DONE, "attempt": 1, "finish_reason": "stop", "usage": Usage(1, 2), "pieces": 7}
-        await asking.states.change("j1", lambda state: replace(state, **ended))
+        ended = {
+            "status": JobStatus.DONE,
+            "attempt": attempt,
+            "finish_reason": "stop",
+            "usage": Usage(1, 2),
+            "pieces": 7,
+        }
+        await asking.states.change("j1", lambda state: replace(state, holder="gone-1", **ended))
+        fence = Fence(asking.publisher, asking.history, asking.bus.subjects, "j1", always)
+        await fence.raise_(attempt)
         async with worker(nats):
             last = await asking.end("j1")
             await asking.queue_empty()
@@ -221,6 +237,19 @@ async def test_an_end_that_was_written_is_found_and_not_written_again(tmp_path: 
         await asking.publisher.store("tg.jobs.chat.0.client.ann", msgspec.json.encode(again), {}, None)
         await asking.queue_empty()
         assert (await asking.states.get("j1")).end == first.end
+        assert ends(asking, "j1") == 1
+
+
+@pytest.mark.parametrize("attempt", [1, 2])
+async def test_a_job_that_has_ended_wholly_only_leaves_the_queue(tmp_path: Path, attempt: int) -> None:
+    async with office(tmp_path) as asking:
+        await asking.ask("j1")
+        await asking.end("j1")
+        await asking.queue_empty()
+        await asking.states.change("j1", lambda state: replace(state, attempt=attempt, holder="gone-1"))
+        again = Job(job_id="j1", kind="chat", tail="client.ann", params={}, created=1)
+        await asking.publisher.store("tg.jobs.chat.0.client.ann", msgspec.json.encode(again), {}, None)
+        await asking.queue_empty()
         assert ends(asking, "j1") == 1
 
 

@@ -16,8 +16,8 @@ from ai_worker.conclusion import Conclusion
 from ai_worker.errors import BackendFailed, InvalidParams, JobError, JobTimeout, TooManyAttempts, UnknownKind
 from ai_worker.fence import Fence
 from ai_worker.handlers.handler import Continuing, Handlers, Work
+from ai_worker.holders import Holders
 from ai_worker.listeners import all_gone
-from ai_worker.owners import Owners
 from ai_worker.pieces import Finish
 from ai_worker.records import Records
 from ai_worker.relay import Pace, Relay, insist
@@ -80,7 +80,7 @@ class Services(NamedTuple):
     records: Records
     conclusion: Conclusion
     gateways: AllGateways
-    owners: Owners
+    holders: Holders
 
 
 class Answering:
@@ -97,8 +97,8 @@ class Answering:
         self._records = services.records
         self._conclusion = services.conclusion
         self._gateways = services.gateways
-        self._owners = services.owners
-        self._owner = services.owners.new()
+        self._holders = services.holders
+        self._holder = services.holders.new()
         self._limits = limits
         self._trace_id = propagation.trace_id(work.trace)
         self._patience = limits.pace.patience
@@ -135,7 +135,7 @@ class Answering:
         if self.job.on_disconnect is OnDisconnect.CANCEL:
             watching.append(asyncio.create_task(self._listen()))
         try:
-            with self._owners.holding(self._owner):
+            with self._holders.holding(self._holder):
                 return await self._run()
         except Superseded:
             log.warning("job %s: another attempt has it", self.job.job_id)
@@ -176,21 +176,21 @@ class Answering:
         state = await self._records.get(self.job.job_id)
         if state is None:
             return True
-        return state.attempt == self._work.attempt and state.owner in ("", self._owner) and not state.end
+        # An end that was recorded is written by whoever has the job, for the attempt that recorded it.
+        held = state.status.final or state.holder in ("", self._holder)
+        return state.attempt == self._work.attempt and held and not state.end
 
     async def _run(self) -> Outcome:
         state = await self._begin()
         if state is None:
             return Outcome.LEFT
         self._work.attempt = state.attempt
+        if state.status.final:
+            return await self._settle(state)
         if state.attempt == 1:
             self._fence.begin(1)  # nobody is to be kept out yet: the model is asked meanwhile
         else:
             await insist(lambda: self._fence.raise_(state.attempt), self._patience)
-        if state.status.final:
-            await insist(lambda: self._conclusion.settle(self.job, state, self._relay), self._patience)
-            await insist(self._delivery.done, self._patience)
-            return Outcome(state.status.value)
         if state.cancel:
             self.stop(Stop.CANCELLED)
         await self._take_up(state)
@@ -200,16 +200,24 @@ class Answering:
             return await self._fail(TooManyAttempts())
         return await self._attempt()
 
+    async def _settle(self, state: JobState) -> Outcome:
+        """The job has ended: what its end lacks is done for the attempt that recorded it."""
+        if not state.end:
+            await insist(lambda: self._fence.raise_(state.attempt), self._patience)
+            await insist(lambda: self._conclusion.settle(self.job, state, self._relay), self._patience)
+        await insist(self._delivery.done, self._patience)
+        return Outcome(state.status.value)
+
     async def _begin(self) -> JobState | None:
         """The job's record, with a new attempt in it unless it has ended; None where its worker is alive."""
-        job, owner, dead = self.job, self._owner, ""
+        job, holder, dead = self.job, self._holder, ""
         while True:
-            state = await insist(partial(self._records.begin, job, self._trace_id, owner, dead), self._patience)
-            if state.status.final or state.owner in ("", owner):
+            state = await insist(partial(self._records.begin, job, self._trace_id, holder, dead), self._patience)
+            if state.status.final or state.holder in ("", holder):
                 return state
-            if await insist(partial(self._owners.alive, state.owner), self._patience):
+            if await insist(partial(self._holders.alive, state.holder), self._patience):
                 return None
-            dead = state.owner
+            dead = state.holder
 
     async def _take_up(self, state: JobState) -> None:
         """What earlier attempts have stored is gone on from, where the handler can, or declared void."""

@@ -12,11 +12,11 @@ from ai_worker.catalogue import Catalogue
 from ai_worker.conclusion import Conclusion
 from ai_worker.handlers.handler import Handlers, Work
 from ai_worker.handlers.loading import load_handlers
+from ai_worker.holders import Holders
 from ai_worker.intake import Intake
 from ai_worker.models.asking import Asking
 from ai_worker.models.choice import build
 from ai_worker.models.model import ChatModel
-from ai_worker.owners import Owners
 from ai_worker.records import Records
 from ai_worker.refusal import refuse
 from ai_worker.relay import Pace
@@ -57,9 +57,11 @@ class Worker:
         history = History(bus)
         publisher = Publisher(bus, history, settings.publish_deadline_seconds)
         records = Records(states)
-        self._owners = Owners(bus)
+        self._holders = Holders(bus)
         conclusion = Conclusion(records, dead, history)
-        self._services = Services(publisher, history, bus.subjects, records, conclusion, AllGateways(bus), self._owners)
+        self._services = Services(
+            publisher, history, bus.subjects, records, conclusion, AllGateways(bus), self._holders
+        )
         pace = Pace(settings.ai_coalesce_ms / 1000, settings.ai_coalesce_chars, settings.ai_patience_seconds)
         self._limits = Limits(settings.ai_job_seconds, settings.ai_ack_seconds, settings.ai_max_attempts, pace)
         self._handlers: Handlers = {}
@@ -90,7 +92,7 @@ class Worker:
         log.info("ready for jobs, model %s", default or "as each job names it")
         stop_listening = on_cancel(self._bus, self.intake.cancel)
         catalogue = await Catalogue(model, default).serve(self._bus)
-        await self._owners.serve()
+        await self._holders.serve()
         try:
             await self.intake.run()
         finally:

@@ -26,20 +26,20 @@ class Records:
         except NotFound:
             return None
 
-    async def begin(self, job: Job, trace_id: str, owner: str = "", dead: str = "") -> JobState:
+    async def begin(self, job: Job, trace_id: str, holder: str = "", dead: str = "") -> JobState:
         """Gives the job to a new attempt, whose number is the record's then; leaves it as it is where it has ended, and
-        where an owner has it that is not known to be `dead`.
+        where a holder has it that is not known to be `dead`.
 
-        A dead one counts as a failure. Called again for the same `owner`, because the first call's answer was lost, it
+        A dead one counts as a failure. Called again for the same `holder`, because the first call's answer was lost, it
         changes nothing. A record that is missing is made anew.
         """
 
         def edit(state: JobState) -> JobState | None:
             running = state.status is JobStatus.RUNNING
-            if state.status.final or (running and state.owner not in ("", dead)):
+            if state.status.final or (running and state.holder not in ("", dead)):
                 return None
             attempt, failures = state.attempt + 1, state.failures + running
-            return replace(state, status=JobStatus.RUNNING, attempt=attempt, owner=owner, failures=failures)
+            return replace(state, status=JobStatus.RUNNING, attempt=attempt, holder=holder, failures=failures)
 
         new = record_of(job, trace_id, time.time())
         known = (new, job.revision) if job.revision else None

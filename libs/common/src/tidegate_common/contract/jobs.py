@@ -87,7 +87,7 @@ class JobState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Event id of the job's last event, once that is stored."""
     attempt: int = 0
     """Of the worker that has it, or had it last: counts all that began it."""
-    owner: str = ""
+    holder: str = ""
     """Names the attempt at work, in its process: what it has written itself it knows by that, and can be asked."""
     failures: int = 0
     """Attempts that ended without a word: their workers died, or lost NATS."""

@@ -32,8 +32,8 @@ AGAIN_SECONDS = 0.2
 YES, NO = b"+", b"-"
 
 
-class Owners:
-    """Answers for the attempts of this process, and asks others for theirs. An owner's name is one attempt's."""
+class Holders:
+    """Answers for the attempts of this process, and asks others for theirs. An holder's name is one attempt's."""
 
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
@@ -44,37 +44,37 @@ class Owners:
 
     async def serve(self) -> None:
         """Answers from now on, until the connection is closed: also while the process drains."""
-        await self._bus.client.subscribe(self._bus.subjects.owner(self._process), cb=self._answer)
+        await self._bus.client.subscribe(self._bus.subjects.holder(self._process), cb=self._answer)
 
     def new(self) -> str:
         """A name for one more attempt."""
         return f"{self._process}-{next(self._count)}"
 
     @contextmanager
-    def holding(self, owner: str) -> Iterator[None]:
-        """Inside, `owner` runs its job."""
-        self._held.add(owner)
+    def holding(self, holder: str) -> Iterator[None]:
+        """Inside, `holder` runs its job."""
+        self._held.add(holder)
         try:
             yield
         finally:
-            self._held.discard(owner)
+            self._held.discard(holder)
 
-    async def alive(self, owner: str) -> bool:
-        """Whether `owner` runs its job. Raises BrokerUnavailable."""
+    async def alive(self, holder: str) -> bool:
+        """Whether `holder` runs its job. Raises BrokerUnavailable."""
         loop = asyncio.get_running_loop()
         while True:
-            answer = await self._ask(owner)
+            answer = await self._ask(holder)
             if answer or loop.time() - self._back >= SETTLE_SECONDS:
                 return answer == YES
             await asyncio.sleep(AGAIN_SECONDS)
 
-    async def _ask(self, owner: str) -> bytes:
+    async def _ask(self, holder: str) -> bytes:
         """Empty where nobody answers."""
         if not self._bus.connected:
             raise BrokerUnavailable("NATS is away")
-        subject = self._bus.subjects.owner(owner.partition("-")[0])
+        subject = self._bus.subjects.holder(holder.partition("-")[0])
         try:
-            return (await self._bus.client.request(subject, owner.encode(), timeout=ASK_SECONDS)).data
+            return (await self._bus.client.request(subject, holder.encode(), timeout=ASK_SECONDS)).data
         except (nats_errors.NoRespondersError, TimeoutError):
             return b""
         except nats_errors.Error as error:

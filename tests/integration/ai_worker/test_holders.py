@@ -12,8 +12,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from ai_worker.holders import Holders
 from ai_worker.models.scripted import ANSWERS
-from ai_worker.owners import Owners
 from ai_worker.records import Records
 from tests.integration.ai_worker.support import FAST, SLOW, Desk, desk, worker
 from tests.support.bus import connected
@@ -87,7 +87,7 @@ async def test_a_job_is_left_to_the_worker_that_has_it_and_answers(tmp_path: Pat
 
 async def test_who_is_dead_or_paused_or_has_given_up_does_not_count_as_alive(tmp_path: Path) -> None:
     async with desk(tmp_path) as (nats, asking), connected(nats.url) as bus:
-        own, others = Owners(bus), Owners(asking.bus)
+        own, others = Holders(bus), Holders(asking.bus)
         await own.serve()
         first, second = own.new(), own.new()
         with own.holding(first):
@@ -99,7 +99,7 @@ async def test_who_is_dead_or_paused_or_has_given_up_does_not_count_as_alive(tmp
 
 async def test_after_an_outage_a_worker_that_is_not_back_yet_is_waited_for(tmp_path: Path) -> None:
     async with desk(tmp_path) as (nats, asking):
-        others = Owners(asking.bus)
+        others = Holders(asking.bus)
         await nats.run.stop()
         await until(lambda: not asking.bus.connected, "the connection is lost")
         with pytest.raises(BrokerUnavailable):
@@ -108,7 +108,7 @@ async def test_after_an_outage_a_worker_that_is_not_back_yet_is_waited_for(tmp_p
             await until(lambda: asking.bus.connected, "the asker is back")
             asked = asyncio.create_task(others.alive("late-1"))
             async with connected(nats.url) as bus:
-                late = Owners(bus)
+                late = Holders(bus)
                 late._process = "late"
                 await late.serve()
                 with late.holding(late.new()):
@@ -123,10 +123,10 @@ async def test_a_record_whose_change_was_stored_but_not_confirmed_is_known_again
         job = Job(job_id="j1", kind="chat", tail="client.ann", params={}, created=time.time())
         for _ in range(2):
             state = await records.begin(job, "", "a-1")
-            assert (state.attempt, state.failures, state.owner) == (1, 0, "a-1")
-        assert (await records.begin(job, "", "b-1")).owner == "a-1", "it is not known to be dead"
+            assert (state.attempt, state.failures, state.holder) == (1, 0, "a-1")
+        assert (await records.begin(job, "", "b-1")).holder == "a-1", "it is not known to be dead"
         state = await records.begin(job, "", "b-1", dead="a-1")
-        assert (state.attempt, state.failures, state.owner) == (2, 1, "b-1")
+        assert (state.attempt, state.failures, state.holder) == (2, 1, "b-1")
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
