@@ -18,6 +18,28 @@ from tests.support.ports import free_port
 from tests.support.waiting import until
 
 MODEL = "endpoint-1"
+GOOD = {"prompt_tokens": 7, "completion_tokens": 1, "total_tokens": 8}
+"""What was used up to the first word."""
+
+
+REFUSALS: dict[str, tuple[int, Any]] = {
+    "no such model at openai": (404, {"error": {"message": "No.", "type": "x", "code": "model_not_found"}}),
+    "no such model at vllm": (404, {"object": "error", "message": "The model `m` does not exist.", "code": 404}),
+    "no such model at ollama": (404, {"error": {"message": 'model "m" not found, try pulling it first'}}),
+    "no such path": (404, {"detail": "Not Found"}),
+    "too long at vllm": (
+        400,
+        {
+            "object": "error",
+            "message": "This model's maximum context length is 4096 tokens. However, you requested 5000 tokens",
+            "type": "BadRequestError",
+            "param": None,
+            "code": 400,
+        },
+    ),
+    "a bad value": (400, {"error": {"message": "secret: not 7", "param": "temperature", "code": "invalid_value"}}),
+    "a bad request": (422, {"detail": [{"msg": "secret"}]}),
+}
 
 
 class Endpoint:
@@ -40,8 +62,11 @@ class Endpoint:
         prompt = body["messages"][-1]["content"]
         if prompt == "status 400":
             return JSONResponse({"error": {"message": "no", "code": "context_length_exceeded", "type": "x"}}, 400)
-        if prompt == "status 401":
-            return JSONResponse({"error": {"message": "secret-key is wrong", "code": "invalid_api_key"}}, 401)
+        if prompt in ("status 401", "status 403"):
+            return JSONResponse({"error": {"message": "secret-key is wrong", "code": "x"}}, int(prompt[7:]))
+        if prompt in REFUSALS:
+            status, error = REFUSALS[prompt]
+            return JSONResponse(error, status)
         self.times.append(asyncio.get_running_loop().time())
         if prompt == "busy once" and len(self.asked) == 1:
             return JSONResponse({"error": {"message": "later"}}, 503, {"retry-after-ms": "1"})
@@ -49,6 +74,8 @@ class Endpoint:
             return JSONResponse({"error": {"message": "slower"}}, 429, {"retry-after": "1"})
         if prompt == "always busy":
             return JSONResponse({"error": {"message": "later"}}, 503, {"retry-after-ms": "1"})
+        if prompt == "silent" or prompt.startswith("at first: "):
+            return StreamingResponse(self._trouble(prompt, len(self.asked)), media_type="text/event-stream")
         if prompt == "two":
             return StreamingResponse(self._two(), media_type="text/event-stream")
         return StreamingResponse(self._answer(prompt), media_type="text/event-stream")
@@ -61,12 +88,27 @@ class Endpoint:
         yield _chunk({}, finish_reason="stop")
         yield b"data: [DONE]\n\n"
 
+    async def _trouble(self, prompt: str, number: int) -> AsyncIterator[bytes]:
+        """What may happen between a 200 and the first piece."""
+        yield _chunk({"role": "assistant", "content": ""})
+        if prompt == "silent":
+            await asyncio.sleep(60)
+        if number > 1:
+            async for chunk in self._answer("hello"):
+                yield chunk
+        elif prompt == "at first: cut":
+            raise ConnectionAbortedError
+        elif prompt == "at first: error":
+            yield b'data: {"error": {"message": "overloaded", "code": 503}}\n\n'
+        elif prompt == "at first: its own fault":
+            yield b'data: {"error": {"message": "This model\'s maximum context length is 9", "code": 400}}\n\n'
+
     async def _answer(self, prompt: str) -> AsyncIterator[bytes]:
         try:
             yield _chunk({"role": "assistant", "content": ""})
             yield _chunk({"reasoning_content": "hm"})
             yield _chunk({"reasoning": "ah"})
-            yield _chunk({"content": "Good "})
+            yield _chunk({"content": "Good "}, usage=GOOD if prompt == "counted" else None)
             if prompt == "cut":
                 raise ConnectionAbortedError
             while prompt == "endless":

@@ -1,3 +1,4 @@
+import re
 import time
 from pathlib import Path
 
@@ -107,5 +108,14 @@ async def test_metrics_tell_outcomes_tokens_and_times(tmp_path: Path) -> None:
 
         await until(counted, "the job is counted")
         text = (await client.get(f"{url}/metrics")).text
-        for name in ("jobs_active", "jobs_queued", "time_to_first_token", "token_usage", "tokens_per_second"):
-            assert name in text
+        for name in (
+            "tidegate_jobs_active",
+            "tidegate_jobs_queued",
+            "tidegate_ai_tokens_per_second",
+            "gen_ai_server_time_to_first_token_seconds_count",
+            "gen_ai_server_time_per_output_token_seconds_count",
+            "gen_ai_client_operation_duration_seconds_count",
+            "gen_ai_client_token_usage",
+        ):
+            assert f"\n{name}" in text
+        assert re.search(r'\ntidegate_jobs_total\{[^}]*"done"[^}]*\} 1\b', text)

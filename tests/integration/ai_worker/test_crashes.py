@@ -9,7 +9,8 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
-from ai_worker.models.scripted import ANSWERS
+from ai_worker.fence import Fence
+from ai_worker.models.scripted import ANSWERS, THOUGHTS
 from tests.integration.ai_worker.support import FAST, SLOW, Desk, desk, office, worker
 from tests.support.waiting import until
 from tidegate_common.bus.answers import read_answer
@@ -60,7 +61,7 @@ async def test_a_model_that_can_goes_on_from_what_was_stored(tmp_path: Path) -> 
         events = asking.of("j1")
         assert "ai_restart" not in {event.type for event in events}
         assert [event.data["index"] for event in events] == list(range(len(events)))
-        assert last.data["usage"]["completion_tokens"] == len(ANSWERS["en"])
+        assert last.data["usage"]["completion_tokens"] == len(THOUGHTS["en"]) + len(ANSWERS["en"])
         assert (await asking.state("j1", JobStatus.DONE)).attempt == 2
 
 
@@ -102,9 +103,48 @@ async def test_a_job_whose_workers_keep_dying_fails_and_is_kept_among_the_dead(t
             assert (await asking.end("j1")).data["code"] == "too_many_attempts"
             state = await asking.state("j1", JobStatus.FAILED)
             assert (state.attempt, state.failures) == (3, 2)
+            assert state.usage == Usage(0, state.pieces), "what was shown was paid for"
+            assert state.pieces > 0
             (dead,), total = await (await DeadJobs.open(asking.bus)).latest(10)
             assert (total, dead.job.job_id, dead.job.params, dead.attempts) == (1, "j1", LONG_PROMPT, 3)
             await asking.queue_empty()
+
+
+@pytest.mark.parametrize("goes_on", ["none", "assistant"])
+async def test_a_cancel_after_the_worker_died_tells_the_usage_so_far(tmp_path: Path, goes_on: str) -> None:
+    """The next worker, which only ends the job, said that nothing had been used."""
+    env = {**SLOW, **SOON, "TIDEGATE_AI_CONTINUE": goes_on}
+    async with desk(tmp_path) as (nats, asking):
+        async with worker(nats, env) as (dying, _):
+            await asking.put("j1", "chat", LONG_PROMPT)
+            await until(lambda: len(asking.text("j1")) > 5, "some text")
+            dying.process.kill()
+            await dying.process.wait()
+        await asking.cancel("j1")
+        async with worker(nats, env):
+            last = await asking.end("j1")
+            await asking.queue_empty()
+        assert last.data["finish_reason"] == "cancelled"
+        assert last.data["usage"] == {"prompt_tokens": 0, "completion_tokens": len(asking.of("j1")) - 1}
+        assert (await asking.state("j1", JobStatus.CANCELLED)).usage == Usage(0, last.data["index"])
+
+
+async def test_what_was_used_goes_with_a_job_that_is_handed_back_and_counts_on_in_the_next_worker(
+    tmp_path: Path,
+) -> None:
+    env = {**SLOW, "TIDEGATE_DRAIN_SECONDS": "0.2", "TIDEGATE_AI_CONTINUE": "assistant"}
+    async with desk(tmp_path) as (nats, asking):
+        await asking.put("j1", "chat", LONG_PROMPT)
+        async with worker(nats, env) as (run, _):
+            await until(lambda: len(asking.text("j1")) > 3, "some text")
+            await run.stop()
+        handed = await asking.state("j1", JobStatus.QUEUED)
+        assert handed.usage == Usage(len("[long]"), handed.pieces)
+        async with worker(nats, env):
+            await until(lambda: len(asking.of("j1")) > handed.pieces + 3, "it goes on")
+            await asking.cancel("j1")
+            last = await asking.end("j1")
+        assert last.data["usage"] == {"prompt_tokens": len("[long]"), "completion_tokens": last.data["index"]}
 
 
 async def test_handing_back_is_no_failure(tmp_path: Path) -> None:
@@ -133,11 +173,51 @@ async def test_a_failure_of_the_backend_is_kept_among_the_dead_and_a_bad_request
             await dead.get("bad")
 
 
-async def test_an_end_that_was_recorded_but_not_written_is_written_by_the_next_worker(tmp_path: Path) -> None:
+@pytest.mark.parametrize("then", ["an end", "error"])
+async def test_a_piece_that_no_event_can_hold_ends_the_job_at_once(tmp_path: Path, then: str) -> None:
+    """An error that followed on such a piece left the job to five workers in turn, until it was given up."""
+    env = {**FAST, "TIDEGATE_AI_HANDLERS": "large=tests.integration.ai_worker.handlers:large"}
+    async with office(tmp_path, env) as asking:
+        await asking.put("j1", "large", {"then": then})
+        assert (await asking.end("j1", 5)).data["code"] == "output_too_large"
+        state = await asking.state("j1", JobStatus.FAILED)
+        assert (state.attempt, state.pieces) == (1, 1)
+        await asking.queue_empty()
+
+
+async def test_an_artifact_by_reference_travels_as_its_address(tmp_path: Path) -> None:
+    env = {**FAST, "TIDEGATE_AI_HANDLERS": "linked=tests.integration.ai_worker.handlers:linked"}
+    async with office(tmp_path, env) as asking:
+        await asking.put("j1", "linked", {"url": "https://files.example/plan.svg"})
+        last = await asking.end("j1")
+        (artifact,) = [event.data for event in asking.of("j1") if event.type == "ai_artifact"]
+        wanted = {"name": "plan", "media_type": "image/svg+xml", "url": "https://files.example/plan.svg"}
+        assert artifact == {**wanted, "job_id": "j1", "index": 1, "final": True}
+        found = await read_answer(asking.history, "j1", "client.ann", (await asking.states.get("j1")).start)
+        assert [(each.url, each.content, each.final) for each in found.artifacts] == [(wanted["url"], None, True)]
+        assert last.data["usage"] == {"prompt_tokens": 0, "completion_tokens": 0}
+
+
+async def always() -> bool:
+    return True
+
+
+@pytest.mark.parametrize("attempt", [1, 2])
+async def test_an_end_that_was_recorded_but_not_written_is_written_by_the_next_worker(
+    tmp_path: Path, attempt: int
+) -> None:
     async with desk(tmp_path) as (nats, asking):
         await asking.ask("j1")
-        ended = {"status": JobStatus.DONE, "attempt": 1, "finish_reason": "stop", "usage": Usage(1, 2), "pieces": 7}
-        await asking.states.change("j1", lambda state: replace(state, **ended))
+        ended = {
+            "status": JobStatus.DONE,
+            "attempt": attempt,
+            "finish_reason": "stop",
+            "usage": Usage(1, 2),
+            "pieces": 7,
+        }
+        await asking.states.change("j1", lambda state: replace(state, holder="gone-1", **ended))
+        fence = Fence(asking.publisher, asking.history, asking.bus.subjects, "j1", always)
+        await fence.raise_(attempt)
         async with worker(nats):
             last = await asking.end("j1")
             await asking.queue_empty()
@@ -157,6 +237,19 @@ async def test_an_end_that_was_written_is_found_and_not_written_again(tmp_path: 
         await asking.publisher.store("tg.jobs.chat.0.client.ann", msgspec.json.encode(again), {}, None)
         await asking.queue_empty()
         assert (await asking.states.get("j1")).end == first.end
+        assert ends(asking, "j1") == 1
+
+
+@pytest.mark.parametrize("attempt", [1, 2])
+async def test_a_job_that_has_ended_wholly_only_leaves_the_queue(tmp_path: Path, attempt: int) -> None:
+    async with office(tmp_path) as asking:
+        await asking.ask("j1")
+        await asking.end("j1")
+        await asking.queue_empty()
+        await asking.states.change("j1", lambda state: replace(state, attempt=attempt, holder="gone-1"))
+        again = Job(job_id="j1", kind="chat", tail="client.ann", params={}, created=1)
+        await asking.publisher.store("tg.jobs.chat.0.client.ann", msgspec.json.encode(again), {}, None)
+        await asking.queue_empty()
         assert ends(asking, "j1") == 1
 
 

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from ai_worker.errors import BackendFailed, PromptTooLong
+from ai_worker.errors import BackendFailed, InvalidParams, JobError, ModelNotFound, PromptTooLong
 from ai_worker.models.model import ChatRequest
 from ai_worker.models.openai import NO_KEY, Continue, OpenAIModel
-from ai_worker.pieces import CandidateEnd, Finish, Piece, Reasoning, Text
+from ai_worker.pieces import CandidateEnd, Finish, Piece, Reasoning, Text, Used
 from tests.integration.ai_worker.endpoint import MODEL, endpoint
 from tests.integration.ai_worker.support import desk, worker
 from tests.support.waiting import until
@@ -24,7 +24,7 @@ async def answer(url: str, prompt: str, key: str = "", model: str = "") -> list[
     asked = OpenAIModel(url, key)
     try:
         async with aclosing(asked.stream(request(prompt, model))) as pieces:
-            return [piece async for piece in pieces]
+            return [piece async for piece in pieces if not isinstance(piece, Used)]
     finally:
         await asked.aclose()
 
@@ -129,12 +129,59 @@ async def test_each_way_to_go_on_from_a_beginning_is_written_as_its_servers_read
         assert asked["max_tokens"] == 8
 
 
-@pytest.mark.parametrize("prompt", ["status 401", "cut", "no end"])
+@pytest.mark.parametrize("prompt", ["status 401", "status 403", "cut", "no end"])
 async def test_a_refusal_and_a_broken_answer_fail_without_the_servers_words(prompt: str) -> None:
     async with endpoint() as server:
         with pytest.raises(BackendFailed) as failure:
             await answer(server.url, prompt, model="m")
         assert "secret" not in str(failure.value)
+
+
+@pytest.mark.parametrize("prompt", ["at first: cut", "at first: error", "at first: nothing"])
+async def test_what_breaks_between_the_head_and_the_first_piece_is_asked_for_again(prompt: str) -> None:
+    """A 200 counted as an answer, so that a connection cut right after it failed the job."""
+    async with endpoint() as server:
+        assert isinstance((await answer(server.url, prompt, model="m"))[-1], Finish)
+        assert len(server.asked) == 2
+
+
+async def test_a_model_that_says_nothing_for_too_long_is_not_asked_again() -> None:
+    """It may be at work on the question: asking again would be paid for again."""
+    async with endpoint() as server:
+        model = OpenAIModel(server.url, "", silence_seconds=0.2)
+        with pytest.raises(BackendFailed, match="too long"):
+            async with aclosing(model.stream(request("silent", "m"))) as pieces:
+                await anext(pieces)
+        await model.aclose()
+        assert len(server.asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("prompt", "kind", "said"),
+    [
+        ("no such model at openai", ModelNotFound, "The model m"),
+        ("no such model at vllm", ModelNotFound, "The model m"),
+        ("no such model at ollama", ModelNotFound, "The model m"),
+        ("no such path", BackendFailed, "could not answer"),
+        ("too long at vllm", PromptTooLong, "context"),
+        ("at first: its own fault", PromptTooLong, "context"),
+        ("a bad value", InvalidParams, "temperature"),
+        ("a bad request", InvalidParams, "backend"),
+        ("status 401", BackendFailed, "does not let"),
+        ("status 403", BackendFailed, "does not let"),
+    ],
+)
+async def test_a_refusal_tells_whose_fault_it_is_and_is_not_asked_for_again(
+    prompt: str, kind: type[JobError], said: str
+) -> None:
+    """A model that does not exist was told as a failure of the backend, and kept to be tried again."""
+    async with endpoint() as server:
+        with pytest.raises(kind, match=said) as failure:
+            await answer(server.url, prompt, model="m")
+        assert type(failure.value) is kind
+        assert "secret" not in str(failure.value)
+        assert prompt != "status 401" or failure.value.__cause__ is None, "the log would have the key"
+        assert len(server.asked) == 1
 
 
 async def test_a_context_that_is_too_small_is_told_from_other_refusals() -> None:
@@ -148,6 +195,17 @@ async def test_a_server_that_is_away_fails_the_job() -> None:
         url = server.url
     with pytest.raises(BackendFailed):
         await answer(url, "hello", model="m")
+
+
+async def test_what_vllm_counts_in_each_chunk_is_known_before_the_end() -> None:
+    async with endpoint() as server:
+        model = OpenAIModel(server.url, "", continue_by="continue_final_message")
+        async with aclosing(model.stream(request("counted", "m"))) as pieces:
+            found = [piece async for piece in pieces]
+        await model.aclose()
+        assert server.asked[0]["stream_options"] == {"include_usage": True, "continuous_usage_stats": True}
+        place = found.index(Text("Good "))
+        assert found[place + 1] == Used(Usage(7, 1))
 
 
 async def test_a_cancel_closes_the_http_connection(tmp_path: Path) -> None:

@@ -37,6 +37,7 @@ async def test_a_cancel_stops_an_answer_in_the_middle_and_nothing_follows(tmp_pa
         assert time.monotonic() - asked < 1
         assert last.data["finish_reason"] == "cancelled"
         assert last.data["usage"]["completion_tokens"] == last.data["index"]
+        assert last.data["usage"]["prompt_tokens"] == len("[long]"), "known before the end"
         await desk.state("j1", JobStatus.CANCELLED)
         await desk.queue_empty()
         await desk.ask("j2")

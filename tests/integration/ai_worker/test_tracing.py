@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 from tests.integration.ai_worker.support import FAST, TRACE, desk, worker
 from tests.support.otlp import collector
@@ -29,9 +30,12 @@ async def test_a_job_is_a_consumer_span_with_the_models_call_inside_and_no_span_
             "gen_ai.request.max_tokens": 30,
             "gen_ai.request.temperature": 0.5,
             "gen_ai.response.model": "scripted",
+            "gen_ai.usage.input_tokens": len("hello"),
             "gen_ai.usage.output_tokens": 30,
         }
         assert wanted.items() <= chat.attributes.items()
+        reasons: Any = chat.attributes["gen_ai.response.finish_reasons"]
+        assert [reason.string_value for reason in reasons.values] == ["length"]
         carried = [event.trace_parent for event in asking.of("j1") if event.trace_parent]
         assert len(carried) == 2
         assert all(chat.span_id in parent for parent in carried)

@@ -125,6 +125,34 @@ async def test_closing_the_stream_cancels_the_job(tmp_path: Path) -> None:
         await until(cancelled, "the job is cancelled")
 
 
+async def test_of_several_callers_of_one_job_the_last_one_to_leave_cancels_it(tmp_path: Path) -> None:
+    """The first one to leave took the answer away from the others."""
+
+    async def endless(turn: Turn) -> None:
+        await turn.text("Hello")
+        await turn.cancelled.wait()
+        await turn.done("cancelled")
+
+    async with front(tmp_path, endless) as running:
+        sent = {"Idempotency-Key": "k1", "Tidegate-On-Disconnect": "cancel"}
+        create = running.client.chat.completions.create
+        first, second = [await create(model="any", messages=ASK, stream=True, extra_headers=sent) for _ in range(2)]
+        job_id = running.worker.turns[0].job.job_id
+        completions = running.gateway.gateway.openai._completions
+        assert completions.waiting(job_id) == 2
+        await first.close()
+        await until(lambda: completions.waiting(job_id) == 1, "the first has gone")
+        await completions.aclose()
+        assert await running.status(job_id) == "running"
+        await second.close()
+
+        async def cancelled() -> bool:
+            return await running.status(job_id) == "cancelled"
+
+        await until(cancelled, "the job is cancelled")
+        assert len(running.worker.turns) == 1
+
+
 async def test_a_caller_that_says_so_leaves_its_job_running(tmp_path: Path) -> None:
     go_on = asyncio.Event()
 
@@ -156,6 +184,7 @@ async def test_a_caller_that_says_so_leaves_its_job_running(tmp_path: Path) -> N
     ("code", "kind", "status", "told"),
     [
         ("prompt_too_long", openai.BadRequestError, 400, "context_length_exceeded"),
+        ("model_not_found", openai.NotFoundError, 404, "model_not_found"),
         ("backend_error", openai.InternalServerError, 502, "backend_error"),
         ("timeout", openai.InternalServerError, 504, "timeout"),
         ("too_many_attempts", openai.InternalServerError, 500, "too_many_attempts"),

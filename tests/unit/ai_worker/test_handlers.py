@@ -30,6 +30,7 @@ class Shouting:
 
     def __init__(self) -> None:
         self.asked: list[str] = []
+        self.limits: list[int] = []
 
     async def start(self) -> str:
         return "first"
@@ -38,18 +39,20 @@ class Shouting:
         return ["first"]
 
     async def stream(self, request: ChatRequest) -> AsyncGenerator[Piece]:
-        self.asked.append(request.messages[-1].content)
-        yield Text(request.messages[-1].content.upper())
-        yield Finish("stop", Usage(1, 2), "first")
+        said = request.messages[-1].content
+        self.asked.append(said)
+        self.limits.append(request.max_tokens)
+        yield Text(said.upper())
+        yield Finish("length" if "TOO LONG" in said else "stop", Usage(1, 2), "first")
 
     async def aclose(self) -> None:
         pass
 
 
-async def run(kind: str, params: dict[str, Any], *named: str) -> tuple[list[Piece], Shouting]:
+async def run(kind: str, params: dict[str, Any], *named: str, max_tokens: int = 512) -> tuple[list[Piece], Shouting]:
     model = Shouting()
     with telemetry("test", {}) as signals:
-        settings = WorkerSettings(ai_handlers=named, scripted_think_seconds=0)
+        settings = WorkerSettings(ai_handlers=named, scripted_think_seconds=0, ai_max_tokens=max_tokens)
         asking = Asking(model, "first", signals)
         handler: Handler = load_handlers(asking, settings)[kind]
         work = Work("j1", 1, Context())
@@ -89,7 +92,7 @@ def test_a_text_is_cut_where_a_paragraph_or_a_sentence_ends() -> None:
 
 
 async def test_a_text_goes_through_the_model_in_passages_and_keeps_what_stands_between_them() -> None:
-    whole = ("A tide comes in. " * 60).strip() + "\n\n" + "And out."
+    whole = ("A tide comes in. " * 50).strip() + "\n\n" + "And out."
     pieces, model = await run("transform", {"text": whole, "instruction": "Shout"})
     assert text(pieces) == whole.upper()
     assert len(model.asked) == 1
@@ -100,6 +103,22 @@ async def test_a_text_goes_through_the_model_in_passages_and_keeps_what_stands_b
     fractions = [piece.fraction for piece in pieces if isinstance(piece, Progress)]
     assert fractions == sorted(fractions, key=lambda each: each or 0)
     assert len(fractions) == len(model.asked) - 1
+
+
+async def test_a_passage_that_was_cut_is_told_though_others_follow_it() -> None:
+    """Only the last passage's end counted, so that a text with a hole in it ended as whole."""
+    whole = "This is TOO LONG for it. " * 40 + "\n\n" + "And out. " * 60
+    pieces, model = await run("transform", {"text": whole, "instruction": "Shout"})
+    assert len(model.asked) == 2
+    assert isinstance(pieces[-1], Finish)
+    assert pieces[-1].reason == "length"
+
+
+@pytest.mark.parametrize(("max_tokens", "most"), [(4000, 1500), (300, 600), (1, 200)])
+async def test_a_passage_is_no_longer_than_what_its_answer_may_come_to(max_tokens: int, most: int) -> None:
+    _, model = await run("transform", {"text": "In and out. " * 400, "instruction": "Shout"}, max_tokens=max_tokens)
+    assert most / 2 < max(len(asked) for asked in model.asked) <= most
+    assert set(model.limits) == {max_tokens}
 
 
 async def test_a_picture_gets_sharper_and_every_step_has_its_size() -> None:

@@ -6,7 +6,7 @@ import pytest
 from ai_worker.errors import BackendFailed
 from ai_worker.models.model import ChatRequest
 from ai_worker.models.scripted import ANSWERS, FAIL_AFTER, ScriptedModel
-from ai_worker.pieces import Finish, Piece, Reasoning, Text
+from ai_worker.pieces import Finish, Piece, Reasoning, Text, Used
 from tidegate_common.contract.jobs import ChatMessage, Usage
 
 
@@ -16,7 +16,7 @@ def request(prompt: str, max_tokens: int = 512) -> ChatRequest:
 
 async def answer(asked: ChatRequest) -> list[Piece]:
     async with aclosing(ScriptedModel(0, 0).stream(asked)) as pieces:
-        return [piece async for piece in pieces]
+        return [piece async for piece in pieces if not isinstance(piece, Used)]
 
 
 @pytest.mark.parametrize(("prompt", "language"), [("hello", "en"), ("你好", "zh"), ("explain 云", "zh"), ("", "en")])
@@ -37,7 +37,7 @@ async def test_a_limit_ends_the_answer_with_the_reason_length() -> None:
 
 
 async def test_the_marker_fail_fails_after_the_first_characters() -> None:
-    seen: list[Piece] = []
+    seen: list[Piece | Used] = []
 
     async def read() -> None:
         async with aclosing(ScriptedModel(0, 0).stream(request("[fail]"))) as pieces:

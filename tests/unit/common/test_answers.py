@@ -42,6 +42,13 @@ def test_a_restart_voids_what_came_before_it() -> None:
     assert (found.candidates[0].content, found.pieces, found.whole) == ("new", 1, True)
 
 
+def test_of_an_answer_without_its_end_the_events_of_text_count_as_its_tokens() -> None:
+    thought = ("ai_reasoning", AiResponse(job_id="j", index=0, content="hm"))
+    progress = ("ai_progress", AiProgress(job_id="j", state="running", index=1, fraction=0.5))
+    assert answer(thought, progress, text(2, "a"), text(3, "", 0, "stop")).usage == Usage(0, 2)
+    assert answer(progress).usage is None
+
+
 def test_an_answer_whose_beginning_is_missing_is_not_whole() -> None:
     assert not answer(text(3, "late")).whole
 
@@ -58,6 +65,16 @@ def test_later_artifacts_and_segments_replace_those_of_the_same_name_or_number()
     found = answer(picture(0, "A"), said(1, 1, "b"), said(2, 0, "a"), picture(3, "B"), said(4, 1, "c"))
     assert [each.content for each in found.artifacts] == ["B"]
     assert [each.text for each in found.transcript] == ["a", "c"]
+
+
+def test_two_candidates_may_each_have_an_artifact_of_one_name() -> None:
+    def picture(index: int, candidate: int, content: str) -> tuple[str, AiArtifact]:
+        return "ai_artifact", AiArtifact(
+            job_id="j", index=index, name="p", media_type="image/png", content=content, candidate=candidate
+        )
+
+    found = answer(picture(0, 0, "A"), picture(1, 1, "B"), picture(2, 0, "C"))
+    assert [(each.candidate, each.content) for each in found.artifacts] == [(1, "B"), (0, "C")]
 
 
 def test_progress_counts_only_where_it_is_an_event_of_the_answer() -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from enum import StrEnum
+from functools import partial
 from typing import Any, NamedTuple
 
 import msgspec
@@ -15,6 +16,7 @@ from ai_worker.conclusion import Conclusion
 from ai_worker.errors import BackendFailed, InvalidParams, JobError, JobTimeout, TooManyAttempts, UnknownKind
 from ai_worker.fence import Fence
 from ai_worker.handlers.handler import Continuing, Handlers, Work
+from ai_worker.holders import Holders
 from ai_worker.listeners import all_gone
 from ai_worker.pieces import Finish
 from ai_worker.records import Records
@@ -24,6 +26,7 @@ from tidegate_common.bus.control import AllGateways
 from tidegate_common.bus.history import History
 from tidegate_common.bus.publishing import Publisher
 from tidegate_common.bus.queue import Delivery
+from tidegate_common.contract.answers import Answer
 from tidegate_common.contract.jobs import Job, JobState, JobStatus, OnDisconnect, Usage
 from tidegate_common.contract.subjects import Subjects
 from tidegate_common.errors import BrokerUnavailable, Superseded
@@ -55,6 +58,8 @@ class Outcome(StrEnum):
     """Another worker has it now."""
     FORGOTTEN = "forgotten"
     """It has no record: its asker was told that there is no such job, and it was not run."""
+    LEFT = "left"
+    """To the worker that has it, which is alive: it was given out again all the same."""
     ABANDONED = "abandoned"
     """NATS was away too long, or another worker has it: its acknowledgement did not go out."""
 
@@ -77,6 +82,7 @@ class Services(NamedTuple):
     records: Records
     conclusion: Conclusion
     gateways: AllGateways
+    holders: Holders
 
 
 class Answering:
@@ -93,6 +99,8 @@ class Answering:
         self._records = services.records
         self._conclusion = services.conclusion
         self._gateways = services.gateways
+        self._holders = services.holders
+        self._holder = services.holders.new()
         self._limits = limits
         self._trace_id = propagation.trace_id(work.trace)
         self._patience = limits.pace.patience
@@ -100,6 +108,8 @@ class Answering:
         self._relay = Relay(services.publisher, work, job.tail, self._fence, limits.pace)
         self.over = asyncio.Event()
         """Nothing more comes from this attempt."""
+        self._before = Usage()
+        """Of what is stored of the answer and goes on to count: earlier attempts'."""
         self._stop: asyncio.Future[Stop] = asyncio.get_running_loop().create_future()
 
     @property
@@ -111,13 +121,24 @@ class Answering:
         if not self._stop.done():
             self._stop.set_result(reason)
 
+    async def adopt(self, delivery: Delivery) -> None:
+        """The job was given here again while it runs: that delivery is the one which counts from now on."""
+        self._delivery = delivery
+        await self.show_life()
+
+    async def show_life(self) -> None:
+        """Tells the queue that the job is in hand; what is not heard is told again."""
+        with suppress(BrokerUnavailable):
+            await self._delivery.progress()
+
     async def run(self) -> Outcome:
         """Raises nothing but CancelledError."""
         watching = [asyncio.create_task(self._watch())]
         if self.job.on_disconnect is OnDisconnect.CANCEL:
             watching.append(asyncio.create_task(self._listen()))
         try:
-            return await self._run()
+            with self._holders.holding(self._holder):
+                return await self._run()
         except Superseded:
             log.warning("job %s: another attempt has it", self.job.job_id)
             return Outcome.ABANDONED
@@ -137,8 +158,8 @@ class Answering:
         """Shows that the worker is alive, and sees what was not heard: a cancel, or another worker at the job."""
         while True:
             await asyncio.sleep(self._limits.ack_seconds / 3)
+            await self.show_life()
             try:
-                await self._delivery.progress()
                 state = await self._records.get(self.job.job_id)
             except BrokerUnavailable:
                 continue
@@ -155,30 +176,53 @@ class Answering:
     async def _is_mine(self) -> bool:
         """Whether nobody has begun the job since, or has written its last event."""
         state = await self._records.get(self.job.job_id)
-        return state is None or (state.attempt == self._work.attempt and not state.end)
+        if state is None:
+            return True
+        # An end that was recorded is written by whoever has the job, for the attempt that recorded it.
+        held = state.status.final or state.holder in ("", self._holder)
+        return state.attempt == self._work.attempt and held and not state.end
 
     async def _run(self) -> Outcome:
-        state = await insist(lambda: self._records.begin(self.job, self._trace_id), self._patience)
-        if state is None:
-            await insist(self._delivery.done, self._patience)
-            return Outcome.FORGOTTEN
+        state = await self._begin()
+        if isinstance(state, Outcome):
+            return state
         self._work.attempt = state.attempt
+        if state.status.final:
+            return await self._settle(state)
         if state.attempt == 1:
             self._fence.begin(1)  # nobody is to be kept out yet: the model is asked meanwhile
         else:
             await insist(lambda: self._fence.raise_(state.attempt), self._patience)
-        if state.status.final:
-            await insist(lambda: self._conclusion.settle(self.job, state, self._relay), self._patience)
-            await insist(self._delivery.done, self._patience)
-            return Outcome(state.status.value)
         if state.cancel:
             self.stop(Stop.CANCELLED)
         await self._take_up(state)
         if self._stop.done():
-            return await self._stopped(self._stop.result(), state.usage)
+            return await self._stopped(self._stop.result())
         if state.failures >= self._limits.attempts:
             return await self._fail(TooManyAttempts())
         return await self._attempt()
+
+    async def _settle(self, state: JobState) -> Outcome:
+        """The job has ended: what its end lacks is done for the attempt that recorded it."""
+        if not state.end:
+            await insist(lambda: self._fence.raise_(state.attempt), self._patience)
+            await insist(lambda: self._conclusion.settle(self.job, state, self._relay), self._patience)
+        await insist(self._delivery.done, self._patience)
+        return Outcome(state.status.value)
+
+    async def _begin(self) -> JobState | Outcome:
+        """The job's record, with a new attempt in it unless it has ended; an outcome where it is not to be run here."""
+        job, holder, dead = self.job, self._holder, ""
+        while True:
+            state = await insist(partial(self._records.begin, job, self._trace_id, holder, dead), self._patience)
+            if state is None:
+                await insist(self._delivery.done, self._patience)
+                return Outcome.FORGOTTEN
+            if state.status.final or state.holder in ("", holder):
+                return state
+            if await insist(partial(self._holders.alive, state.holder), self._patience):
+                return Outcome.LEFT
+            dead = state.holder
 
     async def _take_up(self, state: JobState) -> None:
         """What earlier attempts have stored is gone on from, where the handler can, or declared void."""
@@ -194,6 +238,7 @@ class Answering:
         going_on = isinstance(handler, Continuing) and earlier.whole and handler.continues(job.params, earlier)
         if going_on or self._stop.done() or state.failures >= self._limits.attempts:
             self._relay.index = earlier.pieces  # a job that ends here keeps what was shown
+            self._before = _so_far(state, earlier)
             self._work.earlier = earlier if going_on else None
         else:
             await self._relay.restart()
@@ -214,7 +259,7 @@ class Answering:
             # The generator is closed before anything else is written: nothing can follow the last event.
             await end([pump])
         if self._stop.done():
-            return await self._stopped(self._stop.result(), None)
+            return await self._stopped(self._stop.result())
         if self._relay.writing.done():
             return await self._broken_off(self._relay.writing)
         return await self._fail(JobTimeout(None if overdue else seconds))
@@ -241,13 +286,16 @@ class Answering:
         finish = pump.result()
         return await self._finish(JobStatus.DONE, finish.reason, finish.usage, finish.model or "")
 
-    async def _stopped(self, reason: Stop, usage: Usage | None) -> Outcome:
+    async def _stopped(self, reason: Stop) -> Outcome:
         if reason is Stop.CANCELLED:
-            return await self._finish(JobStatus.CANCELLED, "cancelled", usage, "")
+            return await self._finish(JobStatus.CANCELLED, "cancelled", None, "")
         if reason is Stop.TAKEN_OVER:
             return Outcome.ABANDONED
-        async with asyncio.timeout(HAND_BACK_SECONDS):
-            await self._relay.finish()
+        try:
+            async with asyncio.timeout(HAND_BACK_SECONDS):
+                await self._relay.finish()
+        except JobError as error:
+            return await self._fail(error)
         if not await self._records.requeue(self.job.job_id, self._work.attempt, self._relay.index, self._usage()):
             return Outcome.ABANDONED
         await self._delivery.give_back()
@@ -258,7 +306,7 @@ class Answering:
             await self._relay.finish()
         except JobError as error:
             return await self._fail(error)
-        counted = usage or self._usage()
+        counted = self._usage(usage)
         await insist(
             lambda: self._conclusion.done(self.job, self._work.attempt, self._relay, status, reason, counted, model),
             self._patience,
@@ -274,9 +322,12 @@ class Answering:
         raise AssertionError("writing ends only after the handler has, or with an error")
 
     async def _fail(self, error: JobError) -> Outcome:
-        log.warning("job %s failed: %s: %s", self.job.job_id, error.code, error, exc_info=error.__cause__)
         if not (self._relay.writing.done() and self._relay.writing.exception()):
-            await self._relay.finish()
+            try:
+                await self._relay.finish()
+            except JobError as earlier:  # what waited can't be written, which came before what is at hand
+                error = earlier
+        log.warning("job %s failed: %s: %s", self.job.job_id, error.code, error, exc_info=error.__cause__)
         await insist(
             lambda: self._conclusion.failed(self.job, self._work.attempt, self._relay, error, self._usage()),
             self._patience,
@@ -285,6 +336,18 @@ class Answering:
         await insist(self._delivery.discard if bad else self._delivery.done, self._patience)
         return Outcome.FAILED
 
-    def _usage(self) -> Usage:
-        """Where the backend has not said what was used, a piece of text counts as a token."""
-        return Usage(completion_tokens=self._relay.taken)
+    def _usage(self, told: Usage | None = None) -> Usage:
+        """Of the answer as it is shown. Of this attempt it is what the handler has `told`, else what its calls of the
+        model have used so far; where it made none, a piece of text counts as a token."""
+        own = told or self._work.used or Usage(completion_tokens=self._relay.taken)
+        prompt = self._before.prompt_tokens or own.prompt_tokens  # it counts once, however often it was read
+        return Usage(prompt, self._before.completion_tokens + own.completion_tokens)
+
+
+def _so_far(state: JobState, earlier: Answer) -> Usage:
+    """What the stored beginning of an answer has used: as its worker has said that gave the job back, or, where that
+    died, as far as the events show it."""
+    known = state.usage or Usage()
+    if state.pieces == earlier.pieces:
+        return known
+    return Usage(known.prompt_tokens, (earlier.usage or Usage()).completion_tokens)

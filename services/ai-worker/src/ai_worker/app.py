@@ -12,6 +12,7 @@ from ai_worker.catalogue import Catalogue
 from ai_worker.conclusion import Conclusion
 from ai_worker.handlers.handler import Handlers, Work
 from ai_worker.handlers.loading import load_handlers
+from ai_worker.holders import Holders
 from ai_worker.intake import Intake
 from ai_worker.models.asking import Asking
 from ai_worker.models.choice import build
@@ -56,10 +57,10 @@ class Worker:
         history = History(bus)
         publisher = Publisher(bus, history, settings.publish_deadline_seconds)
         records = Records(states)
+        self._holders = Holders(bus)
+        conclusion = Conclusion(records, dead, history)
         gateways = AllGateways(bus, doubt_seconds=settings.ai_doubt_seconds)
-        self._services = Services(
-            publisher, history, bus.subjects, records, Conclusion(records, dead, history), gateways
-        )
+        self._services = Services(publisher, history, bus.subjects, records, conclusion, gateways, self._holders)
         pace = Pace(settings.ai_coalesce_ms / 1000, settings.ai_coalesce_chars, settings.ai_patience_seconds)
         self._limits = Limits(settings.ai_job_seconds, settings.ai_ack_seconds, settings.ai_max_attempts, pace)
         self._handlers: Handlers = {}
@@ -72,7 +73,7 @@ class Worker:
             f"{settings.namespace}.jobs",
             signals,
         )
-        bus.on_reconnect.append(self.intake.renew)
+        bus.on_reconnect += [self.intake.show_life, self.intake.renew]
         self.readiness = Readiness(bus, model=self._model_ready)
         self.app = Starlette(routes=health_routes(signals, self.readiness))
         problems.install(self.app)
@@ -90,6 +91,7 @@ class Worker:
         log.info("ready for jobs, model %s", default or "as each job names it")
         stop_listening = on_cancel(self._bus, self.intake.cancel)
         catalogue = await Catalogue(model, default).serve(self._bus)
+        await self._holders.serve()
         try:
             await self.intake.run()
         finally:

@@ -4,6 +4,7 @@ TidegateError
 └── JobError            `code` and a text for people: they are the `ai_error` event
     ├── UnknownKind     no handler for the job's kind
     ├── InvalidParams   the handler can't read the job's params
+    ├── ModelNotFound   the backend has no model of that name
     ├── PromptTooLong   more than the settings or the model's context allow
     ├── BackendFailed   the model's backend is away, refused, or broke off
     ├── OutputTooLarge  a piece of the answer is over what one event may hold
@@ -36,6 +37,13 @@ class InvalidParams(JobError):
 
     def __init__(self, reason: str) -> None:
         super().__init__(f"The request can't be read: {reason}")
+
+
+class ModelNotFound(JobError):
+    code = "model_not_found"
+
+    def __init__(self, model: str) -> None:
+        super().__init__(f"The model {model} is not known here.")
 
 
 class PromptTooLong(JobError):

@@ -69,6 +69,11 @@ class Intake:
         finally:
             await end([measuring])
 
+    async def show_life(self) -> None:
+        """NATS is back: it may have counted the time of its absence as silence."""
+        for answering in self._tasks.values():
+            await answering.show_life()
+
     async def renew(self) -> None:
         """The queue is opened anew: the server that came back may not know it any more."""
         queue, self._queue = self._queue, None
@@ -118,12 +123,17 @@ class Intake:
             log.warning("a message that is no job was discarded: %s", error)
             await self._refuse(delivery)
             return
+        running = self.active.get(job.job_id)
+        if running is not None and running.job.created == job.created and not running.over.is_set():
+            # Its worker is this one, and was not heard. A repeat under the same id is another job.
+            self._slots.release()
+            await running.adopt(delivery)
+            return
         span, work = self._spans(job, delivery)
         with propagation.attached(work.trace):  # the task keeps it, for its logs
             answering = self._start(job, delivery, work)
-            earlier = self.active.get(job.job_id)
             self.active[job.job_id] = answering
-            task = asyncio.create_task(self._answer(answering, earlier, span))
+            task = asyncio.create_task(self._answer(answering, span))
         self._tasks[task] = answering
         task.add_done_callback(self._tasks.pop)
 
@@ -151,12 +161,9 @@ class Intake:
         span = self._tracer.start_span(f"process {destination}", parent, SpanKind.CONSUMER, process)
         return span, Work(job.job_id, 0, set_span_in_context(span, parent))
 
-    async def _answer(self, answering: Answering, earlier: Answering | None, span: Span) -> None:
+    async def _answer(self, answering: Answering, span: Span) -> None:
         outcome = Outcome.ABANDONED
         try:
-            if earlier is not None:  # NATS gave it again while it ran here
-                earlier.stop(Stop.TAKEN_OVER)
-                await earlier.over.wait()
             outcome = await answering.run()
         finally:
             span.set_attributes({names.JOB_ATTEMPT: answering.attempt, names.JOB_OUTCOME: str(outcome)})

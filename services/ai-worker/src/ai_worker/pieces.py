@@ -37,7 +37,8 @@ class Progress(msgspec.Struct, frozen=True):
 
 
 class Artifact(msgspec.Struct, frozen=True, kw_only=True):
-    """Something that is no text: its bytes, or where it is to be had. A later one of that name replaces it."""
+    """Something that is no text: its bytes, or where it is to be had. A later one of that candidate and name replaces
+    it."""
 
     name: str
     media_type: str
@@ -64,6 +65,12 @@ class Finish(msgspec.Struct, frozen=True):
     reason: str
     usage: Usage | None = None
     model: str | None = None
+
+
+class Used(msgspec.Struct, frozen=True):
+    """What a call of the model has used so far, from a backend that says so before the end. Nobody is shown it."""
+
+    usage: Usage
 
 
 Piece = Text | Reasoning | CandidateEnd | Progress | Artifact | Segment | Finish

@@ -26,19 +26,22 @@ class Records:
         except NotFound:
             return None
 
-    async def begin(self, job: Job, trace_id: str) -> JobState | None:
-        """Gives the job to a new attempt, whose number is the record's then; leaves it as it is where it has ended.
+    async def begin(self, job: Job, trace_id: str, holder: str = "", dead: str = "") -> JobState | None:
+        """Gives the job to a new attempt, whose number is the record's then; leaves it as it is where it has ended, and
+        where a holder has it that is not known to be `dead`.
 
-        An attempt before it that has not said how it ended counts as a failure. None where the job is not to be run:
-        its record was removed, since its asker was told that there is no such job, or is that of a repeat. A record
-        that was lost otherwise is made anew.
+        A dead one counts as a failure. Called again for the same `holder`, because the first call's answer was lost, it
+        changes nothing. None where the job is not to be run: its record was removed, since its asker was told that
+        there is no such job, or is that of a repeat. A record that was lost otherwise is made anew.
         """
 
         def edit(state: JobState) -> JobState | None:
-            if state.status.final or state.created != job.created:
+            running = state.status is JobStatus.RUNNING
+            of_another = state.created != job.created or (running and state.holder not in ("", dead))
+            if state.status.final or of_another:
                 return None
-            silent = state.status is JobStatus.RUNNING
-            return replace(state, status=JobStatus.RUNNING, attempt=state.attempt + 1, failures=state.failures + silent)
+            attempt, failures = state.attempt + 1, state.failures + running
+            return replace(state, status=JobStatus.RUNNING, attempt=attempt, holder=holder, failures=failures)
 
         new = record_of(job, trace_id, time.time())
         known = (new, job.revision) if job.revision else None

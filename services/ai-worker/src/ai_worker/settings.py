@@ -28,6 +28,8 @@ class WorkerSettings(CommonSettings, frozen=True, kw_only=True):
     """How an endpoint (or the scripted model) goes on from the beginning of an answer, after a worker has died."""
     ai_retries: Count = 4
     """How often an endpoint that fails before its first piece is asked again."""
+    ai_silence_seconds: Positive = 120
+    """How long an endpoint may say nothing, before its first piece and between two."""
     ai_handlers: tuple[str, ...] = ()
     """Kinds of jobs beside the shipped ones: `kind=module:attribute`."""
     ai_concurrency: AtLeastOne = 4

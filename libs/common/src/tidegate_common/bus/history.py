@@ -80,6 +80,7 @@ class _Info(msgspec.Struct):
 
 class _Message(msgspec.Struct):
     seq: int
+    data: bytes = b""
 
 
 class _Error(msgspec.Struct):
@@ -190,13 +191,17 @@ class History:
 
     async def last_on(self, tail: str) -> int:
         """Sequence of the last event on `tail` by the leader's word; 0 for none. Raises BrokerUnavailable."""
+        return (await self.last(tail))[0]
+
+    async def last(self, tail: str) -> tuple[int, bytes]:
+        """As `last_on`, and its payload."""
         ask = msgspec.json.encode({"last_by_subj": self._bus.subjects.inbound(tail)})
         async with self._questions:
             found = _FOUND.decode(await self._request("STREAM.MSG.GET", ask))
         if found.message is not None:
-            return found.message.seq
+            return found.message.seq, found.message.data
         if found.error is not None and found.error.err_code == NOT_FOUND:
-            return 0
+            return 0, b""
         raise BrokerUnavailable(f"NATS does not say what is last on {tail}")
 
     async def _request(self, call: str, body: bytes) -> bytes:

@@ -63,7 +63,7 @@ class AiProgress(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class AiArtifact(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Data of `ai_artifact`: something that is no text, as base64 in `content` or by reference in `url`.
 
-    A later one of the same `name` replaces it; `final` where none follows.
+    A later one of the same candidate and `name` replaces it; `final` where none follows.
     """
 
     job_id: str
@@ -143,6 +143,7 @@ class Answer(msgspec.Struct, kw_only=True, omit_defaults=True):
     """The last event was among them."""
     finish_reason: str | None = None
     usage: Usage | None = None
+    """Of an answer whose last event does not say, or is not there: an event of text counts as a token."""
     model: str = ""
     error: AiError | None = None
 
@@ -154,7 +155,7 @@ class Folding:
     def __init__(self) -> None:
         self._texts: dict[tuple[int, str], list[str]] = {}
         self._reasons: dict[int, str] = {}
-        self._artifacts: dict[str, AiArtifact] = {}
+        self._artifacts: dict[tuple[int, str], AiArtifact] = {}
         self._transcript: dict[int, AiTranscript] = {}
         self._answer = Answer()
 
@@ -171,8 +172,9 @@ class Folding:
             self._text(event_type, _TEXT.decode(data))
         elif event_type == ARTIFACT:
             artifact = _ARTIFACT.decode(data)
-            self._artifacts.pop(artifact.name, None)
-            self._artifacts[artifact.name] = artifact
+            key = artifact.candidate, artifact.name
+            self._artifacts.pop(key, None)
+            self._artifacts[key] = artifact
             self._count(artifact.index)
         elif event_type == TRANSCRIPT:
             said = _TRANSCRIPT.decode(data)
@@ -194,8 +196,10 @@ class Folding:
             )
             for number in several
         ]
+        texts = sum(1 for pieces in self._texts.values() for piece in pieces if piece)
         return msgspec.structs.replace(
             self._answer,
+            usage=self._answer.usage or (Usage(completion_tokens=texts) if texts else None),
             candidates=candidates,
             artifacts=list(self._artifacts.values()),
             transcript=[self._transcript[number] for number in sorted(self._transcript)],

@@ -25,7 +25,7 @@ class JobStatus(StrEnum):
 
 
 class Usage(msgspec.Struct, frozen=True):
-    """Tokens counted by the backend; OpenAI's names."""
+    """Tokens as the backend counts them, or an estimate where it has not said (yet); OpenAI's names."""
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
@@ -33,6 +33,9 @@ class Usage(msgspec.Struct, frozen=True):
     @property
     def total_tokens(self) -> int:
         return self.prompt_tokens + self.completion_tokens
+
+    def __add__(self, more: Usage) -> Usage:
+        return Usage(self.prompt_tokens + more.prompt_tokens, self.completion_tokens + more.completion_tokens)
 
 
 class OnDisconnect(StrEnum):
@@ -87,6 +90,8 @@ class JobState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Event id of the job's last event, once that is stored."""
     attempt: int = 0
     """Of the worker that has it, or had it last: counts all that began it."""
+    holder: str = ""
+    """Names the attempt at work, in its process: what it has written itself it knows by that, and can be asked."""
     failures: int = 0
     """Attempts that ended without a word: their workers died, or lost NATS."""
     pieces: int = 0

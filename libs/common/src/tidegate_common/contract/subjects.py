@@ -167,6 +167,10 @@ class Subjects(NamedTuple):
         """Where workers are asked what models there are."""
         return f"{self.namespace}.ctl.models"
 
+    def holder(self, process: str) -> str:
+        """Where a worker process is asked whether it still runs a job."""
+        return f"{self.namespace}.ctl.holder.{process}"
+
     def cancel(self, job_id: str) -> str:
         """Where a job's cancelling is announced (`*` for all jobs)."""
         return f"{self.namespace}.ctl.cancel.{job_id}"

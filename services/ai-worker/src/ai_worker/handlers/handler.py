@@ -8,11 +8,11 @@ from typing import Any, Protocol, runtime_checkable
 
 from opentelemetry.context import Context
 
-from ai_worker.models.asking import Asking
+from ai_worker.models.asking import Asking, Call
 from ai_worker.models.model import ChatRequest
 from ai_worker.pieces import Piece
 from tidegate_common.contract.answers import Answer
-from tidegate_common.contract.jobs import ChatMessage
+from tidegate_common.contract.jobs import ChatMessage, Usage
 
 
 class Work:
@@ -24,7 +24,14 @@ class Work:
         self.trace = trace
         self.earlier: Answer | None = None
         """What an earlier attempt's worker had stored before it died, for a handler that goes on from there."""
+        self.calls: list[Call] = []
+        """Of the model, in this attempt."""
         self._asking: Asking | None = None
+
+    @property
+    def used(self) -> Usage | None:
+        """What the calls of the model have used so far; None where none was made."""
+        return sum((call.usage for call in self.calls), Usage()) if self.calls else None
 
     def give_model(self, asking: Asking) -> None:
         """What `ask` asks."""

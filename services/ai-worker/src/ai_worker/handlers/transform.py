@@ -25,6 +25,10 @@ MAX_TEXT = 200_000
 PASSAGE = 1_500
 """Characters that go through the model at once, at most."""
 
+SMALLEST = 200
+CHARACTERS_PER_TOKEN = 2
+"""Of a passage, for each token that its answer may have: a translation has room to be longer than its text."""
+
 _ENDS = (re.compile(r"\n\s*\n"), re.compile(r"(?<=[.!?])\s+|(?<=[。！？])"), re.compile(r"\s+"))
 """Where a text may be cut, the best places first."""
 
@@ -76,8 +80,9 @@ class Transform:
             wanted = msgspec.convert(params, TransformParams)
         except msgspec.ValidationError as error:
             raise InvalidParams(str(error)) from error
-        parts = passages(wanted.text)
-        outer, usage, last = work.trace, Usage(), Finish("stop")
+        most = CHARACTERS_PER_TOKEN * self._settings.ai_max_tokens
+        parts = passages(wanted.text, min(PASSAGE, max(SMALLEST, most)))
+        outer, usage, last, cut = work.trace, Usage(), Finish("stop"), False
         for number, passage in enumerate(parts):
             if number:
                 yield Progress(number / len(parts))
@@ -86,12 +91,13 @@ class Transform:
                 async with aclosing(self._asking.ask(self._request(wanted, passage.text), work)) as answer:
                     async for piece in answer:
                         if isinstance(piece, Finish):
-                            last, usage = piece, _plus(usage, piece.usage)
+                            last, usage = piece, usage + (piece.usage or Usage())
+                            cut = cut or piece.reason == "length"
                         else:
                             yield piece
             if passage.after:
                 yield Text(passage.after)
-        yield Finish(last.reason, usage, last.model)
+        yield Finish("length" if cut else last.reason, usage, last.model)
 
     def _request(self, wanted: TransformParams, text: str) -> ChatRequest:
         told = f"{wanted.instruction}. Answer with the resulting text alone, without comments."
@@ -101,8 +107,3 @@ class Transform:
             max_tokens=self._settings.ai_max_tokens,
             temperature=wanted.temperature,
         )
-
-
-def _plus(usage: Usage, more: Usage | None) -> Usage:
-    more = more or Usage()
-    return Usage(usage.prompt_tokens + more.prompt_tokens, usage.completion_tokens + more.completion_tokens)

@@ -14,16 +14,17 @@ from opentelemetry.trace import Span, SpanKind, StatusCode
 
 from ai_worker.errors import JobError
 from ai_worker.models.model import ChatModel, ChatRequest
-from ai_worker.pieces import CandidateEnd, Finish, Piece
+from ai_worker.pieces import CandidateEnd, Finish, Piece, Used
 from tidegate_common.contract.jobs import Usage
 from tidegate_common.telemetry import names
 from tidegate_common.telemetry.providers import Telemetry
 
 
 class Traced(Protocol):
-    """What is worked on: it carries the trace that events go out with."""
+    """What is worked on: it carries the trace that events go out with, and the calls of the model that were made."""
 
     trace: Context
+    calls: list[Call]
 
 
 class Asking:
@@ -52,13 +53,15 @@ class Asking:
         """
         span = self._span(request, work)
         work.trace = trace.set_span_in_context(span, work.trace)
-        measured = _Measured()
+        measured = Call()
+        work.calls.append(measured)
         error_type = ""
         try:
             async with aclosing(self._model.stream(request)) as answer:
                 async for piece in answer:
                     measured.take(piece)
-                    yield measured.finish if isinstance(piece, Finish) else piece
+                    if not isinstance(piece, Used):
+                        yield measured.finish if isinstance(piece, Finish) else piece
         except JobError as error:
             error_type = error.code
             span.set_status(StatusCode.ERROR, error.code)
@@ -81,7 +84,7 @@ class Asking:
         name = f"chat {request.model}".rstrip()
         return self._tracer.start_span(name, work.trace, SpanKind.CLIENT, attributes)
 
-    def _close(self, span: Span, request: ChatRequest, measured: _Measured, error_type: str) -> None:
+    def _close(self, span: Span, request: ChatRequest, measured: Call, error_type: str) -> None:
         labels = {
             names.GEN_AI_OPERATION: "chat",
             names.GEN_AI_PROVIDER: self._model.provider,
@@ -108,29 +111,38 @@ class Asking:
             self._speed.record(usage.completion_tokens / seconds, labels)
 
 
-class _Measured:
-    """An answer's times and its end. Where the backend counts no tokens, a piece counts as one."""
+class Call:
+    """A call of the model: its times, its end, and what it has used so far. Where the backend counts no tokens, a piece
+    counts as one."""
 
     def __init__(self) -> None:
         self.started = time.perf_counter()
         self.first: float | None = None
         self.pieces = 0
         self.reasons: list[str] = []
+        self._used = Usage()
         self._end: Finish | None = None
 
-    def take(self, piece: Piece) -> None:
-        if isinstance(piece, Finish):
+    def take(self, piece: Piece | Used) -> None:
+        if isinstance(piece, Used):
+            self._used = piece.usage
+        elif isinstance(piece, Finish):
             self._end = piece
-            return
-        if isinstance(piece, CandidateEnd):
+        elif isinstance(piece, CandidateEnd):
             self.reasons.append(piece.reason)
-            return
-        self.pieces += 1
-        if self.first is None:
-            self.first = time.perf_counter()
+        else:
+            self.pieces += 1
+            if self.first is None:
+                self.first = time.perf_counter()
+
+    @property
+    def usage(self) -> Usage:
+        """By the backend's word as far as it has given it."""
+        if self._end is not None and self._end.usage is not None:
+            return self._end.usage
+        return Usage(self._used.prompt_tokens, max(self._used.completion_tokens, self.pieces))
 
     @property
     def finish(self) -> Finish:
         """What the answer came to so far."""
-        end = self._end or Finish("")
-        return msgspec.structs.replace(end, usage=end.usage or Usage(completion_tokens=self.pieces))
+        return msgspec.structs.replace(self._end or Finish(""), usage=self.usage)

@@ -41,6 +41,7 @@ def build(settings: WorkerSettings) -> ChatModel:
             settings.ai_model,
             continue_by=settings.ai_continue,
             retries=settings.ai_retries,
+            silence_seconds=settings.ai_silence_seconds,
         )
     if name == "local":
         return LocalModel()

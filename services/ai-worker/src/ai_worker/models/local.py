@@ -19,7 +19,7 @@ from typing import Any
 from ai_worker.models.model import ChatRequest
 from ai_worker.models.openai import OpenAIModel
 from ai_worker.models.several import several
-from ai_worker.pieces import Piece
+from ai_worker.pieces import Piece, Used
 from tidegate_common.errors import Unavailable
 
 ENGINE = "xllamacpp"
@@ -75,7 +75,9 @@ class LocalModel:
             self._engine = await asyncio.to_thread(_load, path, key)
         except (RuntimeError, ImportError, OSError) as error:
             raise Unavailable(f"the local model could not be loaded: {error}") from error
-        self._client = OpenAIModel(f"{self.address}/v1", key, NAME, self.provider, continue_by="assistant")
+        self._client = OpenAIModel(
+            f"{self.address}/v1", key, NAME, self.provider, continue_by="assistant", timings=True
+        )
         return NAME
 
     @property
@@ -90,7 +92,7 @@ class LocalModel:
     async def models(self) -> list[str]:
         return [NAME]
 
-    async def stream(self, request: ChatRequest) -> AsyncGenerator[Piece]:
+    async def stream(self, request: ChatRequest) -> AsyncGenerator[Piece | Used]:
         assert self._client is not None, "start() comes first"
         answer = several(self._client.stream, request) if request.n > 1 else self._client.stream(request)
         try:

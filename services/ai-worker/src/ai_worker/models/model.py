@@ -7,7 +7,7 @@ from typing import Protocol
 
 import msgspec
 
-from ai_worker.pieces import Piece
+from ai_worker.pieces import Piece, Used
 from tidegate_common.contract.jobs import ChatMessage
 
 
@@ -44,9 +44,9 @@ class ChatModel(Protocol):
     async def models(self) -> list[str]:
         """What requests may name; empty where the backend does not say. Raises JobError."""
 
-    def stream(self, request: ChatRequest) -> AsyncGenerator[Piece]:
-        """The answer, `Finish` last; with several candidates, `CandidateEnd` after each. Closing the generator stops
-        the model. Raises JobError."""
+    def stream(self, request: ChatRequest) -> AsyncGenerator[Piece | Used]:
+        """The answer, `Finish` last; with several candidates, `CandidateEnd` after each, and `Used` wherever more
+        is known of that. Closing the generator stops the model. Raises JobError."""
 
     async def aclose(self) -> None:
         """Gives back what `start` took."""

@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
+import itertools
+import logging
 from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing
 from typing import Any, Literal
 
 import httpx2
-from openai import APIStatusError, AsyncOpenAI, OpenAIError, omit
+from openai import AsyncOpenAI, AuthenticationError, OpenAIError, omit
 from openai.types.chat import ChatCompletionChunk
 
-from ai_worker.errors import BackendFailed, JobError, PromptTooLong
+from ai_worker.errors import JobError
+from ai_worker.models.failures import BrokeOff, failure, pause
 from ai_worker.models.model import ChatRequest
-from ai_worker.pieces import CandidateEnd, Finish, Piece, Reasoning, Text
+from ai_worker.pieces import CandidateEnd, Finish, Piece, Reasoning, Text, Used
 from tidegate_common.contract.jobs import Usage
+
+log = logging.getLogger(__name__)
 
 NO_KEY = "none"
 """Sent where no key is set: the client insists on one, servers without keys ignore it."""
 
-TIMEOUT = httpx2.Timeout(120, connect=10)
-"""Seconds; the first is the longest pause between two pieces."""
-
-CONTEXT_ERRORS = {"context_length_exceeded", "exceed_context_size_error"}
-
+CONNECT_SECONDS = 10.0
+LIST_SECONDS = 120.0
 
 Continue = Literal["none", "assistant", "prefix", "continue_final_message"]
 """How an endpoint is asked to go on from what is there: not at all, by a last message of the assistant alone
@@ -33,7 +37,7 @@ CHARACTERS_PER_TOKEN = 4
 
 class OpenAIModel:
     """Answers from `base_url`; it is asked again where it fails before the first piece, after what its `Retry-After`
-    says or with exponential back-off (up to 8 s, by OpenAI's client), and never after that."""
+    says or with exponential back-off, and never after that."""
 
     provider = "openai"
 
@@ -46,13 +50,19 @@ class OpenAIModel:
         *,
         continue_by: Continue = "none",
         retries: int = 4,
+        silence_seconds: float | None = None,
+        timings: bool = False,
     ) -> None:
+        """`silence_seconds` is the longest pause before the first piece and between two. `timings`: it is
+        llama.cpp's server, and tells what was read and written in each chunk when asked to."""
         self.provider = provider
         self._model = model
         self._continue = continue_by
-        self._client = AsyncOpenAI(
-            base_url=base_url or None, api_key=api_key or NO_KEY, timeout=TIMEOUT, max_retries=retries
-        )
+        self._timings = timings
+        self._retries = retries
+        timeout = httpx2.Timeout(silence_seconds, connect=CONNECT_SECONDS)
+        # It would ask again only until the head of the answer is there, and also where the question is being worked on.
+        self._client = AsyncOpenAI(base_url=base_url or None, api_key=api_key or NO_KEY, timeout=timeout, max_retries=0)
 
     @property
     def continues(self) -> bool:
@@ -70,52 +80,72 @@ class OpenAIModel:
 
     async def models(self) -> list[str]:
         try:
-            found = await self._client.models.list()
+            found = await self._client.with_options(timeout=LIST_SECONDS, max_retries=self._retries).models.list()
         except (OpenAIError, httpx2.HTTPError) as error:
-            raise _failure(error) from error
+            raise failure(error, "") from error
         return [model.id for model in found.data]
 
-    async def stream(self, request: ChatRequest) -> AsyncGenerator[Piece]:
+    async def stream(self, request: ChatRequest) -> AsyncGenerator[Piece | Used]:
+        model = request.model or await self.start()
+        begun = False
+        for number in itertools.count(1):
+            try:
+                async with aclosing(self._once(request, model)) as pieces:
+                    async for piece in pieces:
+                        begun = begun or not isinstance(piece, Used)
+                        yield piece
+                return
+            except (OpenAIError, httpx2.HTTPError, BrokeOff) as error:
+                seconds = None if begun or number > self._retries else pause(error, number)
+                if seconds is None:
+                    hidden = isinstance(error, AuthenticationError)  # some endpoints repeat the key, which no log needs
+                    raise failure(error, model) from (None if hidden else error)
+                log.info("the endpoint is asked again in %.1f s: %s", seconds, type(error).__name__)
+            await asyncio.sleep(seconds)
+
+    async def _once(self, request: ChatRequest, model: str) -> AsyncGenerator[Piece | Used]:
+        """One question, and what comes of it. Raises what the client does, BrokeOff."""
         finishes: dict[int, str] = {}
         usage: Usage | None = None
-        model = request.model or await self.start()
-        try:
-            answer = await self._ask(request, model)
-            async with answer:
-                async for chunk in answer:
-                    for piece in _pieces(chunk):
-                        yield piece
-                    model = chunk.model or model
-                    if chunk.usage is not None:
-                        usage = Usage(chunk.usage.prompt_tokens, chunk.usage.completion_tokens)
-                    for choice in chunk.choices:
-                        if choice.finish_reason:
-                            finishes[choice.index] = choice.finish_reason
-                            if request.n > 1:
-                                yield CandidateEnd(choice.finish_reason, choice.index)
-        except (OpenAIError, httpx2.HTTPError) as error:
-            raise _failure(error) from error
+        async with await self._ask(request, model) as answer:
+            async for chunk in answer:
+                for piece in _pieces(chunk):
+                    yield piece
+                model = chunk.model or model
+                if chunk.usage is not None:
+                    usage = Usage(chunk.usage.prompt_tokens, chunk.usage.completion_tokens)
+                used = usage or _timed(chunk)
+                if used is not None:
+                    yield Used(used)
+                for choice in chunk.choices:
+                    if choice.finish_reason:
+                        finishes[choice.index] = choice.finish_reason
+                        if request.n > 1:
+                            yield CandidateEnd(choice.finish_reason, choice.index)
         if len(finishes) < request.n:
-            raise BackendFailed("The model broke off in the middle of its answer.")
+            raise BrokeOff
         yield Finish(finishes[min(finishes)], usage, model)
 
     async def _ask(self, request: ChatRequest, model: str) -> Any:
         messages: Any = [{"role": message.role, "content": message.content} for message in request.messages]
-        extra: dict[str, Any] = {}
+        extra: dict[str, Any] = {"timings_per_token": True} if self._timings else {}
+        options: Any = {"include_usage": True}
+        if self._continue == "continue_final_message":
+            options["continuous_usage_stats"] = True  # vLLM's too
         most = request.max_tokens
         if request.prefix:
             last: dict[str, Any] = {"role": "assistant", "content": request.prefix}
             if self._continue == "prefix":
                 last["prefix"] = True
             elif self._continue == "continue_final_message":
-                extra = {"continue_final_message": True, "add_generation_prompt": False}
+                extra.update(continue_final_message=True, add_generation_prompt=False)
             messages.append(last)
             most = max(1, most - len(request.prefix) // CHARACTERS_PER_TOKEN)
         return await self._client.chat.completions.create(
             model=model,
             messages=messages,
             stream=True,
-            stream_options={"include_usage": True},
+            stream_options=options,
             max_tokens=most,
             temperature=_given(request.temperature),
             n=request.n if request.n > 1 else omit,
@@ -144,12 +174,14 @@ def _pieces(chunk: ChatCompletionChunk) -> Iterator[Piece]:
             yield Text(delta.content, choice.index)
 
 
+def _timed(chunk: ChatCompletionChunk) -> Usage | None:
+    """What llama.cpp says in `timings`."""
+    timings = (chunk.model_extra or {}).get("timings")
+    if not isinstance(timings, dict):
+        return None
+    read = int(timings.get("prompt_n", 0)) + int(timings.get("cache_n", 0))
+    return Usage(read, int(timings.get("predicted_n", 0)))
+
+
 def _given(value: Any) -> Any:
     return omit if value is None else value
-
-
-def _failure(error: Exception) -> JobError:
-    body = error.body if isinstance(error, APIStatusError) else None
-    if isinstance(body, dict) and CONTEXT_ERRORS & {str(body.get("code")), str(body.get("type"))}:
-        return PromptTooLong("it does not fit into the model's context")
-    return BackendFailed()

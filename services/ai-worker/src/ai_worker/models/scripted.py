@@ -15,7 +15,7 @@ from contextlib import aclosing
 from ai_worker.errors import BackendFailed
 from ai_worker.models.model import ChatRequest
 from ai_worker.models.several import several
-from ai_worker.pieces import Finish, Piece, Reasoning, Text
+from ai_worker.pieces import Finish, Piece, Reasoning, Text, Used
 from tidegate_common.contract.jobs import Usage
 
 LONG = 100_000
@@ -53,7 +53,7 @@ class ScriptedModel:
     async def models(self) -> list[str]:
         return ["scripted"]
 
-    async def stream(self, request: ChatRequest) -> AsyncGenerator[Piece]:
+    async def stream(self, request: ChatRequest) -> AsyncGenerator[Piece | Used]:
         if request.n > 1:
             async with aclosing(several(self._candidate, request)) as pieces:
                 async for piece in pieces:
@@ -63,9 +63,11 @@ class ScriptedModel:
             async for piece in pieces:
                 yield piece
 
-    async def _candidate(self, request: ChatRequest) -> AsyncGenerator[Piece]:
+    async def _candidate(self, request: ChatRequest) -> AsyncGenerator[Piece | Used]:
         """One answer. A seed other than 0 stands before it, so that candidates differ."""
         prompt = request.messages[-1].content
+        read = sum(len(message.content) for message in request.messages)
+        yield Used(Usage(read))
         language = "zh" if _CJK.search(prompt) else "en"
         if not request.prefix:
             thoughts = THOUGHTS[language]
@@ -84,8 +86,7 @@ class ScriptedModel:
             yield Text(character)
             # Against the clock, not after the last one: a pace that others are measured by must not drift.
             await asyncio.sleep(start + (number + 1 - there) * self._token - loop.time())
-        usage = Usage(sum(len(message.content) for message in request.messages), limit)
-        yield Finish("stop" if limit == wanted else "length", usage, "scripted")
+        yield Finish("stop" if limit == wanted else "length", Usage(read, max(0, limit - there)), "scripted")
 
     async def aclose(self) -> None:
         """Nothing was taken."""

@@ -94,7 +94,8 @@ class Completions:
 
     @asynccontextmanager
     async def begin(self, asked: Completion, caller: Caller) -> AsyncIterator[Running]:
-        """Queues the job, once for one `caller.key`, and follows it. Left before the job's end, it is cancelled.
+        """Queues the job, once for one `caller.key`, and follows it. Left before the job's end by the last one of its
+        callers here, it is cancelled.
 
         Raises QueueFull, BrokerUnavailable, TooLarge: then there is no such job.
         """
@@ -117,9 +118,10 @@ class Completions:
                 yield running
             finally:
                 self._waiting[job.job_id] -= 1
-                if not self._waiting[job.job_id]:
+                last = not self._waiting[job.job_id]
+                if last:
                     del self._waiting[job.job_id]
-                if caller.cancel and not running.over:
+                if last and caller.cancel and not running.over:
                     self._spawn_cancel(cancelling, job.job_id)
 
     def waiting(self, job_id: str) -> int:

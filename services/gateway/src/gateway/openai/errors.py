@@ -66,6 +66,7 @@ TABLE: list[tuple[type[errors.TidegateError], int, str, str | None]] = [
 # By the code of `ai_error`: (status, type, code, param).
 JOBS: dict[str, tuple[int, str, str, str | None]] = {
     "prompt_too_long": (400, INVALID, "context_length_exceeded", "messages"),
+    "model_not_found": (404, INVALID, "model_not_found", "model"),
     "invalid_params": (400, INVALID, "invalid_params", None),
     "timeout": (504, SERVER, "timeout", None),
     "backend_error": (502, SERVER, "backend_error", None),
