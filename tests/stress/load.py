@@ -6,7 +6,7 @@ import asyncio
 import json
 import random
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 from urllib.parse import quote
 
@@ -28,13 +28,15 @@ class Load:
         self._rate = rate
         self._tasks: list[asyncio.Task[None]] = []
         self._stopping = False
-        self.padding = 0
-        """Characters that each event has beside its number."""
+        self.padding: Callable[[], int] = lambda: 0
+        """Characters that the next event has beside its number."""
         self.refused = 0
         """Answers that were not an acceptance; each of them was followed by another try."""
         self.events = 0
         self.sent_at: dict[int, float] = {}
         """By an event's number, on time.perf_counter."""
+        self.volatile_at: dict[int, float] = {}
+        """When a volatile event was accepted, by its number, on time.monotonic."""
 
     def start(self) -> None:
         self._stopping = False
@@ -60,6 +62,31 @@ class Load:
             numbers.append(number)
             body.append(json.dumps(event))
         await self._until_accepted("/api/sse/batch", "\n".join(body).encode(), numbers)
+
+    async def send(self, target: str, about: Callable[[int], object] = lambda number: None) -> int:
+        """Sends one event to `target`; gives its number, which `about` is called with before it is on its way."""
+        number, event = self._event(target)
+        about(number)
+        await self._until_accepted("/api/sse/send", json.dumps(event).encode(), [number])
+        return number
+
+    async def fill(self, targets: Iterable[str]) -> None:
+        """One batch with an event for each of `targets`."""
+        made = [self._event(target) for target in targets]
+        body = "\n".join(json.dumps(event) for _, event in made).encode()
+        await self._until_accepted("/api/sse/batch", body, [number for number, _ in made])
+
+    async def volatile(self, targets: Iterable[str]) -> list[int]:
+        """One batch of volatile events for `targets` (`` is all), sent once; gives the numbers of those accepted."""
+        made = [self._event(target, volatile=True) for target in targets]
+        body = "\n".join(json.dumps({**event, "durable": False}) for _, event in made).encode()
+        answer = await self._client.post(
+            "/api/sse/batch", content=body, headers={"content-type": "application/x-ndjson"}
+        )
+        found = _results(answer.json()) if answer.status_code == 200 else []
+        accepted = [made[place][0] for place, result in enumerate(found) if result["status"] == 202]
+        self.volatile_at |= dict.fromkeys(accepted, time.monotonic())
+        return accepted
 
     async def broadcast(self) -> int:
         """Sends one to all; gives its number."""
@@ -106,12 +133,12 @@ class Load:
             return f"user:u{rng.randrange(self._users)}@example.org"
         return f"topic:room.{rng.randrange(self._rooms)}"
 
-    def _event(self, target: str) -> tuple[int, dict[str, Any]]:
+    def _event(self, target: str, *, volatile: bool = False) -> tuple[int, dict[str, Any]]:
         kind, _, name = target.partition(":")
-        number = self._ledger.send(target or "all")
+        number = self._ledger.send(target or "all", volatile=volatile)
         self.sent_at[number] = time.perf_counter()
         to = {"broadcast": True} if not target else {kind if kind == "topic" else f"{kind}_id": name}
-        return number, {**to, "event_type": "e", "data": f"{number}:" + "x" * self.padding}
+        return number, {**to, "event_type": "e", "data": f"{number}:" + "x" * self.padding()}
 
     async def _until_accepted(self, path: str, body: bytes, numbers: list[int]) -> Mapping[str, Any]:
         """The last answer's result, for the last of the events."""
@@ -132,7 +159,7 @@ class Load:
             self.refused += 1
             await asyncio.sleep(0.1)
         for number, result in zip(numbers, found, strict=True):
-            self._ledger.accept(number, int(result["id"].rpartition("-")[2]))
+            self._ledger.accept(number, self._ledger.place(result["id"]))
         self.events += len(numbers)
         return found[-1]
 

@@ -5,12 +5,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import re
 import socket
 import struct
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from enum import Enum
 from typing import cast
+
+Sieve = Callable[[bytes], bytes]
+"""Takes what the server sends on one connection, piece by piece, and gives what is to go on."""
+
+_NAME = re.compile(rb"[?&]client_id=([^&\s]+)")
 
 
 class Cut(Enum):
@@ -36,11 +42,15 @@ class _Side(asyncio.Protocol):
             self.link.proxy.connect(self.link)
 
     def data_received(self, data: bytes) -> None:
-        if self is self.link.server and self.link.midway is not None:
+        if self is self.link.client:
+            self.link.look(data)
+        elif self.link.midway is not None:
             share, self.link.midway = self.link.midway, None
             self._pass(data[: int(len(data) * share)])
             self.link.end(Cut.FIN)
             return
+        elif self.link.sieve is not None:
+            data = self.link.sieve(data)
         self._pass(data)
 
     def _pass(self, data: bytes) -> None:
@@ -72,6 +82,16 @@ class Link:
         self.midway: float | None = None
         self.paused = False
         self.client_port = 0
+        self.name: str | None = None
+        """The `client_id` that its first request asks for; empty where it asks for none."""
+        self.sieve = proxy.sieve() if proxy.sieve is not None else None
+
+    def look(self, data: bytes) -> None:
+        """The client's first piece has its request."""
+        if self.name is None:
+            found = _NAME.search(data)
+            self.name = found[1].decode() if found else ""
+            self.proxy.named(self)
 
     def join(self) -> None:
         """Both ends are there."""
@@ -99,7 +119,7 @@ class Link:
                 transport.close()
 
     def pause(self, paused: bool) -> None:
-        """Nothing from the server reaches the client until it is told otherwise."""
+        """Nothing from the server is read until it is told otherwise: the client is one that does not read."""
         self.paused = paused
         if self.server.transport is not None and not self.server.transport.is_closing():
             (self.server.transport.pause_reading if paused else self.server.transport.resume_reading)()
@@ -114,7 +134,12 @@ class FaultProxy:
         self.links: set[Link] = set()
         self.refusing = False
         """New connections are reset at once."""
+        self.receive_bytes = 0
+        """Receive buffer of the connections to the server; 0 leaves it to the kernel, which lets it grow."""
+        self.sieve: Callable[[], Sieve] | None = None
+        """Makes a sieve for each connection from now on."""
         self._by_port: dict[int, Link] = {}
+        self._by_name: dict[str, Link] = {}
         self._joining: set[asyncio.Task[None]] = set()
 
     def cut_all(self, how: Cut) -> None:
@@ -125,6 +150,15 @@ class FaultProxy:
     def link_of(self, client_port: int) -> Link | None:
         """The connection that comes from `client_port`."""
         return self._by_port.get(client_port)
+
+    def link_for(self, name: str) -> Link | None:
+        """The last connection that asked for the client id `name`, while it lives."""
+        return self._by_name.get(name)
+
+    def named(self, link: Link) -> None:
+        """The link has told its name."""
+        if link.name and link in self.links:
+            self._by_name[link.name] = link
 
     def accept(self) -> asyncio.Protocol:
         return Link(self).client
@@ -144,14 +178,23 @@ class FaultProxy:
         self.links.discard(link)
         if self._by_port.get(link.client_port) is link:
             del self._by_port[link.client_port]
+        if link.name and self._by_name.get(link.name) is link:
+            del self._by_name[link.name]
 
     async def _join(self, link: Link) -> None:
         if self.refusing:
             link.end(Cut.RST)
             return
+        loop = asyncio.get_running_loop()
+        upstream = socket.socket()
+        upstream.setblocking(False)
+        if self.receive_bytes:
+            upstream.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self.receive_bytes)
         try:
-            await asyncio.get_running_loop().create_connection(lambda: link.server, "127.0.0.1", self.upstream)
+            await loop.sock_connect(upstream, ("127.0.0.1", self.upstream))
+            await loop.create_connection(lambda: link.server, sock=upstream)
         except OSError:
+            upstream.close()
             link.end(Cut.RST)
             return
         link.join()

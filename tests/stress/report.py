@@ -25,13 +25,13 @@ class Row:
         return self.verdict.clean and not self.problems
 
 
-def row(name: str, world: World, seconds: float, rss_after: list[float]) -> Row:
-    """The accounts of all clients, after they left. `seconds` of load; RSS of each gateway in MB."""
+def row(name: str, world: World, seconds: float) -> Row:
+    """The accounts of all clients, after they left. `seconds` of load."""
     total = Verdict()
     for client in world.clients:
         total.add(world.ledger.judge(client.view))
     replays = sorted(seconds for client in world.clients for seconds in client.replays)
-    pairs = zip(world.rss_before, rss_after, strict=True)
+    memory = ((world.leaks.memory_of(part), part.rss_mb) for part in world.gateways)
     numbers = (len(world.clients), *(vars(total)[each] for each in ("delivered", "lost", "duplicated", "disordered")))
     cells = (
         *(str(number) for number in (*numbers, total.foreign, total.gaps)),
@@ -40,9 +40,15 @@ def row(name: str, world: World, seconds: float, rss_after: list[float]) -> Row:
         percentile(replays, 0.99),
         percentile(sorted(world.live), 0.99),
         f"{total.delivered / seconds:.0f}",
-        " ".join(f"{before:.0f}→{after:.0f}" for before, after in pairs),
+        " ".join(f"{before:.0f}→{after:.0f}" for before, after in memory),
     )
-    return Row(name, total, world.problems, (name, *cells))
+    problems = [*world.problems, *gaps(total)]
+    return Row(name, total, problems, (name, *cells))
+
+
+def gaps(total: Verdict) -> list[str]:
+    """What is wrong with the gaps that were told."""
+    return [f"{total.surprises} gaps that nothing explains, or that were missing"] if total.surprises else []
 
 
 def percentile(ordered: list[float], share: float) -> str:

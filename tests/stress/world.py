@@ -4,57 +4,39 @@ from __future__ import annotations
 
 import asyncio
 import random
-import re
-import signal
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import httpx
 
 from tests.stress.client import StressClient
+from tests.stress.leaks import Leaks
 from tests.stress.ledger import Ledger
+from tests.stress.listener import Listener, Listening
 from tests.stress.load import Load
-from tests.stress.proxy import Cut, FaultProxy, fault_proxy
+from tests.stress.parts import Metrics, Part
+from tests.stress.proxy import Cut, FaultProxy, Link, fault_proxy
+from tests.stress.shipped import NodeClient, PythonClient, has_node, node_clients
 from tests.support.nats import nats_server
 from tests.support.ports import free_port
-from tests.support.processes import Running, service
+from tests.support.processes import service
 from tests.support.waiting import until
 
 SETTLE_SECONDS = 40.0
 """How long all clients may take, after the last fault, to have everything."""
 
+ROOMS = 8
 
-class Part:
-    """A process that can be ended and started again on the same port."""
+DRAIN_SECONDS = 4.0
 
-    def __init__(self, make: Callable[[], AbstractAsyncContextManager[Any]]) -> None:
-        self._make = make
-        self._stack = AsyncExitStack()
-        self.run: Running | None = None
+NODE_CLIENTS = 4
+PYTHON_SHARE = 0.1
+"""Of the clients where shipped ones are among them."""
 
-    async def start(self) -> None:
-        started = await self._stack.enter_async_context(self._make())
-        self.run = started if isinstance(started, Running) else started.run
-
-    async def end(self, how: signal.Signals) -> int:
-        """Ends it; gives the exit code."""
-        assert self.run is not None
-        code = await self.run.stop(how)
-        await self._stack.aclose()
-        return code
-
-    async def aclose(self) -> None:
-        await self._stack.aclose()
-
-    @property
-    def rss_mb(self) -> float:
-        assert self.run is not None
-        status = Path(f"/proc/{self.run.process.pid}/status")
-        found = re.search(r"VmRSS:\s+(\d+)", status.read_text()) if status.exists() else None
-        return int(found[1]) / 1024 if found else 0.0
+Topics = Callable[[int], tuple[tuple[str, ...], tuple[str, ...]]]
+"""What the client of that number listens to beside the load's topics: topics, and what their wildcards cover."""
 
 
 class World:
@@ -64,110 +46,104 @@ class World:
         self.rng = random.Random(seed)
         self.ledger = Ledger()
         self.problems: list[str] = []
-        self.clients: list[StressClient] = []
+        self.clients: list[Listener] = []
         self.nats: Part
+        self.nats_url = ""
+        """Past all proxies."""
         self.feed: FaultProxy
         """Between the gateways and NATS."""
         self.back: FaultProxy
         """Between publisher-api and NATS."""
+        self.publisher: Part
         self.gateways: list[Part] = []
-        self.gateway_ports: list[int] = []
         self.proxies: list[FaultProxy] = []
         """Before each gateway."""
         self.load: Load
-        self.rss_before: list[float] = []
-        self.tasks_before = 0.0
-        """Tasks of a gateway that nobody has connected to yet."""
+        self.leaks: Leaks
         self.live: list[float] = []
         """Seconds from the POST to clients that nothing happened to, where a scenario watches them."""
+        self._exits = AsyncExitStack()
+
+    @property
+    def lean(self) -> list[StressClient]:
+        """The clients that are not shipped ones."""
+        return [client for client in self.clients if isinstance(client, StressClient)]
 
     def any_gateway(self) -> int:
         return random.choice(self.proxies).port
 
-    def watch(self, client: StressClient) -> None:
+    def watch(self, client: Listener) -> None:
         """Notes how long its events take from now on."""
         client.on_number = lambda number: self.live.append(time.perf_counter() - self.load.sent_at[number])
 
-    def cut(self, client: StressClient, how: Cut) -> None:
-        """Breaks the client's present connection, where it has one."""
-        port = client.local_port
-        for proxy in self.proxies:
-            link = proxy.link_of(port) if port else None
-            if link is not None:
-                link.end(how)
+    def link_of(self, client: Listener) -> Link | None:
+        """The client's present connection."""
+        links = (proxy.link_for(client.name) for proxy in self.proxies)
+        return next((link for link in links if link is not None), None)
 
-    async def join(self, count: int, share: float | None = None) -> None:
+    def cut(self, client: Listener, how: Cut) -> None:
+        """Breaks the client's present connection, where it has one."""
+        link = self.link_of(client)
+        if link is not None:
+            link.end(how)
+
+    async def metrics(self) -> list[Metrics]:
+        """Of each gateway. Raises httpx.TransportError where one is away."""
+        async with httpx.AsyncClient() as http:
+            return [await part.metrics(http) for part in self.gateways]
+
+    async def join(
+        self, count: int, share: float | None = None, topics: Topics | None = None, *, shipped: bool = False
+    ) -> None:
         """Starts clients c0, c1, …, and returns when all are connected.
 
-        With `share`, so much of them stays with the first gateway, the rest with the other.
+        With `share`, so much of them stays with the first gateway, the rest with the other. With `shipped`, some of
+        them are clients that Tidegate ships.
         """
         for number in range(count):
-            room = number % ROOMS
-            query = [("user_id", f"u{number % users(count)}@example.org"), ("topic", f"room.{room}")]
-            targets = [f"client:c{number}", f"user:u{number % users(count)}@example.org", "all"]
-            rooms = [room]
-            if number % 8 == 0:  # a wildcard that overlaps: each event once all the same
-                query.append(("topic", "room.*"))
-                rooms = list(range(ROOMS))
-            targets += [f"topic:room.{each}" for each in rooms]
-            client = StressClient(f"c{number}", query, tuple(targets), self.ledger, self.any_gateway)
+            port = self.any_gateway
             if share is not None:
-                home = self.proxies[number >= share * count].port
-                client.port = lambda home=home: home  # type: ignore[misc]
-            self.clients.append(client)
+                port = lambda home=self.proxies[number >= share * count].port: home  # type: ignore[misc]  # noqa: E731
+            kind = _kind(number, count) if shipped else StressClient
+            asked = _listening(number, count, topics(number) if topics is not None else ((), ()))
+            self.clients.append(kind(f"c{number}", asked, self.ledger, port))
+        for client in self.clients:
             client.start()
+        inside = [client for client in self.clients if isinstance(client, NodeClient)]
+        if inside:
+            await self._exits.enter_async_context(node_clients(inside))
         await self.all_connected(60)
-        self.rss_before = [part.rss_mb for part in self.gateways]
+        self.leaks.come()
 
     async def all_connected(self, seconds: float) -> None:
         """Returns when no client is away."""
         await until(lambda: all(client.connected for client in self.clients), "all clients are connected", seconds)
+
+    async def all_complete(self, seconds: float) -> None:
+        """Returns when every client has all that was accepted. Raises AssertionError."""
+        await until(lambda: all(client.complete for client in self.clients), "all have everything", seconds)
 
     async def settle(self) -> None:
         """Stops the publishers; returns when every client has all, or when it had time enough."""
         await self.load.stop()
         await self.load.broadcast()
         try:
-            await until(lambda: all(client.complete for client in self.clients), "all have everything", SETTLE_SECONDS)
+            await self.all_complete(SETTLE_SECONDS)
         except AssertionError:
             late = [client.name for client in self.clients if not client.complete]
             self.problems.append(f"{len(late)} clients not up to date in {SETTLE_SECONDS:.0f} s: {', '.join(late[:5])}")
 
     async def leave(self) -> None:
-        """All clients go; nothing of them may stay in the gateways."""
+        """All clients go; nothing of them may stay in the services."""
         for client in self.clients:
             await client.stop()
-        async with httpx.AsyncClient() as http:
-            for port in self.gateway_ports:
+        await self.aclose()
+        await self.load.aclose()
+        self.problems += await self.leaks.found(len(self.clients))
 
-                async def empty(port: int = port) -> bool:
-                    text = (await http.get(f"http://127.0.0.1:{port}/metrics")).text
-                    none = all(
-                        _metric(text, f"tidegate_{name}_active") == 0 for name in ("connections", "subscriptions")
-                    )
-                    return none and _metric(text, "tidegate_tasks_active") <= self.tasks_before + SPARE_TASKS
-
-                try:
-                    await until(empty, "no connection, no subscription and no task is left", 15)
-                except (AssertionError, httpx.TransportError) as error:
-                    self.problems.append(f"gateway on {port}: {error}")
-        for part, before in zip(self.gateways, self.rss_before, strict=True):
-            if part.rss_mb > before + LEAK_MB + len(self.clients) * LEAK_KB_PER_CLIENT / 1024:
-                self.problems.append(f"a gateway's memory went from {before:.0f} to {part.rss_mb:.0f} MB")
-
-
-ROOMS = 8
-
-DRAIN_SECONDS = 4.0
-
-LEAK_MB = 32.0
-"""What a gateway may have grown by since all its clients had come: buffers and windows are bounded."""
-
-LEAK_KB_PER_CLIENT = 8.0
-"""And for each client: all may be coming back at once, and the allocator keeps what that took at its peak."""
-
-SPARE_TASKS = 3
-"""Of requests for metrics, and of what is being looked at just then."""
+    async def aclose(self) -> None:
+        """Ends the clients that run in a process of their own."""
+        await self._exits.aclose()
 
 
 def users(clients: int) -> int:
@@ -175,11 +151,20 @@ def users(clients: int) -> int:
     return max(1, clients // 2)
 
 
-def _metric(text: str, name: str) -> float:
-    found = re.search(rf"^{name}(?:\{{.*\}})? (\S+)$", text, re.M)
-    if found is None:
-        raise AssertionError(f"no metric {name}")
-    return float(found[1])
+def _kind(number: int, count: int) -> type[Listener]:
+    """The last clients are shipped ones."""
+    if number >= count - NODE_CLIENTS and has_node():
+        return NodeClient
+    return PythonClient if number >= count - NODE_CLIENTS - count * PYTHON_SHARE else StressClient
+
+
+def _listening(number: int, count: int, more: tuple[tuple[str, ...], tuple[str, ...]]) -> Listening:
+    user = f"u{number % users(count)}@example.org"
+    topics, covered = (f"room.{number % ROOMS}", *more[0]), more[1]
+    if number % 8 == 0:  # a wildcard that overlaps: each event once all the same
+        topics = (*topics, "room.*")
+        covered = (*covered, *(f"room.{each}" for each in range(ROOMS)))
+    return Listening(user, topics, covered)
 
 
 @asynccontextmanager
@@ -187,37 +172,35 @@ async def world(data: Path, seed: int, clients: int, rate: float, env: dict[str,
     """All parts running, no client yet."""
     made = World(seed)
     async with AsyncExitStack() as stack:
-        nats_port = free_port()
-        made.nats = Part(lambda: nats_server(data / "nats", nats_port))
-        stack.push_async_callback(made.nats.aclose)
-        await made.nats.start()
+
+        async def run(part: Part) -> Part:
+            stack.push_async_callback(part.aclose)
+            await part.start()
+            return part
+
+        nats_port, monitor_port = free_port(), free_port()
+        made.nats_url = f"nats://127.0.0.1:{nats_port}"
+        made.nats = await run(Part("NATS", lambda: nats_server(data / "nats", nats_port, monitor_port=monitor_port)))
         made.feed = await stack.enter_async_context(fault_proxy(nats_port))
         made.back = await stack.enter_async_context(fault_proxy(nats_port))
         common = {"TIDEGATE_DRAIN_SECONDS": str(DRAIN_SECONDS), "TIDEGATE_MAX_CONNECTIONS_PER_IP": "0", **env}
-        publisher_port = free_port()
-        publisher = Part(
-            lambda: service(
-                "publisher_api", publisher_port, {**common, "TIDEGATE_NATS_URL": f"nats://127.0.0.1:{made.back.port}"}
-            )
-        )
-        stack.push_async_callback(publisher.aclose)
-        await publisher.start()
-        fed = {**common, "TIDEGATE_NATS_URL": f"nats://127.0.0.1:{made.feed.port}"}
-        for _ in range(2):
+
+        def part(module: str, through: FaultProxy) -> Part:
             port = free_port()
-            part = Part(lambda port=port: service("gateway", port, fed))  # type: ignore[misc]
-            stack.push_async_callback(part.aclose)
-            await part.start()
-            made.gateways.append(part)
-            made.gateway_ports.append(port)
-            made.proxies.append(await stack.enter_async_context(fault_proxy(port)))
-        async with httpx.AsyncClient() as http:
-            text = (await http.get(f"http://127.0.0.1:{made.gateway_ports[0]}/metrics")).text
-        made.tasks_before = _metric(text, "tidegate_tasks_active")
-        url = f"http://127.0.0.1:{publisher_port}"
+            given = {**common, "TIDEGATE_NATS_URL": f"nats://127.0.0.1:{through.port}"}
+            return Part(module, lambda: service(module, port, given), port)
+
+        made.publisher = await run(part("publisher_api", made.back))
+        for _ in range(2):
+            made.gateways.append(await run(part("gateway", made.feed)))
+            made.proxies.append(await stack.enter_async_context(fault_proxy(made.gateways[-1].port)))
+        made.leaks = Leaks([made.publisher, *made.gateways], made.gateways, monitor_port)
+        await made.leaks.look()
+        url = f"http://127.0.0.1:{made.publisher.port}"
         made.load = Load(made.ledger, url, seed, clients, users(clients), ROOMS, rate)
         stack.push_async_callback(made.load.aclose)
         try:
             yield made
         finally:
             await asyncio.gather(*(client.stop() for client in made.clients), return_exceptions=True)
+            await made.aclose()

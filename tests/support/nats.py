@@ -22,11 +22,17 @@ class NatsServer:
 
 
 @asynccontextmanager
-async def nats_server(data: Path, port: int | None = None, *, jetstream: bool = True) -> AsyncIterator[NatsServer]:
-    """A server that keeps its streams below `data`; the same `data` and `port` again is the same server restarted."""
+async def nats_server(
+    data: Path, port: int | None = None, *, jetstream: bool = True, monitor_port: int = 0
+) -> AsyncIterator[NatsServer]:
+    """A server that keeps its streams below `data`; the same `data` and `port` again is the same server restarted.
+
+    With `monitor_port` it tells there, over HTTP, who is connected and subscribed to what.
+    """
     port = port or free_port()
     binary = Path(sys.executable).with_name("nats-server")
     streams = ("-js", "-sd", str(data)) if jetstream else ()
-    async with running(str(binary), "-a", "127.0.0.1", "-p", str(port), *streams) as run:
+    monitor = ("-m", str(monitor_port)) if monitor_port else ()
+    async with running(str(binary), "-a", "127.0.0.1", "-p", str(port), *streams, *monitor) as run:
         await until(lambda: run.said("Server is ready"), "nats-server is ready")
         yield NatsServer(port, run)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.stress.ledger import Ledger, Verdict, View
+from tests.stress.ledger import NO_PLACE, Ledger, Verdict, View
 from tests.stress.wire import StreamReader
 
 TARGETS = ("client:ann", "all")
@@ -19,7 +19,7 @@ def ledger_of_five() -> Ledger:
 def view(*numbers: int, start: int = 10) -> View:
     seen = View(TARGETS, start)
     seen.numbers.extend(numbers)
-    seen.sequences.extend(10 + number for number in numbers)
+    seen.places.extend(10 + number for number in numbers)
     return seen
 
 
@@ -52,7 +52,7 @@ def test_each_kind_of_fault_is_counted_as_what_it_is(numbers: tuple[int, ...], k
 
 def test_an_event_under_an_id_that_is_not_its_own_is_disordered() -> None:
     seen = view(1, 2, 3, 5)
-    seen.sequences[1] = 13
+    seen.places[1] = 13
     assert ledger_of_five().judge(seen).disordered == 1
 
 
@@ -67,11 +67,60 @@ def test_an_event_that_was_stored_but_never_confirmed_may_come_and_may_not() -> 
     assert ledger.judge(view(1, 2, 3, 5, unsure)).clean
 
 
-def test_a_gap_is_counted_and_excuses_no_loss() -> None:
+def test_a_gap_that_nothing_explains_is_a_fault_and_excuses_no_loss() -> None:
     seen = view(1, 2, 5)
-    seen.gaps = 1
+    seen.tell("expired", 12, 14)
     verdict = ledger_of_five().judge(seen)
-    assert (verdict.gaps, verdict.lost) == (1, 1)
+    assert (verdict.gaps, verdict.surprises, verdict.lost) == (1, 1, 1)
+
+
+def test_an_expected_gap_excuses_what_it_names_and_nothing_after_it() -> None:
+    seen = view(1, 2)
+    seen.expected.append("expired")
+    seen.tell("expired", 12, 14)
+    assert ledger_of_five().judge(seen) == Verdict(delivered=2, lost=1, gaps=1)
+
+
+@pytest.mark.parametrize("told", [[], ["epoch"], ["expired", "expired"]])
+def test_a_gap_that_is_not_told_or_with_another_reason_or_twice_is_a_fault(told: list[str]) -> None:
+    seen = view(1, 2, 3, 5)
+    seen.expected.append("expired")
+    for reason in told:
+        seen.tell(reason, 15, 15)
+    assert not ledger_of_five().judge(seen).clean
+
+
+def test_an_event_without_an_id_is_a_fault_unless_it_may_be_late_and_later_ones_came_before() -> None:
+    seen = view(1, 3, 2, 5)
+    seen.places[2] = NO_PLACE
+    assert ledger_of_five().judge(seen).disordered == 1
+    seen.may_be_late = True
+    assert ledger_of_five().judge(seen).clean
+    early = view(1, 2, 3, 5)
+    early.may_be_late, early.places[1] = True, NO_PLACE
+    assert ledger_of_five().judge(early).disordered == 1, "nothing later had come: it would be replayed"
+
+
+def test_a_volatile_event_may_be_missing_but_not_come_twice_or_with_an_id() -> None:
+    ledger = ledger_of_five()
+    volatile = ledger.send("all", volatile=True)
+    seen = view(1, 2, 3, 5)
+    assert ledger.judge(seen).clean
+    seen.numbers.append(volatile)
+    seen.places.append(NO_PLACE)
+    assert ledger.judge(seen).clean
+    seen.numbers.append(volatile)
+    seen.places.append(16)
+    assert ledger.judge(seen).duplicated == 1
+    seen.numbers.pop(-2)
+    seen.places.pop(-2)
+    assert ledger.judge(seen).disordered == 1
+
+
+def test_a_place_in_the_next_life_of_the_stream_comes_after_all_of_the_one_before() -> None:
+    ledger = Ledger()
+    assert ledger.place("a-900") < ledger.place("b-1") < ledger.place("b-2")
+    assert ledger.place("a-900") > ledger.place("a-899")
 
 
 def test_the_lean_reader_takes_a_stream_in_pieces_of_any_size() -> None:

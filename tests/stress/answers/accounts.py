@@ -40,7 +40,7 @@ def _data(frame: Frame) -> dict[str, object]:
 
 def judge(seen: Seen) -> tuple[Verdict, list[str]]:
     """Counts of events, and what is wrong in words. A gap excuses nothing."""
-    verdict = Verdict(delivered=len(seen.frames), gaps=seen.gaps)
+    verdict = Verdict(delivered=len(seen.frames), gaps=seen.gaps, surprises=seen.gaps)
     problems: list[str] = []
     wanted = seen.wanted
     text, index, last_id, ended = "", 0, 0, False

@@ -10,7 +10,7 @@ from tests.stress.answers import scenarios
 from tests.stress.answers.accounts import judge
 from tests.stress.answers.world import AiWorld, Run, ai_world
 from tests.stress.ledger import Verdict
-from tests.stress.report import Row
+from tests.stress.report import Row, gaps
 
 AI_SCENARIOS: dict[str, tuple[Run, dict[str, str]]] = {
     "ai_crash": (scenarios.crash, {}),
@@ -29,7 +29,9 @@ async def run_ai(name: str, seed: int, seconds: float) -> Row:
             began = time.monotonic()
             await scenario(made, seconds)
             await made.settle()
-            return _row(name, made, time.monotonic() - began)
+            took = time.monotonic() - began
+            await made.leave()
+            return _row(name, made, took)
 
 
 def _row(name: str, world: AiWorld, seconds: float) -> Row:
@@ -38,6 +40,7 @@ def _row(name: str, world: AiWorld, seconds: float) -> Row:
         verdict, wrong = judge(watcher.seen)
         total.add(verdict)
         problems += wrong
+    problems += gaps(total)
     if not world.watchers:
         problems.append("nobody watched")
     numbers = (len(world.watchers), *(vars(total)[each] for each in ("delivered", "lost", "duplicated", "disordered")))

@@ -8,8 +8,8 @@ import time
 
 from tests.stress.answers.accounts import Wanted
 from tests.stress.answers.world import ACK_SECONDS, CONCURRENCY, WORKERS, AiWorld
+from tests.stress.parts import Part
 from tests.stress.proxy import Cut
-from tests.stress.world import Part
 from tests.support.waiting import until
 
 HOGS_JOBS = 300

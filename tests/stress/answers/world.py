@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
-import re
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -16,8 +16,9 @@ import httpx
 from ai_worker.models.scripted import ANSWERS
 from tests.stress.answers.accounts import Wanted
 from tests.stress.answers.watcher import Watcher
+from tests.stress.leaks import Leaks
+from tests.stress.parts import Part
 from tests.stress.proxy import Cut, FaultProxy, fault_proxy
-from tests.stress.world import Part
 from tests.support.nats import nats_server
 from tests.support.ports import free_port
 from tests.support.processes import service
@@ -52,13 +53,13 @@ class AiWorld:
         self.nats: Part
         self.gateways: list[Part] = []
         self.workers: list[Part] = []
-        self.worker_ports: list[int] = []
         self.proxies: list[FaultProxy] = []
         """Before each gateway."""
         self.feed: FaultProxy
         """Between the gateways and NATS; `desk` for the workers, `back` for publisher-api."""
         self.desk: FaultProxy
         self.back: FaultProxy
+        self.leaks: Leaks
         self._joining: set[asyncio.Task[None]] = set()
 
     async def ask(self, **body: Any) -> Wanted:
@@ -114,14 +115,10 @@ class AiWorld:
     async def active(self) -> list[int]:
         """Jobs that each worker has in hand, of those that answer."""
         found = []
-        for port in self.worker_ports:
-            try:
-                async with httpx.AsyncClient(timeout=1) as http:
-                    text = (await http.get(f"http://127.0.0.1:{port}/metrics")).text
-            except httpx.TransportError:
-                continue
-            line = re.search(r"^tidegate_jobs_active(?:\{.*\})? (\S+)$", text, re.M)
-            found.append(int(float(line[1])) if line else 0)
+        async with httpx.AsyncClient(timeout=1) as http:
+            for worker in self.workers:
+                with contextlib.suppress(httpx.TransportError):
+                    found.append(int((await worker.metrics(http))("jobs_active")))
         return found
 
     async def settle(self) -> None:
@@ -138,6 +135,11 @@ class AiWorld:
             await watcher.stop()
             if 404 in watcher.refused:
                 self.problems.append(f"a watcher of {watcher.seen.wanted.job_id} got 404")
+
+    async def leave(self) -> None:
+        """All watchers have gone; nothing of them or of the jobs may stay in the services."""
+        await self.http.aclose()
+        self.problems += await self.leaks.found(len(self.watchers))
 
 
 Run = Callable[[AiWorld, float], Awaitable[None]]
@@ -156,40 +158,36 @@ async def ai_world(data: Path, seed: int, env: dict[str, str]) -> AsyncIterator[
             )
         )
         made = AiWorld(seed, http)
-        nats_port = free_port()
-        made.nats = await _part(stack, lambda: nats_server(data / "nats", nats_port))
+
+        async def run(part: Part) -> Part:
+            stack.push_async_callback(part.aclose)
+            await part.start()
+            return part
+
+        nats_port, monitor_port = free_port(), free_port()
+        made.nats = await run(Part("NATS", lambda: nats_server(data / "nats", nats_port, monitor_port=monitor_port)))
         for name in ("feed", "desk", "back"):
             setattr(made, name, await stack.enter_async_context(fault_proxy(nats_port)))
-        common = {"TIDEGATE_DRAIN_SECONDS": "4", "TIDEGATE_MAX_CONNECTIONS_PER_IP": "0", **env}
+        common = {"TIDEGATE_DRAIN_SECONDS": "4", "TIDEGATE_MAX_CONNECTIONS_PER_IP": "0", **WORKER, **env}
 
-        def at(proxy: FaultProxy, **more: str) -> dict[str, str]:
-            return {**common, "TIDEGATE_NATS_URL": f"nats://127.0.0.1:{proxy.port}", **more}
+        def part(module: str, through: FaultProxy, port: int = 0) -> Part:
+            port = port or free_port()
+            given = {**common, "TIDEGATE_NATS_URL": f"nats://127.0.0.1:{through.port}"}
+            return Part(module, lambda: service(module, port, given), port)
 
-        await _part(stack, lambda: service("publisher_api", publisher_port, at(made.back)))
+        publisher = await run(part("publisher_api", made.back, publisher_port))
         for _ in range(2):
-            port = free_port()
-            made.gateways.append(
-                await _part(stack, lambda port=port: service("gateway", port, at(made.feed)))  # type: ignore[misc]
-            )
-            made.proxies.append(await stack.enter_async_context(fault_proxy(port)))
+            made.gateways.append(await run(part("gateway", made.feed)))
+            made.proxies.append(await stack.enter_async_context(fault_proxy(made.gateways[-1].port)))
         for _ in range(WORKERS):
-            port = free_port()
-            made.worker_ports.append(port)
-            made.workers.append(
-                await _part(stack, lambda port=port: service("ai_worker", port, at(made.desk, **WORKER)))  # type: ignore[misc]
-            )
+            made.workers.append(await run(part("ai_worker", made.desk)))
+        made.leaks = Leaks([publisher, *made.gateways, *made.workers], made.gateways, monitor_port)
+        await made.leaks.look()
         try:
             yield made
         finally:
-            for part in made.workers:  # one that a scenario left stopped could not be ended
-                if part.run is not None and part.run.process.returncode is None:
-                    part.run.process.send_signal(signal.SIGCONT)
+            for worker in made.workers:  # one that a scenario left stopped could not be ended
+                if worker.run is not None and worker.run.process.returncode is None:
+                    worker.run.process.send_signal(signal.SIGCONT)
             for watcher in made.watchers:
                 await watcher.stop()
-
-
-async def _part(stack: AsyncExitStack, make: Callable[[], Any]) -> Part:
-    part = Part(make)
-    stack.push_async_callback(part.aclose)
-    await part.start()
-    return part

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
 from tests.stress.scenarios import brokers, clients, deploys, presence
-from tests.stress.world import World
+from tests.stress.world import Topics, World
 
 SMALL_BUFFERS = {"TIDEGATE_MAX_BACKLOG_BYTES": "65536", "TIDEGATE_SOCKET_SEND_BYTES": "16384"}
 
@@ -18,10 +18,14 @@ class Scenario(NamedTuple):
     env: dict[str, str] = {}  # noqa: RUF012  # never changed
     share: float | None = None
     """Of the clients that stay with the first gateway; None: each goes to any."""
+    topics: Topics | None = None
+    """What clients listen to beside the load's topics."""
+    shipped: bool = False
+    """Whether some of the clients are those that Tidegate ships."""
 
 
 SCENARIOS = {
-    "cuts": Scenario(clients.cuts),
+    "cuts": Scenario(clients.cuts, shipped=True),
     "storm": Scenario(clients.storm, share=0.9),
     "seam": Scenario(clients.seam),
     "slow_reader": Scenario(clients.slow_reader, SMALL_BUFFERS),

@@ -6,7 +6,7 @@ import asyncio
 import random
 import time
 
-from tests.stress.client import StressClient
+from tests.stress.listener import Listener
 from tests.stress.proxy import Cut
 from tests.stress.world import World
 
@@ -18,7 +18,7 @@ MISSED = 20
 async def cuts(world: World, seconds: float) -> None:
     """Every client's connection is cut, each at its own random moments, in all ways."""
 
-    async def one(client: StressClient) -> None:
+    async def one(client: Listener) -> None:
         while True:
             await asyncio.sleep(random.uniform(*CUT_SECONDS))
             world.cut(client, world.rng.choice(list(Cut)))
@@ -57,25 +57,23 @@ async def seam(world: World, seconds: float) -> None:
 
 async def slow_reader(world: World, seconds: float) -> None:
     """One client in five stops reading for a while, again and again, with more coming than buffers hold."""
-    world.load.padding = 8000
+    world.load.padding = lambda: 8000
     slow = world.clients[::5]
 
-    async def one(client: StressClient) -> None:
+    async def one(client: Listener) -> None:
         while True:
             await asyncio.sleep(random.uniform(0.5, 1.5))
-            transport = client.transport
-            port = client.local_port
-            links = [link for proxy in world.proxies if port and (link := proxy.link_of(port)) is not None]
-            if transport is None or not links:
+            link = world.link_of(client)
+            if link is None:
                 continue
-            links[0].pause(True)
+            link.pause(True)
             try:
                 await asyncio.sleep(random.uniform(1, 4))
             finally:
-                links[0].pause(False)
+                link.pause(False)
 
     await _for(seconds, [one(client) for client in slow])
-    world.load.padding = 0
+    world.load.padding = lambda: 0
 
 
 async def _for(seconds: float, work: list[object]) -> None:
