@@ -31,7 +31,8 @@ async def run(name: str, seed: int, seconds: float, clients: int, rate: float) -
     scenario = SCENARIOS[name]
     random.seed(seed)
     with tempfile.TemporaryDirectory(prefix="tidegate-stress-") as data:
-        async with world(Path(data), seed, clients, rate, scenario.env) as made:
+        made_of = (scenario.env, scenario.drops, scenario.receive_bytes)
+        async with world(Path(data), seed, clients, rate, *made_of) as made:
             await made.join(clients, scenario.share, scenario.topics, shipped=scenario.shipped)
             started = time.monotonic()
             made.load.start()

@@ -70,15 +70,15 @@ class Load:
         await self._until_accepted("/api/sse/send", json.dumps(event).encode(), [number])
         return number
 
-    async def fill(self, targets: Iterable[str]) -> None:
-        """One batch with an event for each of `targets`."""
-        made = [self._event(target) for target in targets]
+    async def fill(self, targets: Iterable[str], padding: int = 0) -> None:
+        """One batch with an event for each of `targets`, with so many characters."""
+        made = [self._event(target, padding=padding) for target in targets]
         body = "\n".join(json.dumps(event) for _, event in made).encode()
         await self._until_accepted("/api/sse/batch", body, [number for number, _ in made])
 
-    async def volatile(self, targets: Iterable[str]) -> list[int]:
+    async def volatile(self, targets: Iterable[str], padding: int = 0) -> list[int]:
         """One batch of volatile events for `targets` (`` is all), sent once; gives the numbers of those accepted."""
-        made = [self._event(target, volatile=True) for target in targets]
+        made = [self._event(target, padding=padding, volatile=True) for target in targets]
         body = "\n".join(json.dumps({**event, "durable": False}) for _, event in made).encode()
         answer = await self._client.post(
             "/api/sse/batch", content=body, headers={"content-type": "application/x-ndjson"}
@@ -133,12 +133,13 @@ class Load:
             return f"user:u{rng.randrange(self._users)}@example.org"
         return f"topic:room.{rng.randrange(self._rooms)}"
 
-    def _event(self, target: str, *, volatile: bool = False) -> tuple[int, dict[str, Any]]:
+    def _event(self, target: str, *, padding: int | None = None, volatile: bool = False) -> tuple[int, dict[str, Any]]:
         kind, _, name = target.partition(":")
         number = self._ledger.send(target or "all", volatile=volatile)
         self.sent_at[number] = time.perf_counter()
         to = {"broadcast": True} if not target else {kind if kind == "topic" else f"{kind}_id": name}
-        return number, {**to, "event_type": "e", "data": f"{number}:" + "x" * self.padding()}
+        size = self.padding() if padding is None else padding
+        return number, {**to, "event_type": "e", "data": f"{number}:" + "x" * size}
 
     async def _until_accepted(self, path: str, body: bytes, numbers: list[int]) -> Mapping[str, Any]:
         """The last answer's result, for the last of the events."""

@@ -19,6 +19,7 @@ from tests.stress.load import Load
 from tests.stress.parts import Metrics, Part
 from tests.stress.proxy import Cut, FaultProxy, Link, fault_proxy
 from tests.stress.shipped import NodeClient, PythonClient, has_node, node_clients
+from tests.stress.sieve import Drops
 from tests.support.nats import nats_server
 from tests.support.ports import free_port
 from tests.support.processes import service
@@ -54,6 +55,8 @@ class World:
         """Between the gateways and NATS."""
         self.back: FaultProxy
         """Between publisher-api and NATS."""
+        self.drops = Drops()
+        """What does not come through `feed`, where the scenario has that."""
         self.publisher: Part
         self.gateways: list[Part] = []
         self.proxies: list[FaultProxy] = []
@@ -168,8 +171,10 @@ def _listening(number: int, count: int, more: tuple[tuple[str, ...], tuple[str, 
 
 
 @asynccontextmanager
-async def world(data: Path, seed: int, clients: int, rate: float, env: dict[str, str]) -> AsyncIterator[World]:
-    """All parts running, no client yet."""
+async def world(
+    data: Path, seed: int, clients: int, rate: float, env: dict[str, str], drops: bool, receive_bytes: int
+) -> AsyncIterator[World]:
+    """All parts running, no client yet. `drops`, `receive_bytes`: as a scenario has them."""
     made = World(seed)
     async with AsyncExitStack() as stack:
 
@@ -182,6 +187,7 @@ async def world(data: Path, seed: int, clients: int, rate: float, env: dict[str,
         made.nats_url = f"nats://127.0.0.1:{nats_port}"
         made.nats = await run(Part("NATS", lambda: nats_server(data / "nats", nats_port, monitor_port=monitor_port)))
         made.feed = await stack.enter_async_context(fault_proxy(nats_port))
+        made.feed.sieve = made.drops.sieve if drops else None
         made.back = await stack.enter_async_context(fault_proxy(nats_port))
         common = {"TIDEGATE_DRAIN_SECONDS": str(DRAIN_SECONDS), "TIDEGATE_MAX_CONNECTIONS_PER_IP": "0", **env}
 
@@ -194,6 +200,7 @@ async def world(data: Path, seed: int, clients: int, rate: float, env: dict[str,
         for _ in range(2):
             made.gateways.append(await run(part("gateway", made.feed)))
             made.proxies.append(await stack.enter_async_context(fault_proxy(made.gateways[-1].port)))
+            made.proxies[-1].receive_bytes = receive_bytes
         made.leaks = Leaks([made.publisher, *made.gateways], made.gateways, monitor_port)
         await made.leaks.look()
         url = f"http://127.0.0.1:{made.publisher.port}"

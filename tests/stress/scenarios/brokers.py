@@ -27,13 +27,13 @@ async def nats_restart(world: World, seconds: float) -> None:
 async def feed_cut(world: World, seconds: float) -> None:
     """The gateways' connections to NATS are cut, and refused for a moment."""
     with _streams_stay(world):
-        await _cut(world, world.feed, seconds)
+        await cut(world, world.feed, seconds)
 
 
 async def publish_cut(world: World, seconds: float) -> None:
     """publisher-api's connection to NATS is cut, and refused for a moment: what it has said to be stored is stored."""
     with _streams_stay(world):
-        await _cut(world, world.back, seconds)
+        await cut(world, world.back, seconds)
 
 
 @contextmanager
@@ -46,7 +46,8 @@ def _streams_stay(world: World) -> Iterator[None]:
         world.problems.append(f"{ended} streams ended, though it was NATS that was away")
 
 
-async def _cut(world: World, proxy: FaultProxy, seconds: float) -> None:
+async def cut(world: World, proxy: FaultProxy, seconds: float) -> None:
+    """All connections through `proxy` are cut, or one, and refused for a moment."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         await asyncio.sleep(world.rng.uniform(0.5, 1.5))

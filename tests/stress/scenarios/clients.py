@@ -8,6 +8,7 @@ import time
 
 from tests.stress.listener import Listener
 from tests.stress.proxy import Cut
+from tests.stress.scenarios.during import during
 from tests.stress.world import World
 
 CUT_SECONDS = (0.5, 4.0)
@@ -23,7 +24,7 @@ async def cuts(world: World, seconds: float) -> None:
             await asyncio.sleep(random.uniform(*CUT_SECONDS))
             world.cut(client, world.rng.choice(list(Cut)))
 
-    await _for(seconds, [one(client) for client in world.clients])
+    await during(seconds, [one(client) for client in world.clients])
 
 
 async def storm(world: World, seconds: float) -> None:
@@ -53,34 +54,3 @@ async def seam(world: World, seconds: float) -> None:
                 world.cut(client, Cut.RST)
             await asyncio.sleep(world.rng.uniform(0.005, 0.05))
         await burst
-
-
-async def slow_reader(world: World, seconds: float) -> None:
-    """One client in five stops reading for a while, again and again, with more coming than buffers hold."""
-    world.load.padding = lambda: 8000
-    slow = world.clients[::5]
-
-    async def one(client: Listener) -> None:
-        while True:
-            await asyncio.sleep(random.uniform(0.5, 1.5))
-            link = world.link_of(client)
-            if link is None:
-                continue
-            link.pause(True)
-            try:
-                await asyncio.sleep(random.uniform(1, 4))
-            finally:
-                link.pause(False)
-
-    await _for(seconds, [one(client) for client in slow])
-    world.load.padding = lambda: 0
-
-
-async def _for(seconds: float, work: list[object]) -> None:
-    tasks = [asyncio.ensure_future(each) for each in work]  # type: ignore[call-overload]
-    done, _ = await asyncio.wait(tasks, timeout=seconds, return_when=asyncio.FIRST_EXCEPTION)
-    for task in tasks:
-        task.cancel()
-    await asyncio.wait(tasks)
-    for task in done:
-        task.result()

@@ -1,0 +1,43 @@
+"""Several faults at once."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import signal
+import time
+from collections.abc import Callable
+
+from tests.stress.scenarios import brokers, clients
+from tests.stress.world import World
+
+SIZES = {200: 0.9, 8_000: 0.09, 200_000: 0.01}
+"""Characters of an event, and how many of all have them."""
+
+
+async def mixed(world: World, seconds: float) -> None:
+    """Clients are cut, gateways cut from NATS, and stopped or killed and started again, with events of all sizes."""
+    world.load.padding = sizes(world.rng)
+    await asyncio.gather(
+        clients.cuts(world, seconds),
+        brokers.cut(world, world.feed, seconds),
+        _restarts(world, seconds),
+    )
+
+
+def sizes(rng: random.Random) -> Callable[[], int]:
+    """For the load: mostly small, a few large."""
+    shares = list(SIZES.values())
+    return lambda: rng.choices(list(SIZES), shares)[0]
+
+
+async def _restarts(world: World, seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        await asyncio.sleep(world.rng.uniform(0.3, 1.5))
+        part = world.rng.choice(world.gateways)
+        how = world.rng.choice((signal.SIGTERM, signal.SIGKILL))
+        code = await part.end(how)
+        if how is signal.SIGTERM and code:
+            world.problems.append(f"a gateway ended with {code} after SIGTERM")
+        await part.start()
