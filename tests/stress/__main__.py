@@ -15,8 +15,9 @@ from pathlib import Path
 
 import uvloop
 
-from tests.stress.answers.report import AI_SCENARIOS, run_ai
-from tests.stress.report import Row, row, table
+from tests.stress.answers.report import run_ai
+from tests.stress.answers.scenarios import AI_SCENARIOS
+from tests.stress.report import Row, noted, row, table
 from tests.stress.scenarios import SCENARIOS
 from tests.stress.world import world
 
@@ -36,7 +37,8 @@ async def run(name: str, seed: int, seconds: float, clients: int, rate: float) -
             await made.join(clients, scenario.share, scenario.topics, shipped=scenario.shipped)
             started = time.monotonic()
             made.load.start()
-            await scenario.run(made, seconds)
+            with noted(made.problems):
+                await scenario.run(made, seconds)
             await made.settle()
             took = time.monotonic() - started
             await made.leave()

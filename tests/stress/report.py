@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from tests.stress.ledger import Verdict
@@ -23,6 +25,24 @@ class Row:
     @property
     def green(self) -> bool:
         return self.verdict.clean and not self.problems
+
+
+@contextmanager
+def noted(problems: list[str]) -> Iterator[None]:
+    """What a scenario waited for in vain is a problem of its own; the accounts are looked at all the same."""
+    try:
+        yield
+    except* AssertionError as group:
+        problems += [str(error) for error in flat(group)]
+
+
+def flat(group: BaseExceptionGroup[AssertionError]) -> list[AssertionError]:
+    """The errors in a group and in the groups within it."""
+    return [
+        each
+        for error in group.exceptions
+        for each in (flat(error) if isinstance(error, BaseExceptionGroup) else [error])
+    ]
 
 
 def row(name: str, world: World, seconds: float) -> Row:

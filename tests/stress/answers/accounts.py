@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
+from itertools import takewhile
 
 from tests.stress.ledger import Verdict
 from tests.stress.wire import Frame
 
+WHOLE = frozenset({"stop", "length"})
+"""How an answer ends that is all there."""
+
 
 @dataclass
 class Wanted:
-    """A job that was accepted. `cancelled` where somebody asked for its end; `hurried` where it has a deadline."""
+    """A job that was accepted. `ends`: how it may end, by its finish reason or its error's code."""
 
     job_id: str
     text: str
-    cancelled: bool = False
-    hurried: bool = False
+    ends: frozenset[str] = WHOLE
+    goes_on: bool = False
+    """Its model goes on from what an earlier attempt has shown: no text is taken back."""
 
 
 @dataclass
@@ -31,6 +36,16 @@ class Seen:
     def over(self) -> bool:
         """The job's last event was among them."""
         return any(_data(frame).get("done") for frame in self.frames[-1:])
+
+    @property
+    def restarts(self) -> int:
+        return sum(frame.event == "ai_restart" for frame in self.frames)
+
+    @property
+    def shown(self) -> int:
+        """Events with text since the last restart."""
+        latest = takewhile(lambda frame: frame.event != "ai_restart", reversed(self.frames))
+        return sum(frame.event == "ai_response" for frame in latest)
 
 
 def _data(frame: Frame) -> dict[str, object]:
@@ -56,6 +71,8 @@ def judge(seen: Seen) -> tuple[Verdict, list[str]]:
             ids.add(frame.id)
             last_id = max(last_id, sequence)
         if frame.event == "ai_restart":
+            if wanted.goes_on and text:
+                problems.append(f"job {wanted.job_id}: {text!r} was taken back")
             text, index = "", 0
             continue
         if frame.event in ("ai_response", "ai_reasoning"):
@@ -66,19 +83,21 @@ def judge(seen: Seen) -> tuple[Verdict, list[str]]:
             text += str(data["content"]) if frame.event == "ai_response" else ""
         if data.get("done"):
             ended, end = True, data
-    problems += _end(wanted, ended, end, text)
+    problems += _end(wanted, end, text) if ended else [f"job {wanted.job_id}: no end was seen"]
     return verdict, problems
 
 
-def _end(wanted: Wanted, ended: bool, end: dict[str, object], text: str) -> list[str]:
+def _end(wanted: Wanted, end: dict[str, object], text: str) -> list[str]:
     """What is wrong with how the job ended."""
-    if not ended:
-        return [f"job {wanted.job_id}: no end was seen"]
-    reason = end.get("finish_reason") or end.get("code")
-    if reason == "cancelled" and wanted.cancelled:
-        return [] if wanted.text.startswith(text) else [f"job {wanted.job_id}: cancelled with another text: {text!r}"]
-    if reason == "timeout" and wanted.hurried:
-        return []
-    if reason not in ("stop", "length"):
+    reason = str(end.get("finish_reason") or end.get("code"))
+    if reason not in wanted.ends:
         return [f"job {wanted.job_id}: ended with {reason}: {end.get('message', '')}"]
-    return [] if text == wanted.text else [f"job {wanted.job_id}: {text!r} is not {wanted.text!r}"]
+    if not (text == wanted.text if reason in WHOLE else wanted.text.startswith(text)):
+        return [f"job {wanted.job_id}: {text!r} is not {wanted.text[: len(text) + 9]!r}"]
+    usage = end.get("usage")
+    used = int(usage.get("completion_tokens", 0)) if isinstance(usage, dict) else 0
+    if reason in WHOLE and used != len(text):  # a character is a token
+        return [f"job {wanted.job_id}: {used} tokens are told for {len(text)}"]
+    if reason == "cancelled" and text and not used:
+        return [f"job {wanted.job_id}: no usage is told for {text!r}"]
+    return []

@@ -6,19 +6,11 @@ import tempfile
 import time
 from pathlib import Path
 
-from tests.stress.answers import scenarios
 from tests.stress.answers.accounts import judge
-from tests.stress.answers.world import AiWorld, Run, ai_world
+from tests.stress.answers.scenarios import AI_SCENARIOS
+from tests.stress.answers.world import AiWorld, ai_world
 from tests.stress.ledger import Verdict
-from tests.stress.report import Row, gaps
-
-AI_SCENARIOS: dict[str, tuple[Run, dict[str, str]]] = {
-    "ai_crash": (scenarios.crash, {}),
-    "ai_watch": (scenarios.watch, {}),
-    "ai_cancel": (scenarios.cancel, {}),
-    "ai_queue": (scenarios.queue, {"TIDEGATE_JOBS_MAX_QUEUED": "400"}),
-    "ai_relay": (scenarios.relay, {}),
-}
+from tests.stress.report import Row, gaps, noted
 
 
 async def run_ai(name: str, seed: int, seconds: float) -> Row:
@@ -27,7 +19,8 @@ async def run_ai(name: str, seed: int, seconds: float) -> Row:
     with tempfile.TemporaryDirectory(prefix="tidegate-stress-") as data:
         async with ai_world(Path(data), seed, env) as made:
             began = time.monotonic()
-            await scenario(made, seconds)
+            with noted(made.problems):
+                await scenario(made, seconds)
             await made.settle()
             took = time.monotonic() - began
             await made.leave()

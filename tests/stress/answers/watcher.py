@@ -45,6 +45,7 @@ class Watcher:
         """The gateway answered 204: nothing more is to be had."""
         self.refused: dict[int, int] = {}
         self.reconnects = -1
+        self.connected = False
         self.transport: asyncio.Transport | None = None
         self._port = port
         self._last_id: str | None = None
@@ -68,7 +69,9 @@ class Watcher:
             self._last_id = frame.id
         if frame.event == "gap":
             self.seen.gaps += 1
-        elif frame.event not in ("connected", "closing", "ai_progress"):
+        elif frame.event == "connected":
+            self.connected = True
+        elif frame.event not in ("closing", "ai_progress"):
             self.seen.frames.append(frame)
 
     async def stop(self) -> None:

@@ -8,12 +8,13 @@ import random
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
 import httpx
 
-from ai_worker.models.scripted import ANSWERS
+from ai_worker.models.scripted import ANSWERS, LONG
 from tests.stress.answers.accounts import Wanted
 from tests.stress.answers.watcher import Watcher
 from tests.stress.leaks import Leaks
@@ -62,11 +63,11 @@ class AiWorld:
         self.leaks: Leaks
         self._joining: set[asyncio.Task[None]] = set()
 
-    async def ask(self, **body: Any) -> Wanted:
-        """Asks for an answer, until it is accepted: once, under a key of its own."""
+    async def ask(self, *, endless: bool = False, **body: Any) -> Wanted:
+        """Asks for an answer, until it is accepted: once, under a key of its own. An endless one takes half an hour."""
         length = self.rng.randint(20, len(ANSWERS["en"]))
         key = f"{self.rng.getrandbits(64):x}"
-        asked = {"prompt": "Hello", "max_tokens": length, **body}
+        asked = {"prompt": "[long]" if endless else "Hello", "max_tokens": length, **body}
         while True:
             try:
                 answer = await self.http.post("/api/ai/chat", json=asked, headers={"idempotency-key": key})
@@ -77,7 +78,8 @@ class AiWorld:
             if answer is not None and answer.status_code != 503:
                 raise AssertionError(f"{answer.status_code}: {answer.text}")
             await asyncio.sleep(0.1)
-        wanted = Wanted(answer.json()["job_id"], ANSWERS["en"][: asked["max_tokens"]])
+        text = "".join(islice(cycle(ANSWERS["en"]), LONG if endless else asked["max_tokens"]))
+        wanted = Wanted(answer.json()["job_id"], text)
         self.jobs.append(wanted)
         return wanted
 
@@ -88,13 +90,56 @@ class AiWorld:
             self._joining.add(task)
             task.add_done_callback(self._joining.discard)
 
+    async def watch_now(self, wanted: Wanted) -> Watcher:
+        """A watcher who is there when this returns."""
+        await self._join(wanted, 0)
+        watcher = self.watchers[-1]
+        await until(lambda: watcher.connected, "the watcher is there")
+        return watcher
+
+    async def dismiss(self, watcher: Watcher) -> None:
+        """It leaves, and does not count."""
+        self.watchers.remove(watcher)
+        await watcher.stop()
+
+    def shown(self, wanted: Wanted) -> int:
+        """Events with text, since the last restart, that the watcher who has most has seen of the job."""
+        return max((watcher.seen.shown for watcher in self._of(wanted)), default=0)
+
+    def restarts(self, wanted: Wanted) -> int:
+        """Likewise."""
+        return max((watcher.seen.restarts for watcher in self._of(wanted)), default=0)
+
+    def over(self, wanted: Wanted) -> bool:
+        """Somebody has seen the job's last event."""
+        return any(watcher.seen.over for watcher in self._of(wanted))
+
+    def _of(self, wanted: Wanted) -> list[Watcher]:
+        return [watcher for watcher in self.watchers if watcher.seen.wanted is wanted]
+
+    async def record(self, wanted: Wanted) -> dict[str, Any]:
+        """The job's, with its answer."""
+        answer = await self.http.get(f"/api/ai/chat/{wanted.job_id}")
+        return dict(answer.raise_for_status().json())
+
+    async def dead(self) -> list[dict[str, Any]]:
+        """Jobs that are kept since they failed."""
+        answer = await self.http.get("/api/ai/dead", params={"limit": 1000})
+        return list(answer.raise_for_status().json()["jobs"])
+
+    async def retry(self, wanted: Wanted) -> Wanted:
+        """A dead job as a new one, which is to end as any."""
+        answer = await self.http.post(f"/api/ai/dead/{wanted.job_id}/retry")
+        again = Wanted(answer.raise_for_status().json()["job_id"], wanted.text)
+        self.jobs.append(again)
+        return again
+
     async def _join(self, wanted: Wanted, seconds: float) -> None:
         await asyncio.sleep(seconds)
         self.watchers.append(Watcher(wanted, lambda: random.choice(self.proxies).port))
 
     async def cancel(self, wanted: Wanted) -> None:
         """Until it is accepted."""
-        wanted.cancelled = True
         while True:
             try:
                 answer = await self.http.delete(f"/api/ai/chat/{wanted.job_id}")
