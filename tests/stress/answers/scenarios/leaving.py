@@ -10,15 +10,18 @@ from tests.stress.answers.world import AiWorld
 from tests.stress.proxy import Cut
 from tests.support.waiting import until
 
-UNHURRIED = {"TIDEGATE_SCRIPTED_TOKEN_SECONDS": "0.1"}
+DOUBT_SECONDS = 7
+"""For so long a worker does not believe that a gateway that says nothing has nobody, nor that it knows all gateways."""
+
+UNHURRIED = {"TIDEGATE_SCRIPTED_TOKEN_SECONDS": "0.1", "TIDEGATE_AI_DOUBT_SECONDS": str(DOUBT_SECONDS)}
 TOKENS = 90
 """Nine seconds of answer."""
 
 GRACE_SECONDS = 1
 LEAVERS = STAYERS = 6
 
-ENDED_SECONDS = GRACE_SECONDS + 6.0
-"""A look each second, and the worker that was killed meanwhile is replaced within its own time."""
+ENDED_SECONDS = DOUBT_SECONDS + GRACE_SECONDS + 5.0
+"""There is a look each second, and it takes up to another."""
 
 AWAY_SECONDS = 5.0
 """Longer than publishers and workers remember a gateway that says nothing, and than the grace."""
