@@ -32,10 +32,13 @@ class Part:
         started = await self._stack.enter_async_context(self._make())
         self.run = started if isinstance(started, Running) else started.run
 
+    def send(self, how: signal.Signals) -> None:
+        """Raises AssertionError where it has ended by itself."""
+        self._running().process.send_signal(how)
+
     async def end(self, how: signal.Signals) -> int:
-        """Ends it; gives the exit code."""
-        assert self.run is not None
-        code = await self.run.stop(how)
+        """Ends it; gives the exit code. Raises AssertionError where it has ended by itself."""
+        code = await self._running().stop(how)
         await self._stack.aclose()
         return code
 
@@ -58,6 +61,12 @@ class Part:
     async def metrics(self, http: httpx.AsyncClient) -> Metrics:
         """Raises httpx.TransportError."""
         return Metrics((await http.get(f"http://127.0.0.1:{self.port}/metrics")).text)
+
+    def _running(self) -> Running:
+        assert self.run is not None
+        code = self.run.process.returncode
+        assert code is None, f"{self.name} ended by itself with {code}:\n" + "\n".join(self.run.output[-20:])
+        return self.run
 
     @property
     def _pid(self) -> int:

@@ -35,7 +35,6 @@ async def killed(world: AiWorld, worker: Part) -> None:
 
 async def paused(world: AiWorld, worker: Part) -> None:
     """A worker stands still for longer than it may be silent, and goes on."""
-    assert worker.run is not None
-    worker.run.process.send_signal(signal.SIGSTOP)
+    worker.send(signal.SIGSTOP)
     await asyncio.sleep(ACK_SECONDS + world.rng.uniform(0.5, 2))
-    worker.run.process.send_signal(signal.SIGCONT)
+    worker.send(signal.SIGCONT)
