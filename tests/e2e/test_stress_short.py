@@ -5,10 +5,13 @@ import random
 import pytest
 
 from tests.stress.__main__ import run
-from tests.stress.answers.report import AI_SCENARIOS
+
+SCENARIOS = ("cuts", "nats_restart", "feed_cut", "holes", "mixed")
+AI_SCENARIOS = ("ai_crash", "ai_watch", "ai_cancel", "ai_queue", "ai_relay")
+"""All of them would take minutes: `make stress` does."""
 
 
-@pytest.mark.parametrize("scenario", ["cuts", "nats_restart", "feed_cut", *AI_SCENARIOS])
+@pytest.mark.parametrize("scenario", [*SCENARIOS, *AI_SCENARIOS])
 @pytest.mark.timeout(120)
 async def test_clients_lose_nothing_get_nothing_twice_and_nothing_out_of_order(scenario: str) -> None:
     seed = random.SystemRandom().randrange(1_000_000)

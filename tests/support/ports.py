@@ -14,11 +14,14 @@ A port from that range, found free, can be a client's own by the time that a ser
 
 _given: set[int] = set()
 
+_random = random.Random()
+"""Its own: two runs of the stress program with the same seed would draw the same ports."""
+
 
 def free_port(count: int = 1) -> int:
     """The first of `count` TCP ports in a row that nothing held a moment ago and that were not given before."""
     while True:
-        ports = range(first := random.choice(_RANGE), first + count)
+        ports = range(first := _random.choice(_RANGE), first + count)
         if _given.isdisjoint(ports) and all(map(_is_free, ports)):
             _given.update(ports)
             return first
