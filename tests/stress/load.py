@@ -6,7 +6,7 @@ import asyncio
 import json
 import random
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
@@ -20,7 +20,9 @@ WRITERS = 4
 class Load:
     """Events for `names` (clients), `users`, `rooms` (topics) and all, at `rate` calls a second over all writers."""
 
-    def __init__(self, ledger: Ledger, url: str, seed: int, names: int, users: int, rooms: int, rate: float) -> None:
+    def __init__(
+        self, ledger: Ledger, url: str, seed: int, names: int, users: int, rooms: Sequence[str], rate: float
+    ) -> None:
         self._ledger = ledger
         self._client = httpx.AsyncClient(base_url=url, timeout=20)
         self._seed = seed
@@ -131,7 +133,7 @@ class Load:
             return f"client:c{rng.randrange(self._names)}"
         if kind < 0.8:
             return f"user:u{rng.randrange(self._users)}@example.org"
-        return f"topic:room.{rng.randrange(self._rooms)}"
+        return f"topic:{rng.choice(self._rooms)}"
 
     def _event(self, target: str, *, padding: int | None = None, volatile: bool = False) -> tuple[int, dict[str, Any]]:
         kind, _, name = target.partition(":")

@@ -81,7 +81,7 @@ def _targets(world: World, count: int) -> list[str]:
         lambda: "",
         lambda: f"client:c{world.rng.randrange(number)}",
         lambda: f"user:u{world.rng.randrange(users(number))}@example.org",
-        lambda: f"topic:room.{world.rng.randrange(ROOMS)}",
+        lambda: f"topic:{world.rng.choice(ROOMS)}",
     )
     return [world.rng.choice(one)() for _ in range(count)]
 
