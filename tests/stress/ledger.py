@@ -108,9 +108,6 @@ class Ledger:
         """The highest place accepted for one of `targets`, 0 for none."""
         return max((self._latest.get(target, 0) for target in targets), default=0)
 
-    def is_volatile(self, number: int) -> bool:
-        return number in self._volatile
-
     def judge(self, view: View) -> Verdict:
         """What became of the client's events. A gap excuses what it was to excuse and nothing else."""
         verdict = Verdict(delivered=len(view.numbers), gaps=len(view.gaps), surprises=_surprises(view))

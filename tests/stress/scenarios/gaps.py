@@ -33,6 +33,7 @@ async def gaps(world: World, seconds: float) -> None:
     while time.monotonic() < end:
         for case in (_older_than_the_stream, _older_than_the_subject, _of_no_life, _garbage, _of_the_future):
             client = world.rng.choice(world.lean)
+            await world.load.broadcast()  # its id is of now, so that no other reason applies than the case's own
             await until(lambda client=client: client.complete, f"{client.name} is there", TOLD_SECONDS)
             client.leave()
             await case(world, client)

@@ -17,7 +17,7 @@ QUIET = 24
 
 ENV = {"TIDEGATE_AUDIT_SECONDS": "1"}
 
-FOUND_SECONDS = 5.0
+FOUND_SECONDS = 6.0
 """An audit that is under way, the time to the next one, and what it waits before it believes in a hole."""
 
 NEWCOMER_SECONDS = 0.05

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from tests.stress.scenarios import brokers, clients
 from tests.stress.world import World
 
-SIZES = {200: 0.9, 8_000: 0.09, 200_000: 0.01}
+SIZES = {200: 0.9, 8_000: 0.09, 100_000: 0.01}
 """Characters of an event, and how many of all have them."""
 
 

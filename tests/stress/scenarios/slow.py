@@ -33,8 +33,11 @@ HALF_OPEN = {
     "TIDEGATE_HEARTBEAT_SECONDS": "1",
     "TIDEGATE_SOCKET_SEND_BYTES": "16384",
 }
+FILLING = 90_000
+"""Characters that fill all buffers on the way: until then somebody acknowledges what is sent."""
+
 FOUND_SECONDS = WRITE_TIMEOUT + 6.0
-"""For the buffers on the way to fill, and for the kernel to look."""
+"""The kernel looks when it has something to send, at growing intervals."""
 
 
 async def slow_reader(world: World, seconds: float) -> None:
@@ -47,18 +50,17 @@ async def slow_reader(world: World, seconds: float) -> None:
 
 async def half_open(world: World, seconds: float) -> None:
     """The network of some clients is gone without a word: the gateway finds out, though it is never told."""
-    world.load.padding = lambda: 4000
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         await world.all_connected(30)
         await _dead(world, world.rng.sample(world.clients, min(5, len(world.clients))))
-    world.load.padding = lambda: 0
 
 
 async def _dead(world: World, clients: list[Listener]) -> None:
     """Nothing reaches them any more, until their gateways have found out."""
     before, found = await _ended(world), 0.0
     links = _pause(world, clients)
+    await world.load.fill([f"client:{client.name}" for client in clients] * 3, FILLING // 3)
 
     async def all_found() -> bool:
         nonlocal found
