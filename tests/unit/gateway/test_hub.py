@@ -104,6 +104,20 @@ def test_a_slow_session_misses_volatile_events_and_is_closed_for_a_durable_one()
     assert healthy.writes == [b"v;", b"1;"]
 
 
+def test_a_session_that_has_ended_and_is_not_gone_yet_costs_nothing_more() -> None:
+    """A peer that reads nothing has seconds to take its farewell: all that came meanwhile was kept beside it."""
+    world = World()
+    peer = world.peer("client.a")
+    peer.set_paused(True)
+    for sequence in range(1, 9, 2):
+        world.durable("client.a", sequence)
+        world.durable("client.a", sequence + 1)
+        world.end_pass()
+        assert peer.ending is Ending.SLOW
+        assert peer.pending is None
+    assert peer.writes == [b"slow"]
+
+
 def test_what_a_pass_has_for_a_session_comes_before_its_farewell() -> None:
     world = World()
     peer = world.peer("broadcast")

@@ -272,15 +272,13 @@ class Hub:
             return
         dirty, self._dirty = self._dirty, []
         for session in dirty:
-            pending = session.pending
+            pending, session.pending = session.pending, None
             if pending is None or session.ending is not None:
                 continue
             if session.paused:
                 # Only durable events get here while paused: rather no connection than one with a hole in it.
-                session.pending = None
                 self.end(session, Ending.SLOW)
                 continue
-            session.pending = None
             session.beats = 0
             session.send(b"".join(pending) if isinstance(pending, list) else pending)
 
