@@ -24,7 +24,11 @@ from tests.support.processes import running as process
 from tests.support.stack import Stack, stack
 from tests.support.waiting import until
 
-ENV = {"TIDEGATE_SCRIPTED_THINK_SECONDS": "0", "TIDEGATE_SCRIPTED_TOKEN_SECONDS": "0.002"}
+ENV = {
+    "TIDEGATE_SCRIPTED_THINK_SECONDS": "0",
+    "TIDEGATE_SCRIPTED_TOKEN_SECONDS": "0.002",
+    "TIDEGATE_AI_DOUBT_SECONDS": "4",  # a gateway that was killed may as well be paused: usually for a minute
+}
 USAGE = {"prompt_tokens": 5, "completion_tokens": len(ANSWERS["en"]), "total_tokens": 5 + len(ANSWERS["en"])}
 
 
