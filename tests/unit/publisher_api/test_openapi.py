@@ -25,5 +25,12 @@ def test_its_examples_are_accepted_by_the_types_that_check_requests() -> None:
     LINE.decode(example("/api/sse/batch"))
 
 
+def test_a_records_description_has_no_field_that_is_not_shown() -> None:
+    schemas: dict[str, Any] = document()["components"]["schemas"]
+    for name in ("JobState", "JobAnswer"):
+        assert "attempt" in schemas[name]["properties"]
+        assert not {"owner", "holder"} & set(schemas[name]["properties"])
+
+
 def test_the_page_loads_nothing_from_elsewhere() -> None:
     assert not re.search(r"(https?:)?//", PAGE + START)

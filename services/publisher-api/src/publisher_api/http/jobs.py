@@ -9,7 +9,7 @@ from starlette.routing import Route
 
 from publisher_api.http.endpoints import answer, idempotency_key
 from publisher_api.jobs.dead import MOST, DeadLetters
-from publisher_api.jobs.looking import Looking, checked
+from publisher_api.jobs.looking import NOT_SHOWN, Looking, checked
 from publisher_api.jobs.starting import Starting
 from publisher_api.requests import CHAT, JOB
 from tidegate_common.bus.cancelling import Cancelling
@@ -80,8 +80,8 @@ class JobEndpoints:
 
 
 def _shown(state: JobState) -> dict[str, object]:
-    """The record without whose it is, which may be an address."""
-    return {name: value for name, value in msgspec.to_builtins(state).items() if name != "owner"}
+    """The record without what is the services' own: whose it is, which may be an address, and who runs it."""
+    return {name: value for name, value in msgspec.to_builtins(state).items() if name not in NOT_SHOWN}
 
 
 def _asker(request: Request) -> str:

@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from publisher_api.jobs.looking import NOT_SHOWN
 from publisher_api.requests import BatchLine, BroadcastBody, ChatBody, JobBody, SendBody
 from tidegate_common.contract.answers import Answer
 from tidegate_common.contract.jobs import DeadJob, JobState
@@ -153,6 +154,9 @@ _REASONS = {
 def document() -> dict[str, Any]:
     """The whole description, as JSON-ready values."""
     _, components = msgspec.json.schema_components(_TYPES, ref_template="#/components/schemas/{name}")
+    for record in ("JobState", "JobAnswer"):
+        for hidden in NOT_SHOWN:
+            del components[record]["properties"][hidden]
     note = {"event_type": "note", "data": {"text": "hello"}}
     job = [{"name": "job_id", "in": "path", "required": True, "schema": {"type": "string"}}]
     gone = (404, 503)

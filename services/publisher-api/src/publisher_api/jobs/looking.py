@@ -11,6 +11,9 @@ from tidegate_common.contract.answers import Answer
 from tidegate_common.contract.jobs import JobState
 from tidegate_common.errors import NotFound
 
+NOT_SHOWN = ("owner", "holder")
+"""Fields of a record that are the services' own."""
+
 _JOB_ID = re.compile(r"[0-9a-f]{32}")
 
 
