@@ -18,10 +18,12 @@ from tests.support.nats import nats_server
 from tests.support.waiting import until
 from tidegate_common.bus.connection import Bus
 from tidegate_common.bus.history import History, Position
+from tidegate_common.bus.jobs import JobStates
 from tidegate_common.bus.publishing import Durable, Publisher
 from tidegate_common.bus.streams import StreamLimits, ensure_streams
-from tidegate_common.contract.events import Event
+from tidegate_common.contract.events import JOB, JOB_END, Event
 from tidegate_common.contract.ids import EventId
+from tidegate_common.contract.jobs import JobState, JobStatus
 
 
 async def heard(stream: Stream, last: str) -> list[str]:
@@ -166,6 +168,46 @@ async def test_a_client_that_leaves_while_the_stream_is_made_anew_takes_no_other
         await write(publisher, "new 2", "broadcast")
         for stream in others:
             assert await heard(stream, "new 2") == ["new 2"]
+
+
+class Late(Waiting):
+    """Asks at once, and hands the answer over when it is told to."""
+
+    async def position(self) -> Position:
+        found = await History.position(self)
+        self.asked += 1
+        await self.told.wait()
+        return found
+
+
+async def test_an_event_that_comes_before_the_streams_name_is_known_has_its_whole_id(tmp_path: Path) -> None:
+    """To the first client of a gateway: its id was a bare number, and its job's stream never ended."""
+    async with broker(tmp_path) as (server, bus), running_gateway(server.url, audit_seconds=0) as running:
+        publisher = Publisher(bus, History(bus))
+        history = running.gateway.attachments._history = Late(running.bus)
+        headers = {JOB: "j1", JOB_END: "1"}
+        start = await start_of(bus)
+        state = JobState(
+            job_id="j1", kind="chat", status=JobStatus.RUNNING, created=1, updated=1, tail="client.a", start=start
+        )
+        await (await JobStates.open(bus)).create(state)
+
+        async def watch(path: str) -> list[str]:
+            async with open_stream(running.url, {"client_id": "a"}, path=path) as stream:
+                return [(await stream.next("n")).id, (await stream.next("closing")).event]
+
+        watching = asyncio.create_task(watch("/api/sse/jobs/j1"))
+        await until(lambda: history.asked, "it asks for its place")
+        await synced(running)
+        event_id = (await publisher.durable("client.a", Event("n", "last"), headers=headers)).id
+        await until(lambda: running.gateway.subscriptions.received, "the event has come")
+        history.told.set()
+        assert await watching == [event_id, "closing"]
+
+
+async def start_of(bus: Bus) -> str:
+    position = await History(bus).position()
+    return f"{position.epoch}-{position.last}"
 
 
 async def test_what_a_full_subject_has_dropped_is_a_gap(tmp_path: Path) -> None:

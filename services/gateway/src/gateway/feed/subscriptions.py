@@ -75,7 +75,7 @@ class Subscriptions:
     @epoch.setter
     def epoch(self, epoch: str) -> None:
         prefix = b"%b-" % epoch.encode()
-        if prefix != self._id_prefix:
+        if self._id_prefix and prefix != self._id_prefix:
             self._over.clear()  # sequences of another life
         self._id_prefix = prefix
 
@@ -137,6 +137,8 @@ class Subscriptions:
                 self._hub.durable(audience, number, self._chunk_of[1])
             else:
                 self._receipts.durable(receipt_id, audience, number, self._chunk_of[1])
+            if not self._id_prefix:
+                self._read_instead(audience)
             self._count += 1
             if self._count % LATENCY_EVERY == 0:
                 self._measure(header)
@@ -160,6 +162,13 @@ class Subscriptions:
         elif header.find(headers.JOB_END) > 0:
             self.over(audience.tail, number)
             self._at_end_of_pass(partial(self._end, audience))
+
+    @staticmethod
+    def _read_instead(audience: Audience) -> None:
+        """The stream's epoch is not known yet: what was held of it has no whole id. Nobody is live before it is."""
+        for session in audience.joining:
+            if session.held is not None:
+                session.held.break_off()
 
     def _look_back(self, number: int) -> None:
         """An event came whose sequence is no new one: it was late, or the stream was made anew."""
