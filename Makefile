@@ -37,6 +37,7 @@ check: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python -m scripts.check_docs
 	PATH="$(CURDIR)/$(BIN):$$PATH" scripts/lock --check
 
 format: setup

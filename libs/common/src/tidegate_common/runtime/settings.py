@@ -26,7 +26,7 @@ def env(name: str) -> Any:
 
 
 class CommonSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """What every process reads. A field `some_name` comes from the variable `TIDEGATE_SOME_NAME`."""
+    """What every process reads. A field `log_level` comes from the variable `TIDEGATE_LOG_LEVEL`."""
 
     nats_url: str = "nats://127.0.0.1:4222"
     """Comma list of servers."""

@@ -1,0 +1,1 @@
+"""What `make check` holds against each other: the code and its documentation."""

@@ -1,0 +1,49 @@
+"""`make check` holds the pages to the code: what stands in one alone, or with another value, is named."""
+
+from __future__ import annotations
+
+import pytest
+
+from scripts.checking import metrics, settings
+from scripts.checking.pages import pages
+
+OPERATIONS = settings.OPERATIONS
+
+
+def faults(path: str, old: str, new: str) -> list[str]:
+    """What is found once `old` in one page reads `new`."""
+    read = pages()
+    assert old in read[path]
+    read[path] = read[path].replace(old, new, 1)
+    return [*settings.faults(read), *metrics.faults(read)]
+
+
+@pytest.mark.parametrize(
+    ("path", "old", "new", "named"),
+    [
+        (OPERATIONS, "| `TIDEGATE_LOG_LEVEL` | `INFO` | |\n", "", "TIDEGATE_LOG_LEVEL"),
+        (OPERATIONS, "| `TIDEGATE_MAX_TOPICS` |", "| `TIDEGATE_MAX_THEMES` |", "TOPICS is missing"),
+        (OPERATIONS, "| `TIDEGATE_REPLICAS` | 1 |", "| `TIDEGATE_REPLICAS` | 3 |", "default 1, not 3"),
+        (OPERATIONS, "86400, 1 GiB, 100000", "86400, 1 MiB, 100000", "1073741824, not 1048576"),
+        (OPERATIONS, "| `TIDEGATE_PORT` | 8002 |", "| `TIDEGATE_PORT` | 8001 |", "ai-worker: TIDEGATE_PORT"),
+        (OPERATIONS, "| `TIDEGATE_READY_SECONDS` | 180 |", "| `TIDEGATE_READY_SECONDS` | 60 |", "default 180"),
+        (".env", "TIDEGATE_EDGE_PORT=8080", "TIDEGATE_EDGE_PORT=80", "default 80, not 8080"),
+        ("docs/security.md", "TIDEGATE_AUTH=open", "TIDEGATE_OPEN=1", "docs/security.md:"),
+        ("compose.yaml", "TIDEGATE_AUTH: open", "TIDEGATE_OPEN: 1", "TIDEGATE_OPEN is read by nothing"),
+        (OPERATIONS, "| `tidegate_gaps_total{reason}` |", "| `tidegate_gap_total` |", "tidegate_gaps_total"),
+        ("docs/ai.md", "client_token_usage", "client_tokens", "no metric gen_ai_client_tokens"),
+    ],
+)
+def test_what_does_not_fit_is_named(path: str, old: str, new: str, named: str) -> None:
+    found = faults(path, old, new)
+    assert any(named in fault for fault in found), found
+
+
+def test_every_kind_of_instrument_has_the_name_that_is_exposed() -> None:
+    assert (
+        metrics.exposed("tidegate.connections.active", "up_down_counter", "{connection}")
+        == "tidegate_connections_active"
+    )
+    assert metrics.exposed("tidegate.gaps", "counter", "{gap}") == "tidegate_gaps_total"
+    assert metrics.exposed("tidegate.delivery.duration", "histogram", "s") == "tidegate_delivery_duration_seconds"
+    assert metrics.exposed("tidegate.jobs.queued", "gauge", "{job}") == "tidegate_jobs_queued"
