@@ -74,7 +74,7 @@ class StressClient(Listener):
 
     def request(self) -> bytes:
         resume = f"Last-Event-ID: {self.last_id}\r\n" if self.last_id else ""
-        return f"GET /api/sse?{self._query} HTTP/1.1\r\nHost: stress\r\n{resume}\r\n".encode()
+        return f"GET /api/sse?{self._query} HTTP/1.1\r\nHost: localhost\r\n{resume}\r\n".encode()
 
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()

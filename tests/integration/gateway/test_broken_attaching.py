@@ -59,7 +59,7 @@ async def test_a_client_that_leaves_in_its_replay_while_nats_is_away_frees_its_p
                 await Publisher(bus, history).durable_all(events, headers={})
             host, port = running.url.removeprefix("http://").split(":")
             _, writer = await asyncio.open_connection(host, int(port), limit=1024)
-            writer.write(f"GET /api/sse?client_id=a&last_event_id={start} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+            writer.write(f"GET /api/sse?client_id=a&last_event_id={start} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
             await until(lambda: any(session.room for session in gateway.hub.sessions), "the replay stands still")
             await server.run.stop(signal.SIGKILL)
             await until(lambda: not running.bus.connected, "the gateway notices")

@@ -12,7 +12,7 @@ from tests.support.waiting import until
 READER = """
 import socket, sys
 with socket.create_connection((sys.argv[1], int(sys.argv[2]))) as client:
-    client.sendall(b"GET /api/sse?client_id=far HTTP/1.1\\r\\nHost: x\\r\\n\\r\\n")
+    client.sendall(b"GET /api/sse?client_id=far HTTP/1.1\\r\\nHost: localhost\\r\\n\\r\\n")
     while piece := client.recv(65536):
         print(piece.decode(), flush=True)
 """

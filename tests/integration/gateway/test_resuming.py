@@ -177,7 +177,7 @@ async def test_nats_lost_in_the_middle_of_a_replay_costs_neither_order_nor_an_ev
         host, port = running.url.removeprefix("http://").split(":")
         reader, writer = await asyncio.open_connection(host, int(port), limit=1024)
         query = f"client_id=a&last_event_id={await _start(bus)}"
-        writer.write(f"GET /api/sse?{query} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        writer.write(f"GET /api/sse?{query} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
         await until(lambda: any(session.room for session in running.gateway.hub.sessions), "the replay stands still")
         await publisher.durable("client.a", Event("n", f"{before} held"), headers={})
         await server.run.stop(signal.SIGKILL)
@@ -204,7 +204,7 @@ async def test_a_client_that_reads_a_long_replay_steadily_is_not_taken_for_a_slo
             await publisher.durable_all(events, headers={})
         host, port = running.url.removeprefix("http://").split(":")
         reader, writer = await asyncio.open_connection(host, int(port), limit=1 << 16)
-        writer.write(f"GET /api/sse?client_id=a&last_event_id={start} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        writer.write(f"GET /api/sse?client_id=a&last_event_id={start} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
         received = 0
         while received < len(events) * 4 * 50_000:
             piece = await reader.read(1 << 16)
@@ -304,7 +304,7 @@ async def test_a_client_that_does_not_read_is_closed_and_loses_nothing_when_it_c
                 last_id = healthy.events[0].id
                 host, port = running.url.removeprefix("http://").split(":")
                 _, writer = await asyncio.open_connection(host, int(port), limit=1024)
-                writer.write(b"GET /api/sse?client_id=slow HTTP/1.1\r\nHost: x\r\n\r\n")
+                writer.write(b"GET /api/sse?client_id=slow HTTP/1.1\r\nHost: localhost\r\n\r\n")
                 await until(lambda: running.gateway.admission.active == 2, "the slow client is there")
                 sent = 0
                 hub = running.gateway.hub

@@ -37,7 +37,7 @@ async def test_peers_that_do_not_read_hold_up_no_stop_and_are_no_error(tmp_path:
         for _ in range(20):  # so many that telling them takes all of its time
             reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1024)
             exits.push_async_callback(cut, writer)
-            writer.write(b"GET /api/sse HTTP/1.1\r\nHost: x\r\n\r\n")
+            writer.write(b"GET /api/sse HTTP/1.1\r\nHost: localhost\r\n\r\n")
             await reader.readuntil(b"event: connected")
         stream = await exits.enter_async_context(open_stream(f"http://127.0.0.1:{port}"))
         for _ in range(3):  # more than the kernel takes for a peer, less than the gateway keeps for it

@@ -23,7 +23,7 @@ from tidegate_common.runtime.protocol import LimitedHttpProtocol, limited
 from tidegate_common.runtime.server import Server, server
 
 HELLO, BYE = frame.chunk(b"data: hello\n\n"), frame.chunk(b"data: bye\n\n")
-REQUEST = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+REQUEST = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
 KINDS = pytest.mark.parametrize("kind", ["slim", "plain"])
 
 

@@ -62,7 +62,7 @@ class Watcher:
 
     def request(self) -> bytes:
         resume = f"Last-Event-ID: {self._last_id}\r\n" if self._last_id else ""
-        return f"GET /api/sse/jobs/{self.seen.wanted.job_id} HTTP/1.1\r\nHost: s\r\n{resume}\r\n".encode()
+        return f"GET /api/sse/jobs/{self.seen.wanted.job_id} HTTP/1.1\r\nHost: localhost\r\n{resume}\r\n".encode()
 
     def take(self, frame: Frame) -> None:
         if frame.id is not None:

@@ -3,6 +3,8 @@
 TidegateError
 ├── InvalidBody         a body that is no JSON, or no NDJSON line
 ├── InvalidField        a name, id, topic or value breaks its rule: says the field and what is allowed
+├── InvalidHost         a request with two Host headers, with none, or with one that is no host
+├── WrongHost           a request for a host that this service does not answer for
 ├── ConfigError         the environment holds values that can't be used: lists all of them
 ├── Unavailable         something that we depend on is away or full: come back later
 │   ├── BrokerUnavailable   NATS does not answer, or did not store in time
@@ -33,6 +35,20 @@ class InvalidField(TidegateError):
 
 class InvalidBody(TidegateError):
     """The body could not be read as what its media type says."""
+
+
+class InvalidHost(TidegateError):
+    """A request does not say, in one way, which host it is for."""
+
+
+class WrongHost(TidegateError):
+    """A request for `host`, which is neither this machine's nor among those that are allowed."""
+
+    def __init__(self, host: str) -> None:
+        self.host = host
+        super().__init__(
+            f"this service does not answer for {host[:253]}: a name of yours belongs in TIDEGATE_ALLOWED_HOSTS"
+        )
 
 
 class ConfigError(TidegateError):

@@ -22,7 +22,7 @@ from gateway.hub.hub import Hub
 from gateway.hub.keeper import Keeper
 from gateway.openai import callers
 from gateway.openai.completions import Completions
-from gateway.openai.http import OpenAiFront
+from gateway.openai.http import OpenAiFront, refusal
 from gateway.openai.models import ModelList
 from gateway.settings import GatewaySettings
 from gateway.sse.admission import Admission
@@ -39,6 +39,7 @@ from tidegate_common.bus.publishing import Publisher
 from tidegate_common.bus.streams import ensure_streams
 from tidegate_common.runtime import problems
 from tidegate_common.runtime.health import Readiness, health_routes
+from tidegate_common.runtime.hosts import Hosts
 from tidegate_common.runtime.protocol import limited
 from tidegate_common.runtime.server import Server, SocketOptions, check_port_free, listening, server
 from tidegate_common.runtime.tasks import end
@@ -123,13 +124,15 @@ class Gateway:
         protocol: Any = limited(settings.max_header_bytes)
         if settings.streams == "slim":
             usual = limited(settings.max_header_bytes, TakeoverHttpProtocol)
-            protocol = Front(usual, self._endpoint.directly, PATH, settings.max_header_bytes)
+            hosts = Hosts(settings.allowed_hosts)
+            protocol = Front(usual, self._endpoint.directly, PATH, settings.max_header_bytes, hosts)
         return server(
             self.app,
             settings,
             drain=self.drain,
             protocol=protocol,
             sockets=SocketOptions(settings.write_timeout_seconds, settings.socket_send_bytes),
+            refusal=refusal,
         )
 
     def _observe(self, signals: Telemetry) -> None:

@@ -23,6 +23,8 @@ PROBLEM_JSON = "application/problem+json"
 TABLE: list[tuple[type[errors.TidegateError], int, str, str]] = [
     (errors.InvalidBody, 400, "invalid-body", "The body can't be read"),
     (errors.InvalidField, 422, "invalid-field", "A field is not allowed as it is"),
+    (errors.InvalidHost, 400, "invalid-host", "The Host header can't be used"),
+    (errors.WrongHost, 421, "wrong-host", "Not a host of this service"),
     (errors.NotFound, 404, "not-found", "Not found"),
     (errors.TooLarge, 413, "too-large", "Too large"),
     (errors.UnsupportedMedia, 415, "unsupported-media-type", "Unsupported media type"),

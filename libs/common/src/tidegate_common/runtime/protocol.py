@@ -6,6 +6,8 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from tidegate_common.runtime.hosts import AUTHORITY, split_target
+
 _TOO_LARGE = (
     b"HTTP/1.1 431 Request Header Fields Too Large\r\nContent-Type: application/problem+json\r\n"
     b"Content-Length: %d\r\nConnection: close\r\n\r\n%s"
@@ -39,6 +41,10 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         self._head_ended = True
         self._parsed = self._unparsed = 0
         if not self._refused:
+            # RFC 9112 3.2.2: of an absolute-form target the host counts, and not the header's. uvicorn drops it.
+            authority, self.url = split_target(self.url)
+            if authority is not None:
+                self.scope["state"][AUTHORITY] = authority
             super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:

@@ -12,6 +12,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from tidegate_common.errors import ConfigError
+from tidegate_common.runtime.hosts import HostCheck, Hosts, Refusal, problem
 from tidegate_common.runtime.protocol import limited
 from tidegate_common.runtime.settings import CommonSettings
 
@@ -114,13 +115,15 @@ def server(
     drain: Drain | None = None,
     protocol: Any = None,
     sockets: SocketOptions | None = None,
+    refusal: Refusal = problem,
 ) -> Server:
     """A server for `app` as the settings say; its access log is off, since streams and probes would fill it.
 
-    `protocol` makes uvicorn's protocols, where it is to be another than the one with a limit on heads.
+    `protocol` makes uvicorn's protocols, where it is to be another than the one with a limit on heads. `refusal` makes
+    the answer to a request for a host that is not ours.
     """
     config = uvicorn.Config(
-        app,
+        HostCheck(app, Hosts(settings.allowed_hosts), refusal),
         host=settings.host,
         port=settings.port,
         http=protocol or limited(settings.max_header_bytes),

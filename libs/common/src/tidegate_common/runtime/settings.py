@@ -13,6 +13,7 @@ from msgspec.structs import FieldInfo, fields
 from tidegate_common.bus.streams import StreamLimits
 from tidegate_common.contract.subjects import Subjects
 from tidegate_common.errors import ConfigError, InvalidField
+from tidegate_common.runtime.hosts import HOST_NAME, canonical
 
 Port = Annotated[int, Meta(ge=0, le=65535)]
 Positive = Annotated[float, Meta(gt=0)]
@@ -36,6 +37,8 @@ class CommonSettings(msgspec.Struct, frozen=True, kw_only=True):
     port: Port = 8000
     auth: str = ""
     """`open`: no one is asked who they are. Without it, only loopback addresses are served."""
+    allowed_hosts: tuple[str, ...] = ()
+    """Names that requests may be for (`Host`), beside localhost and addresses."""
     cors_origins: tuple[str, ...] = ()
     """Origins whose pages may call from a browser; `*` for all."""
     trusted_proxies: tuple[str, ...] = ()
@@ -68,6 +71,11 @@ class CommonSettings(msgspec.Struct, frozen=True, kw_only=True):
                 f"TIDEGATE_HOST: {self.host} is reachable by others and nobody would be asked who they are; "
                 "set TIDEGATE_AUTH=open to accept that, or serve 127.0.0.1"
             )
+        found += [
+            f"TIDEGATE_ALLOWED_HOSTS: {name} is no host name: names alone, without scheme or port (example.com)"
+            for name in self.allowed_hosts
+            if not HOST_NAME.fullmatch(canonical(name))
+        ]
         for network in self.trusted_proxies:
             try:
                 ipaddress.ip_network(network, strict=False)

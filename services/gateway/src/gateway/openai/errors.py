@@ -55,6 +55,8 @@ def unsupported(param: str, why: str) -> ApiError:
 TABLE: list[tuple[type[errors.TidegateError], int, str, str | None]] = [
     (errors.InvalidBody, 400, INVALID, "invalid_body"),
     (errors.InvalidField, 400, INVALID, "invalid_value"),
+    (errors.InvalidHost, 400, INVALID, "invalid_host"),
+    (errors.WrongHost, 421, INVALID, "wrong_host"),
     (errors.NotFound, 404, INVALID, "not_found"),
     (errors.TooLarge, 413, INVALID, "too_large"),
     (errors.UnsupportedMedia, 415, INVALID, "unsupported_media_type"),

@@ -30,13 +30,15 @@ from gateway.sse.admission import Admission
 from tidegate_common.contract.answers import Folding
 from tidegate_common.errors import TidegateError
 from tidegate_common.runtime.body import read_body
+from tidegate_common.runtime.hosts import problem
 from tidegate_common.runtime.tasks import end
 from tidegate_common.telemetry import names
 from tidegate_common.telemetry.providers import Telemetry
 
 log = logging.getLogger(__name__)
 
-PATH = "/v1/chat/completions"
+MOUNT = "/v1"
+PATH = f"{MOUNT}/chat/completions"
 LATE_SECONDS = 5.0
 """A job's worker ends it at its deadline; where none does, the front gives up so much later."""
 
@@ -68,7 +70,7 @@ class OpenAiFront:
         )
         for kind in (TidegateError, HTTPException, Exception):
             app.add_exception_handler(kind, _refuse)
-        return Mount("/v1", app)
+        return Mount(MOUNT, app)
 
     async def drain(self, seconds: float) -> None:
         """Takes no more completions; those that there are have `seconds` to end, and are then ended with an error."""
@@ -168,6 +170,13 @@ class OpenAiFront:
             raise ApiError(504, "The answer was not there in time.", SERVER, code="timeout")
         finally:
             await end([*tasks, *beats])
+
+
+def refusal(scope: Scope, error: TidegateError) -> Response:
+    """The answer to a request for a host that is not ours: below `/v1` in OpenAI's shape, else problem details."""
+    if scope["path"] == MOUNT or scope["path"].startswith(f"{MOUNT}/"):
+        return api_error(error).response()
+    return problem(scope, error)
 
 
 class _Endpoint:

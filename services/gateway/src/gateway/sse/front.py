@@ -2,8 +2,8 @@
 
 Nearly all connections of a gateway are a `GET /api/sse` of the own origin in one piece. Such a one needs no routing, no
 CORS, no ASGI scope and no request cycle; on uvicorn's way those are more than half of what accepting it costs. What
-is anything else (other paths and methods, another origin, a body, old HTTP, a head in pieces) is uvicorn's from its
-first byte.
+is anything else (other paths and methods, another origin, a host that is not ours, a body, old HTTP, a head in pieces)
+is uvicorn's from its first byte.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from uvicorn.server import ServerState
 
 from gateway.sse.takeover import DirectTakeover
 from tidegate_common.errors import TidegateError
+from tidegate_common.runtime.hosts import Hosts
 from tidegate_common.runtime.problems import problem_response
 
 log = logging.getLogger(__name__)
@@ -77,12 +78,13 @@ def plain(data: bytes, path: bytes, max_bytes: int) -> Head | None:
 class Front:
     """Makes the connections' first protocols for uvicorn, which takes it for a protocol class."""
 
-    def __init__(self, usual: type[Any], open_stream: Open, path: str, max_header_bytes: int) -> None:
+    def __init__(self, usual: type[Any], open_stream: Open, path: str, max_header_bytes: int, hosts: Hosts) -> None:
         """`usual` makes uvicorn's own protocol."""
         self.usual = usual
         self.open_stream = open_stream
         self.path = path.encode()
         self.max_header_bytes = max_header_bytes
+        self.hosts = hosts
 
     def __call__(self, config: Config, server_state: ServerState, **more: Any) -> FrontProtocol:
         def usual() -> asyncio.Protocol:
@@ -116,7 +118,7 @@ class FrontProtocol(asyncio.Protocol):
         self._data = True
         peer = self._transport.get_extra_info("peername")
         head = plain(data, self._front.path, self._front.max_header_bytes) if type(peer) is tuple else None
-        if head is None:
+        if head is None or not self._front.hosts.passes(head.headers):
             self._hand_over(data)
             return
         address = self._forwarded(str(peer[0]), head.headers)
