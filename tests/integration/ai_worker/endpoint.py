@@ -48,6 +48,8 @@ class Endpoint:
         self.asked: list[dict[str, Any]] = []
         self.keys: list[str | None] = []
         self.times: list[float] = []
+        self.script: list[bytes] = []
+        """What the prompt "scripted" is answered with: the data of each event, whatever it may be."""
         self.disconnected = asyncio.Event()
 
     async def models(self, _: Request) -> Response:
@@ -76,9 +78,16 @@ class Endpoint:
             return JSONResponse({"error": {"message": "later"}}, 503, {"retry-after-ms": "1"})
         if prompt == "silent" or prompt.startswith("at first: "):
             return StreamingResponse(self._trouble(prompt, len(self.asked)), media_type="text/event-stream")
+        if prompt == "scripted":
+            return StreamingResponse(self._scripted(), media_type="text/event-stream")
         if prompt == "two":
             return StreamingResponse(self._two(), media_type="text/event-stream")
         return StreamingResponse(self._answer(prompt), media_type="text/event-stream")
+
+    async def _scripted(self) -> AsyncIterator[bytes]:
+        for data in self.script:
+            yield b"data: " + data + b"\n\n"
+        yield b"data: [DONE]\n\n"
 
     async def _two(self) -> AsyncIterator[bytes]:
         yield _chunk({"content": "a"})
@@ -126,10 +135,15 @@ class Endpoint:
             raise
 
 
-def _chunk(delta: dict[str, Any] | None, finish_reason: str | None = None, usage: Any = None, index: int = 0) -> bytes:
+def chunk(delta: Any, finish_reason: Any = None, usage: Any = None, index: Any = 0) -> bytes:
+    """The data of one event of an answer, without a choice where `delta` is None."""
     choices = [] if delta is None else [{"index": index, "delta": delta, "finish_reason": finish_reason}]
-    chunk = {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": MODEL, "choices": choices}
-    return b"data: " + json.dumps({**chunk, "usage": usage}).encode() + b"\n\n"
+    found = {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": MODEL, "choices": choices}
+    return json.dumps({**found, "usage": usage}).encode()
+
+
+def _chunk(delta: dict[str, Any] | None, finish_reason: str | None = None, usage: Any = None, index: int = 0) -> bytes:
+    return b"data: " + chunk(delta, finish_reason, usage, index) + b"\n\n"
 
 
 @asynccontextmanager

@@ -235,8 +235,11 @@ class Answering:
         if earlier.whole and not earlier.pieces:
             return
         handler: object = self._handlers.get(job.kind)
-        going_on = isinstance(handler, Continuing) and earlier.whole and handler.continues(job.params, earlier)
-        if going_on or self._stop.done() or state.failures >= self._limits.attempts:
+        ends_here = self._stop.done() or state.failures >= self._limits.attempts  # whatever the handler says
+        going_on = False
+        if isinstance(handler, Continuing) and earlier.whole and not ends_here:
+            going_on = handler.continues(job.params, earlier)
+        if ends_here or going_on:
             self._relay.index = earlier.pieces  # a job that ends here keeps what was shown
             self._before = _so_far(state, earlier)
             self._work.earlier = earlier if going_on else None
@@ -272,7 +275,8 @@ class Answering:
         async with aclosing(handler(self._work, self.job.params)) as pieces:
             async for piece in pieces:
                 if isinstance(piece, Finish):
-                    return piece
+                    # Checked, since it goes into the record: what that can't hold would make it unreadable.
+                    return msgspec.convert(msgspec.to_builtins(piece), Finish)
                 await self._relay.put(piece)
         return Finish("stop")
 

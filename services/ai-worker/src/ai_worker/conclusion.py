@@ -14,6 +14,12 @@ from tidegate_common.bus.dead import DeadJobs
 from tidegate_common.bus.history import History
 from tidegate_common.contract.answers import last_event
 from tidegate_common.contract.jobs import DeadJob, Job, JobState, JobStatus, Usage
+from tidegate_common.contract.text import mended
+
+WORD_CHARACTERS = 200
+"""Of a finish reason and of a model's name, which are the backend's words."""
+
+ERROR_CHARACTERS = 2_000
 
 
 class Conclusion:
@@ -32,6 +38,7 @@ class Conclusion:
     ) -> None:
         """`done` or `cancelled`, for `reason`. Raises Superseded."""
         pieces = relay.index
+        reason, model = mended(reason)[:WORD_CHARACTERS], mended(model)[:WORD_CHARACTERS]
 
         def change(state: JobState) -> JobState:
             return replace(state, status=status, finish_reason=reason, usage=usage, model=model, pieces=pieces)
@@ -41,9 +48,9 @@ class Conclusion:
     async def failed(self, job: Job, attempt: int, relay: Relay, error: JobError, usage: Usage) -> None:
         """Failed with `error`. Raises Superseded."""
         pieces = relay.index
+        text = mended(f"{error.code}: {error}")[:ERROR_CHARACTERS]
 
         def change(state: JobState) -> JobState:
-            text = f"{error.code}: {error}"
             return replace(state, status=JobStatus.FAILED, error=text, usage=usage, pieces=pieces)
 
         await self._end(job, await self._records.end(job.job_id, attempt, change), relay)

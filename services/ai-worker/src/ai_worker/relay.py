@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
 from typing import TypeVar
 
 import msgspec
 
-from ai_worker.errors import OutputTooLarge
+from ai_worker.errors import JobError, OutputTooLarge
 from ai_worker.fence import Fence
+from ai_worker.halves import Halves
 from ai_worker.handlers.handler import Work
 from ai_worker.pieces import Artifact, CandidateEnd, Piece, Progress, Reasoning, Segment, Text
 from tidegate_common.bus.publishing import Publisher
@@ -23,12 +25,17 @@ from tidegate_common.errors import BrokerUnavailable, Superseded, TooLarge
 from tidegate_common.runtime.tasks import end
 from tidegate_common.telemetry import propagation
 
+log = logging.getLogger(__name__)
+
 T = TypeVar("T")
 
 BACKLOG = 256
 """Pieces that may wait for the stream; a handler that is faster waits too."""
 
 RETRY_SECONDS = 0.2
+
+TEXT_BYTES = 60_000
+"""Text whose event would be larger is split: lines of over 64 kB stop many a client for good."""
 
 
 async def insist(action: Callable[[], Awaitable[T]], seconds: float) -> T:
@@ -91,6 +98,7 @@ class Relay:
         self._tail = tail
         self._fence = fence
         self._pace = pace
+        self._halves = Halves()
         self._waiting: deque[Piece] = deque()
         self._size = 0
         """Characters that wait."""
@@ -107,22 +115,27 @@ class Relay:
         self.taken = 0
         """Pieces of text taken from the handler."""
         self.writing = asyncio.create_task(self._write())
-        """Ends after `finish`. Raises BrokerUnavailable (NATS was away for too long), Superseded, OutputTooLarge."""
+        """Ends after `finish`. Raises BrokerUnavailable (NATS was away for too long), Superseded, and JobError for a
+        piece that can't be written."""
 
     async def restart(self) -> None:
         """Says that an earlier attempt's events are void. Raises BrokerUnavailable, Superseded."""
         data = answers.AiRestart(job_id=self._work.job_id, attempt=self._work.attempt)
-        await self._store(answers.RESTART, data, f"{self._work.attempt}:restart")
+        await self._store(answers.RESTART, msgspec.json.encode(data), f"{self._work.attempt}:restart")
 
     async def put(self, piece: Piece) -> None:
-        """Takes a piece, as soon as there is room."""
+        """Takes a piece, as soon as there is room. Raises TypeError, ValueError for what no handler may yield."""
         await self._room.wait()
+        self.taken += isinstance(piece, Text | Reasoning)
+        for each in self._halves.take(piece):
+            self._queue(each)
+
+    def _queue(self, piece: Piece) -> None:
         self._waiting.append(piece)
         if len(self._waiting) >= BACKLOG:
             self._room.clear()
             self._enough.set()
         if isinstance(piece, Text | Reasoning):
-            self.taken += 1
             self._size += len(piece.content)
             if self._size >= self._pace.size:
                 self._enough.set()
@@ -131,6 +144,8 @@ class Relay:
     async def finish(self) -> None:
         """Writes what waits; takes nothing more. Raises as `writing` does."""
         self._finishing = True
+        for each in self._halves.flush():
+            self._queue(each)
         self._enough.set()
         self._come.set()
         await self.writing
@@ -141,7 +156,7 @@ class Relay:
 
     async def last(self, event_type: str, data: AiDone | AiError) -> str:
         """Writes the job's last event, once for all attempts; gives its id. Raises BrokerUnavailable, Superseded."""
-        return await self._store(event_type, data, "end")
+        return await self._store(event_type, msgspec.json.encode(data), "end")
 
     async def _write(self) -> None:
         loop = asyncio.get_running_loop()
@@ -169,12 +184,27 @@ class Relay:
         return taken
 
     async def _event(self, piece: Piece) -> None:
-        event_type, data = self._data(piece)
+        """Stores `piece` as one event; its text as several, where one would be too large."""
+        text = isinstance(piece, Text | Reasoning) and len(piece.content) > 1
         try:
-            await self._store(event_type, data, f"{self._work.attempt}:{self.index}")
-        except TooLarge as error:
-            raise OutputTooLarge(error.limit) from error
-        self.index += 1
+            event_type, data = self._data(piece)
+            encoded = msgspec.json.encode(data)
+        except Exception as error:  # what a handler has made its piece of, which another attempt would make again
+            log.exception("job %s: a piece of the answer can't be written", self._work.job_id)
+            raise JobError("A piece of the answer can't be written.") from error
+        if not text or len(encoded) <= TEXT_BYTES:
+            try:
+                await self._store(event_type, encoded, f"{self._work.attempt}:{self.index}")
+            except TooLarge as error:
+                if not text:
+                    raise OutputTooLarge(error.limit) from error
+            else:
+                self.index += 1
+                return
+        assert isinstance(piece, Text | Reasoning)
+        middle = len(piece.content) // 2
+        for content in (piece.content[:middle], piece.content[middle:]):
+            await self._event(msgspec.structs.replace(piece, content=content))
 
     def _data(self, piece: Piece) -> tuple[str, msgspec.Struct]:
         job_id, index = self._work.job_id, self.index
@@ -213,7 +243,7 @@ class Relay:
             final=piece.final,
         )
 
-    async def _store(self, event_type: str, data: msgspec.Struct, part: str) -> str:
+    async def _store(self, event_type: str, data: bytes, part: str) -> str:
         """Stores an event under the fence; gives its id."""
         headers = {JOB: self._work.job_id}
         if part == "end":
@@ -221,7 +251,7 @@ class Relay:
         if not self._traced or part == "end":
             self._traced = True
             propagation.inject(headers, self._work.trace)
-        event = Event(event_type, msgspec.json.encode(data).decode())
+        event = Event(event_type, data.decode())
         message_id = f"{self._work.job_id}:{part}"
 
         async def store() -> str:

@@ -36,7 +36,7 @@ async def read_answer(history: History, job_id: str, tail: str, start: str, end:
     upto = last.sequence if last is not None and last.epoch == begin.epoch else position.last
     found = Folding()
     async for stored in job_events(history, job_id, tail, begin.sequence, upto):
-        found.take((headers.field(stored.header, headers.EVENT_TYPE) or b"").decode(), stored.payload)
+        found.take((headers.field(stored.header, headers.EVENT_TYPE) or b"").decode(errors="replace"), stored.payload)
     return found.answer()
 
 

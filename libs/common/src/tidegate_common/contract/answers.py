@@ -9,6 +9,7 @@ from __future__ import annotations
 import msgspec
 
 from tidegate_common.contract.jobs import JobState, JobStatus, Usage
+from tidegate_common.contract.text import UNREADABLE, mended_json
 
 RESPONSE = "ai_response"
 REASONING = "ai_reasoning"
@@ -17,6 +18,9 @@ ARTIFACT = "ai_artifact"
 TRANSCRIPT = "ai_transcript"
 RESTART = "ai_restart"
 ERROR = "ai_error"
+
+CANDIDATES = 64
+"""An answer has no more: their numbers are below this."""
 
 
 class AiResponse(msgspec.Struct, frozen=True, kw_only=True):
@@ -160,7 +164,14 @@ class Folding:
         self._answer = Answer()
 
     def take(self, event_type: str, data: bytes) -> None:
-        """Adds one event. Types that it does not know are passed over; raises msgspec.DecodeError for no JSON."""
+        """Adds one event. Types that it does not know are passed over; where an event can't be read, since it is
+        somebody else's or of a newer release, the answer is not whole."""
+        try:
+            self._take(event_type, mended_json(data))
+        except UNREADABLE:
+            self._answer.whole = False
+
+    def _take(self, event_type: str, data: bytes) -> None:
         if event_type == RESTART:
             for kept in (self._texts, self._reasons, self._artifacts, self._transcript):
                 kept.clear()
@@ -206,6 +217,8 @@ class Folding:
         )
 
     def _text(self, event_type: str, piece: _Text) -> None:
+        if not 0 <= piece.candidate < CANDIDATES:
+            raise msgspec.ValidationError("no answer has so many candidates")
         self._count(piece.index)
         self._texts.setdefault((piece.candidate, event_type), []).append(piece.content)
         if piece.finish_reason is not None:

@@ -13,6 +13,7 @@ import httpx2
 from openai import APIError, APIStatusError, APITimeoutError
 
 from ai_worker.errors import BackendFailed, InvalidParams, JobError, ModelNotFound, PromptTooLong
+from ai_worker.models.chunks import count, word
 
 CONTEXT_CODES = {"context_length_exceeded", "exceed_context_size_error"}
 MODEL_CODE = "model_not_found"
@@ -32,6 +33,10 @@ class BrokeOff(Exception):
     """The stream of an answer ended without its end."""
 
 
+class Unreadable(Exception):
+    """The stream of an answer holds what is no chunk of one: the question was taken all the same, and is paid."""
+
+
 def failure(error: Exception, model: str) -> JobError:
     """What the asker of a job is told of `error`: never in the endpoint's words, which may name what is inside."""
     status, told = _said(error)
@@ -43,9 +48,11 @@ def failure(error: Exception, model: str) -> JobError:
         return ModelNotFound(model)
     if wrong:
         param = told.get("param")
-        return InvalidParams(f"the model's backend does not take {param if isinstance(param, str) else 'it'}")
+        return InvalidParams(f"the model's backend does not take {word(param) or 'it'}")
     if status in (401, 403):
         return BackendFailed(f"The model's backend does not let this server in ({status}).")
+    if isinstance(error, Unreadable):
+        return BackendFailed("The model's answer could not be read.")
     if isinstance(error, BrokeOff):
         return BackendFailed("The model broke off in the middle of its answer.")
     if _said_nothing(error):
@@ -56,7 +63,7 @@ def failure(error: Exception, model: str) -> JobError:
 def pause(error: Exception, number: int) -> float | None:
     """Seconds after which to ask again, for the `number`th time; None where that would not help, or be paid twice."""
     status, _ = _said(error)
-    if _said_nothing(error) or (400 <= status < 500 and status not in _TRY_AGAIN):
+    if isinstance(error, Unreadable) or _said_nothing(error) or (400 <= status < 500 and status not in _TRY_AGAIN):
         return None
     told = _retry_after(error.response.headers) if isinstance(error, APIStatusError) else None
     if told:
@@ -73,8 +80,7 @@ def _said(error: Exception) -> tuple[int, dict[str, Any]]:
     told = body if isinstance(body, dict) else {"message": body}
     if isinstance(error, APIStatusError):
         return error.status_code, told
-    code = str(told.get("code"))
-    return (int(code) if code.isdecimal() else 0), told
+    return count(told.get("code")), told
 
 
 def _said_nothing(error: Exception) -> bool:
@@ -92,5 +98,5 @@ def _retry_after(headers: httpx2.Headers) -> float | None:
         return seconds if math.isfinite(seconds) and seconds > 0 else None
     try:
         return max(0.0, parsedate_to_datetime(headers["retry-after"]).timestamp() - time.time())
-    except (KeyError, ValueError):
+    except (KeyError, ValueError, OverflowError):
         return None

@@ -5,18 +5,18 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any, Literal
 
 import httpx2
-from openai import AsyncOpenAI, AuthenticationError, OpenAIError, omit
-from openai.types.chat import ChatCompletionChunk
+from openai import AuthenticationError, OpenAIError, omit
 
 from ai_worker.errors import JobError
-from ai_worker.models.failures import BrokeOff, failure, pause
+from ai_worker.models import chunks
+from ai_worker.models.failures import BrokeOff, Unreadable, failure, pause
 from ai_worker.models.model import ChatRequest
-from ai_worker.pieces import CandidateEnd, Finish, Piece, Reasoning, Text, Used
+from ai_worker.pieces import CandidateEnd, Finish, Piece, Used
 from tidegate_common.contract.jobs import Usage
 
 log = logging.getLogger(__name__)
@@ -62,7 +62,9 @@ class OpenAIModel:
         self._retries = retries
         timeout = httpx2.Timeout(silence_seconds, connect=CONNECT_SECONDS)
         # It would ask again only until the head of the answer is there, and also where the question is being worked on.
-        self._client = AsyncOpenAI(base_url=base_url or None, api_key=api_key or NO_KEY, timeout=timeout, max_retries=0)
+        self._client = chunks.Client(
+            base_url=base_url or None, api_key=api_key or NO_KEY, timeout=timeout, max_retries=0
+        )
 
     @property
     def continues(self) -> bool:
@@ -83,7 +85,7 @@ class OpenAIModel:
             found = await self._client.with_options(timeout=LIST_SECONDS, max_retries=self._retries).models.list()
         except (OpenAIError, httpx2.HTTPError) as error:
             raise failure(error, "") from error
-        return [model.id for model in found.data]
+        return chunks.models(found)
 
     async def stream(self, request: ChatRequest) -> AsyncGenerator[Piece | Used]:
         model = request.model or await self.start()
@@ -95,7 +97,7 @@ class OpenAIModel:
                         begun = begun or not isinstance(piece, Used)
                         yield piece
                 return
-            except (OpenAIError, httpx2.HTTPError, BrokeOff) as error:
+            except (OpenAIError, httpx2.HTTPError, BrokeOff, Unreadable) as error:
                 seconds = None if begun or number > self._retries else pause(error, number)
                 if seconds is None:
                     hidden = isinstance(error, AuthenticationError)  # some endpoints repeat the key, which no log needs
@@ -104,27 +106,28 @@ class OpenAIModel:
             await asyncio.sleep(seconds)
 
     async def _once(self, request: ChatRequest, model: str) -> AsyncGenerator[Piece | Used]:
-        """One question, and what comes of it. Raises what the client does, BrokeOff."""
-        finishes: dict[int, str] = {}
+        """One question, and what comes of it. Raises what the client does, BrokeOff, Unreadable."""
+        choices = chunks.Choices(request.n)
         usage: Usage | None = None
-        async with await self._ask(request, model) as answer:
-            async for chunk in answer:
-                for piece in _pieces(chunk):
-                    yield piece
-                model = chunk.model or model
-                if chunk.usage is not None:
-                    usage = Usage(chunk.usage.prompt_tokens, chunk.usage.completion_tokens)
-                used = usage or _timed(chunk)
+        async with await self._ask(request, model) as answer, aclosing(_read(answer)) as found:
+            async for chunk in found:
+                ends = []
+                for piece, place, reason in choices.pieces(chunk):
+                    if piece is not None:
+                        yield piece
+                    else:
+                        ends.append(CandidateEnd(reason, place))
+                model = chunks.model(chunk) or model
+                usage = chunks.usage(chunk) or usage
+                used = usage or chunks.timed(chunk)
                 if used is not None:
                     yield Used(used)
-                for choice in chunk.choices:
-                    if choice.finish_reason:
-                        finishes[choice.index] = choice.finish_reason
-                        if request.n > 1:
-                            yield CandidateEnd(choice.finish_reason, choice.index)
-        if len(finishes) < request.n:
-            raise BrokeOff
-        yield Finish(finishes[min(finishes)], usage, model)
+                if request.n > 1:
+                    for end in ends:
+                        yield end
+            if len(choices.reasons) < request.n and not _is_over(answer):
+                raise BrokeOff
+        yield Finish(choices.reasons[min(choices.reasons)] if choices.reasons else "stop", usage, model)
 
     async def _ask(self, request: ChatRequest, model: str) -> Any:
         messages: Any = [{"role": message.role, "content": message.content} for message in request.messages]
@@ -161,26 +164,21 @@ class OpenAIModel:
         await self._client.close()
 
 
-def _pieces(chunk: ChatCompletionChunk) -> Iterator[Piece]:
-    for choice in chunk.choices:
-        delta: Any = choice.delta
-        if delta is None:
-            continue
-        # Two names for one thing: vLLM, DeepSeek and llama.cpp write the first, others the second.
-        thought = getattr(delta, "reasoning_content", None) or getattr(delta, "reasoning", None)
-        if isinstance(thought, str) and thought:
-            yield Reasoning(thought, choice.index)
-        if delta.content:
-            yield Text(delta.content, choice.index)
+async def _read(answer: Any) -> AsyncGenerator[object]:
+    """The chunks of an answer. Raises what the client does for an endpoint that fails, and Unreadable."""
+    try:
+        async for chunk in answer:
+            yield chunk
+    except (OpenAIError, httpx2.HTTPError):
+        raise
+    except Exception as error:  # of JSON that is none, or of a depth that nobody reads: it would come again
+        raise Unreadable from error
 
 
-def _timed(chunk: ChatCompletionChunk) -> Usage | None:
-    """What llama.cpp says in `timings`."""
-    timings = (chunk.model_extra or {}).get("timings")
-    if not isinstance(timings, dict):
-        return None
-    read = int(timings.get("prompt_n", 0)) + int(timings.get("cache_n", 0))
-    return Usage(read, int(timings.get("predicted_n", 0)))
+def _is_over(answer: Any) -> bool:
+    """Whether the endpoint has said so: some give no reason for an answer's end."""
+    decoder = answer._decoder
+    return isinstance(decoder, chunks.Decoder) and decoder.over
 
 
 def _given(value: Any) -> Any:

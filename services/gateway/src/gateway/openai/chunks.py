@@ -11,6 +11,7 @@ from gateway.openai.errors import NOT_AGAIN, SERVER, ApiError, job_cancelled, jo
 from tidegate_common.contract import answers
 from tidegate_common.contract.answers import AiError, Answer
 from tidegate_common.contract.jobs import Usage
+from tidegate_common.contract.text import UNREADABLE, mended_json
 
 DONE = b"data: [DONE]\n\n"
 COMMENT = b": waiting\n\n"
@@ -112,7 +113,16 @@ class Chunks:
         self.usage: Usage | None = None
 
     def take(self, event_type: str, data: bytes) -> bytes:
-        """What `data` adds to the stream; empty for nothing. Raises ApiError where the stream ends with it instead."""
+        """What `data` adds to the stream; empty for nothing, and for what can't be read: it is somebody else's.
+
+        Raises ApiError where the stream ends with it instead.
+        """
+        try:
+            return self._take(event_type, mended_json(data))
+        except UNREADABLE:
+            return b""
+
+    def _take(self, event_type: str, data: bytes) -> bytes:
         if event_type == answers.ERROR:
             raise job_failed(_ERROR.decode(data))
         if event_type == answers.RESTART:

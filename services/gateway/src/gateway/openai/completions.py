@@ -72,7 +72,7 @@ class Running:
         async with aclosing(self._events):
             async for stored in self._events:
                 self.over = headers.field(stored.header, headers.JOB_END) is not None
-                yield (headers.field(stored.header, headers.EVENT_TYPE) or b"").decode(), stored.payload
+                yield (headers.field(stored.header, headers.EVENT_TYPE) or b"").decode(errors="replace"), stored.payload
         if not self.over:
             raise NotFound("the job's events are not kept any more")
 

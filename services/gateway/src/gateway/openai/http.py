@@ -21,7 +21,7 @@ from gateway.openai import tracing
 from gateway.openai.callers import caller_of
 from gateway.openai.chunks import Chunks, Head, completion
 from gateway.openai.completions import Caller, Completions, Running
-from gateway.openai.errors import OVERLOADED, SERVER, ApiError, api_error
+from gateway.openai.errors import NOT_AGAIN, OVERLOADED, SERVER, ApiError, api_error
 from gateway.openai.models import ModelList
 from gateway.openai.request import Completion, read
 from gateway.openai.writing import Writer, gone
@@ -137,6 +137,8 @@ class OpenAiFront:
                 if not writer.begun:
                     span.add_event("first chunk")
                 await writer.write(found, more=not chunks.over)
+        if not chunks.over:
+            raise ApiError(500, "The answer's end can't be read.", SERVER, code="internal_error", headers=NOT_AGAIN)
         tracing.answered(span, chunks.finish_reason, chunks.usage)
 
     async def _whole(self, running: Running, head: Head, writer: Writer, span: Span) -> None:
