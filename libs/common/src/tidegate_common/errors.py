@@ -8,6 +8,10 @@ TidegateError
 ├── ConfigError         the environment holds values that can't be used: lists all of them
 ├── Unavailable         something that we depend on is away or full: come back later
 │   ├── BrokerUnavailable   NATS does not answer, or did not store in time
+│   │   ├── NotSent             NATS is away, or the stream has no leader: nothing was sent
+│   │   ├── NotStored           NATS answers and does not store: its disk or a limit is full, or the stream refuses
+│   │   ├── TooManyWaiting      as many requests wait for NATS as may
+│   │   └── CallerGone          whoever asked does not wait any more
 │   ├── QueueFull           the job queue takes no more
 │   └── TooManyConnections  this process holds all the connections that it may
 ├── TooManyFromAddress  one address holds all the connections that it may
@@ -69,6 +73,22 @@ class Unavailable(TidegateError):
 
 class BrokerUnavailable(Unavailable):
     """NATS is away, or did not confirm within the deadline. Nothing was confirmed."""
+
+
+class NotSent(BrokerUnavailable):
+    """NATS is away, or the stream has no leader. Nothing was sent, so it may be tried again."""
+
+
+class NotStored(BrokerUnavailable):
+    """NATS answers, and does not store: its disk is full, or a limit is, or the stream refuses. Nothing was stored."""
+
+
+class TooManyWaiting(BrokerUnavailable):
+    """As many requests wait for NATS in this process, or as many of their bytes, as may."""
+
+
+class CallerGone(BrokerUnavailable):
+    """Whoever asked has gone: nothing is waited for any more on their account."""
 
 
 class QueueFull(Unavailable):

@@ -13,10 +13,12 @@ from nats import errors as nats_errors
 from tidegate_common.bus import headers as header_blocks
 from tidegate_common.bus.connection import Bus
 from tidegate_common.bus.history import History
+from tidegate_common.bus.leaders import NO_STREAM, Leaders, Patience
+from tidegate_common.bus.refusals import AWAY, Refusals
 from tidegate_common.bus.storing import Ack, Message, Stored, Storing, late
 from tidegate_common.contract.events import EVENT_TYPE, MESSAGE_ID, VOLATILE_ID, Event, Receipt
 from tidegate_common.contract.ids import EventId
-from tidegate_common.errors import BrokerUnavailable, TidegateError, TooLarge
+from tidegate_common.errors import BrokerUnavailable, NotSent, TidegateError, TooLarge
 
 
 class Durable(NamedTuple):
@@ -26,16 +28,24 @@ class Durable(NamedTuple):
     event: Event
     message_id: str | None = None
     ttl_seconds: int | None = None
+    headers: Mapping[str, str] | None = None
+    """Instead of those of the call."""
 
 
 class Publisher:
     """Publishes on one connection. A durable event is confirmed by the stream before a call returns."""
 
-    def __init__(self, bus: Bus, history: History, deadline_seconds: float = 3.0) -> None:
+    def __init__(
+        self, bus: Bus, history: History, deadline_seconds: float = 3.0, leaders: Leaders | None = None
+    ) -> None:
+        """`leaders` has the deadline, where it is given, and waits for elections as it says."""
+        leaders = leaders or Leaders(bus, Patience(deadline_seconds=deadline_seconds))
         self._bus = bus
         self._history = history
-        self._deadline = deadline_seconds
-        self._storing = Storing(bus, deadline_seconds)
+        self._leaders = leaders
+        self._deadline = leaders.patience.deadline_seconds
+        self.refusals = Refusals()
+        self._storing = Storing(bus, leaders, self.refusals)
         # A uuid for each message took 8 % of a batch's time; a name that no other process has drawn does as well.
         self._name, self._count = token_hex(12), count(1)
         self.published = {"durable": 0, "volatile": 0}
@@ -65,12 +75,11 @@ class Publisher:
         self, events: Sequence[Durable], *, headers: Mapping[str, str]
     ) -> list[Receipt | TidegateError]:
         """As `durable`, for each of them, stored in their order. One's error stops no other."""
-        until = asyncio.get_running_loop().time() + self._deadline
         messages = [self._message_of(each, headers) for each in events]
         stored = await self._storing.store([each for each in messages if isinstance(each, Message)])
         epoch: str | TidegateError = ""
         if any(isinstance(each, Stored) and each.epoch is None for each in stored):
-            epoch = await self._ask_epoch(until)
+            epoch = await self._ask_epoch()
         found = iter(stored)
         return [
             message if isinstance(message, TooLarge) else self._receipt(each, next(found), epoch)
@@ -78,16 +87,28 @@ class Publisher:
         ]
 
     async def volatile(self, tail: str, event: Event, *, headers: Mapping[str, str]) -> None:
-        """Hands `event` to whoever listens for `tail` now. Raises BrokerUnavailable, TooLarge."""
+        """Hands `event` to whoever listens for `tail` now; waits where NATS is away for a moment.
+
+        Raises BrokerUnavailable, TooLarge.
+        """
         payload = event.data.encode()
         self._check_size(payload)
-        if not self._bus.connected:
-            raise BrokerUnavailable("NATS is away: nothing was published")
         fields = {**headers, EVENT_TYPE: event.type, VOLATILE_ID: self._new_id()}
+        subject = self._bus.subjects.outbound(tail)
+
+        async def send() -> None:
+            if not self._bus.connected:
+                raise NotSent("NATS is away: nothing was published")
+            try:
+                await self._bus.client.publish(subject, payload, headers=fields)
+            except nats_errors.Error as error:
+                raise BrokerUnavailable("NATS is away: nothing was published") from error
+
         try:
-            await self._bus.client.publish(self._bus.subjects.outbound(tail), payload, headers=fields)
-        except nats_errors.Error as error:
-            raise BrokerUnavailable("NATS is away: nothing was published") from error
+            await self._leaders.outlast(NO_STREAM, send)
+        except NotSent:
+            self.refusals.counts[AWAY] += 1
+            raise
         self.published["volatile"] += 1
 
     async def store(self, subject: str, payload: bytes, fields: Mapping[str, str], message_id: str | None) -> Ack:
@@ -101,7 +122,7 @@ class Publisher:
         return found.ack
 
     def _message_of(self, durable: Durable, headers: Mapping[str, str]) -> Message | TooLarge:
-        fields = {**headers, EVENT_TYPE: durable.event.type}
+        fields = {**(headers if durable.headers is None else durable.headers), EVENT_TYPE: durable.event.type}
         if durable.ttl_seconds is not None:
             fields["Nats-TTL"] = f"{durable.ttl_seconds}s"
         subject = self._bus.subjects.inbound(durable.tail)
@@ -115,11 +136,11 @@ class Publisher:
         self._check_size(payload)
         return Message(subject, header_blocks.block({**fields, MESSAGE_ID: message_id or self._new_id()}), payload)
 
-    async def _ask_epoch(self, until: float) -> str | TidegateError:
-        """At loop time `until` at the latest: it is within the deadline too that an event gets its id."""
+    async def _ask_epoch(self) -> str | TidegateError:
+        """Within a deadline too: an event that is stored gets its id soon, or is late."""
         if self._storing.epoch is None:
             try:
-                async with asyncio.timeout_at(until):
+                async with asyncio.timeout(self._deadline):
                     self._storing.epoch = (await self._history.position()).epoch
             except BrokerUnavailable as error:
                 return error

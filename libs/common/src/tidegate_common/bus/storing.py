@@ -3,21 +3,37 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
+from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import msgspec
-import stamina
 
+from tidegate_common.bus import refusals
+from tidegate_common.bus.api import LEADERLESS
 from tidegate_common.bus.connection import Bus
+from tidegate_common.bus.leaders import Leaders
+from tidegate_common.bus.refusals import Refusals
 from tidegate_common.bus.replies import Replies
-from tidegate_common.errors import BrokerUnavailable, QueueFull, Superseded, TidegateError
+from tidegate_common.errors import (
+    BrokerUnavailable,
+    CallerGone,
+    NotStored,
+    QueueFull,
+    Superseded,
+    TidegateError,
+    TooManyWaiting,
+)
 
 ATTEMPT_SECONDS = 2.0
-_STREAM_FULL = {10077, 10122}  # maximum messages exceeded; its reservation-time sibling
 
-
+_STORE_FAILED = 10077
+"""Its words say why: the stream's own limits, by these words, or the disk."""
+_OWN_LIMITS = ("maximum messages", "maximum bytes", "maximum per subject")
+_STREAM_FULL = 10122
+"""The limit of messages, found before the message was put up for storing."""
+_STORAGE_FULL = {10002, 10023, 10028, 10047}
+"""Limits of the account, of the server, and what memory and disk have left."""
 _SUPERSEDED = 10071
 """Wrong last sequence: on the subject that the message names, another one has been stored."""
 
@@ -32,6 +48,7 @@ class Message(NamedTuple):
 
 class _ApiError(msgspec.Struct):
     err_code: int = 0
+    description: str = ""
 
 
 class Ack(msgspec.Struct):
@@ -50,92 +67,165 @@ class Stored(NamedTuple):
     epoch: str | None
 
 
+Result = Stored | TidegateError
 _ACK = msgspec.json.Decoder(Ack)
-
-
-class _TryAgain(Exception):
-    """The server was away or between leaders."""
+_NOBODY = Stored(Ack(), None)
+"""No stream has taken the message: it has no leader, or is not there."""
 
 
 class Storing:
     """Stores on one connection."""
 
-    def __init__(self, bus: Bus, deadline_seconds: float) -> None:
-        self._deadline = deadline_seconds
+    def __init__(self, bus: Bus, leaders: Leaders, refusals: Refusals) -> None:
+        self._bus = bus
+        self._leaders = leaders
+        self._refusals = refusals
         self._events = bus.subjects.events_stream
+        self._inbound = bus.subjects.inbound("")
         self._last = 0
-        self._replies = Replies(bus, self._hear, min(ATTEMPT_SECONDS, deadline_seconds))
+        self._replies = Replies(bus, self._hear, min(ATTEMPT_SECONDS, leaders.patience.deadline_seconds))
         self.epoch: str | None = None
         """The event stream's, for whoever asks for it to note here; None again after all that makes it doubtful."""
         bus.on_reconnect.append(self._forget_epoch)
 
-    async def store(self, messages: Sequence[Message]) -> list[Stored | TidegateError]:
+    async def store(self, messages: Sequence[Message]) -> list[Result]:
         """Sends all of them, and those that were not confirmed again, in their order, until the deadline.
 
-        Where the stream's leader changes under way, the old one may lose messages while the new one stores those after
-        them: what is sent again comes behind these (seen with 5,000 at once, never with 256).
+        Where the stream has no leader it is waited for. Then the first of those that are left is sent by itself, and
+        the others when it is confirmed: sent together, some could come too early for the new leader, and those after
+        them in time. Where a leader goes while messages are on their way, it may lose some whose followers the next
+        one stores: what is sent again comes behind these (seen with 5,000 at once, never with 256).
 
         An error is BrokerUnavailable, QueueFull (a stream that discards new messages is full), or Superseded (the
         message names a last sequence, and that is another one by now).
         """
-        until = asyncio.get_running_loop().time() + self._deadline
-        results = await self._round(messages)
-        if all(results):  # nearly always: without the loop's cost
-            return [result for result in results if result]
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout_at(until):
-                await self._go_on(messages, results)
-        refused = late()
-        return [result or refused for result in results]
+        if not messages:
+            return []
+        began = asyncio.get_running_loop().time()
+        stream = self._stream_of(messages[0])
+        results: list[Result | None] = [None] * len(messages)
+        if self._leaders.since(stream) is None:
+            results = await self._round(messages, stream)
+            if all(results):  # nearly always: without the loop's cost
+                return self._noted(stream, [result for result in results if result])
+        refused: BrokerUnavailable = late()
+        try:
+            with self._leaders.place(sum(len(messages[place].payload) for place in _left(results))):
+                await self._go_on(messages, results, stream, began)
+        except (TooManyWaiting, CallerGone) as error:
+            refused = error
+        return self._counted(stream, [result or refused for result in results])
 
-    async def _round(self, messages: Sequence[Message]) -> list[Stored | TidegateError | None]:
+    async def _round(self, messages: Sequence[Message], stream: str) -> list[Result | None]:
         """One try: None for each that may be sent again."""
         # All are on the wire before the first answer is waited for: in their order, and without a task for each.
         asked = [self._replies.ask(*message) for message in messages]
-        return [_settled(await answer) for answer in asked]
+        return [self._settled(await answer, stream) for answer in asked]
 
-    async def _go_on(self, messages: Sequence[Message], results: list[Stored | TidegateError | None]) -> None:
-        """Tries again what has no result, until all have one."""
-        async for attempt in stamina.retry_context(
-            on=_TryAgain, attempts=None, timeout=None, wait_initial=0.05, wait_max=0.5, wait_jitter=0.1
-        ):
-            with attempt:
-                asked = {
-                    place: self._replies.ask(*messages[place]) for place, found in enumerate(results) if found is None
-                }
-                try:
-                    await asyncio.wait(asked.values())
-                finally:  # at the deadline too: what is confirmed by then is
-                    for place, answer in asked.items():
-                        results[place] = _settled(answer.result()) if answer.done() else None
-                if not all(results):
-                    raise _TryAgain("NATS is away, or has no leader for the stream")
+    async def _go_on(
+        self, messages: Sequence[Message], results: list[Result | None], stream: str, began: float
+    ) -> None:
+        """Tries again what has no result, until all have one or the time is over."""
+        loop, leaders = asyncio.get_running_loop(), self._leaders
+        while left := _left(results):
+            if loop.time() >= leaders.until(stream, began):
+                return
+            await leaders.pause(stream, leaders.until(stream, began))
+            if leaders.since(stream) is None:
+                for part in (left[:1], left[1:]):
+                    await self._try(messages, results, part, stream, began)
+                    if part and results[part[0]] is None:
+                        break
 
-    def _hear(self, answer: bytes) -> Stored | None:
+    async def _try(
+        self, messages: Sequence[Message], results: list[Result | None], places: list[int], stream: str, began: float
+    ) -> None:
+        asked = {place: self._replies.ask(*messages[place]) for place in places}
+        if asked:
+            left = self._leaders.until(stream, began) - asyncio.get_running_loop().time()
+            await asyncio.wait(asked.values(), timeout=max(0.0, left))
+        for place, answer in asked.items():  # at the deadline too: what is confirmed by then is
+            if answer.done():
+                results[place] = self._settled(answer.result(), stream)
+            else:
+                answer.cancel()
+
+    def _hear(self, answer: bytes) -> Stored:
         """Reads an answer at the moment when it comes: the next one may be of a stream that was made anew."""
         try:
             ack = _ACK.decode(answer)
         except msgspec.DecodeError:
             self.epoch = None  # nobody's: no leader, or no stream, and the next one may be another
-            return None
+            return _NOBODY
         if ack.stream == self._events and not ack.duplicate and ack.error is None:
             if ack.seq <= self._last:
                 self.epoch = None  # the stream counts from the start again: it was made anew
             self._last = ack.seq
         return Stored(ack, self.epoch)
 
+    def _settled(self, heard: Stored | None, stream: str) -> Result | None:
+        """None where the message may be sent again."""
+        if heard is None:
+            self._leaders.silent(stream)
+            return None
+        if heard is _NOBODY:
+            self._leaders.lost(stream)
+            return None
+        error = heard.ack.error
+        if error is None:
+            self._leaders.stored(stream)
+            return heard
+        if error.err_code in LEADERLESS:
+            self._leaders.lost(stream)
+            return None
+        if error.err_code == _SUPERSEDED:
+            return Superseded("another attempt has begun since")
+        return self._refusal(stream, error)
+
+    def _refusal(self, stream: str, error: _ApiError) -> TidegateError:
+        own = error.err_code == _STREAM_FULL or any(words in error.description for words in _OWN_LIMITS)
+        if own and stream == self._bus.subjects.jobs_stream:
+            reason = refusals.STREAM_FULL
+            found: TidegateError = QueueFull("the queue is full", retry_after=5)
+        else:
+            full = error.err_code in _STORAGE_FULL or error.err_code == _STORE_FAILED
+            reason = refusals.STORAGE_FULL if full else refusals.STREAM_REFUSES
+            reason = refusals.STREAM_FULL if own else reason
+            found = NotStored(f"NATS does not store: {error.description}", retry_after=5)
+        self._refusals.refused(stream, reason, error.description)
+        return found
+
+    def _noted(self, stream: str, results: list[Result]) -> list[Result]:
+        if isinstance(results[-1], Stored):
+            self._refusals.stored(stream)
+        return results
+
+    def _counted(self, stream: str, results: list[Result]) -> list[Result]:
+        """`results`, with what was not confirmed counted as refused: what NATS refused itself has been."""
+        kinds = Counter(map(type, results))
+        if kinds[BrokerUnavailable]:
+            reason = refusals.UNCONFIRMED
+            if not self._bus.connected:
+                reason = refusals.AWAY
+            elif self._leaders.gone(stream):
+                reason = refusals.NO_LEADER
+            self._refusals.refused(stream, reason, number=kinds[BrokerUnavailable])
+        if kinds[TooManyWaiting]:
+            self._refusals.refused(stream, refusals.TOO_MANY_WAITING, number=kinds[TooManyWaiting])
+        return self._noted(stream, results)
+
+    def _stream_of(self, message: Message) -> str:
+        events = message.subject.startswith(self._inbound)
+        return self._events if events else self._bus.subjects.jobs_stream
+
     async def _forget_epoch(self) -> None:
         # The server that came back may have lost the stream, which was then made anew: ask before the next id.
         self.epoch = None
 
 
-def _settled(heard: Stored | None) -> Stored | TidegateError | None:
-    """None where the message may be sent again."""
-    if heard is None or heard.ack.error is None:
-        return heard
-    if heard.ack.error.err_code == _SUPERSEDED:
-        return Superseded("another attempt has begun since")
-    return QueueFull("the queue is full", retry_after=5) if heard.ack.error.err_code in _STREAM_FULL else None
+def _left(results: Sequence[Result | None]) -> list[int]:
+    """Places of the messages that have no result."""
+    return [place for place, found in enumerate(results) if found is None]
 
 
 def late() -> BrokerUnavailable:

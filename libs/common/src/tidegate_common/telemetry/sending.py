@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from opentelemetry.trace import INVALID_SPAN, Span, SpanKind, Tracer
+from opentelemetry.trace import INVALID_SPAN, Span, SpanKind, Tracer, set_span_in_context
 
 from tidegate_common.telemetry import names
 from tidegate_common.telemetry.propagation import inject, left_out
@@ -22,12 +22,25 @@ def producing(tracer: Tracer, subject: str) -> Iterator[tuple[Span, dict[str, st
         inject(headers)
         yield INVALID_SPAN, headers
         return
-    attributes = {
+    with tracer.start_as_current_span(
+        f"send {subject}", kind=SpanKind.PRODUCER, attributes=_attributes(subject)
+    ) as span:
+        inject(headers)
+        yield span, headers
+
+
+def producer(tracer: Tracer, subject: str) -> tuple[dict[str, str], Span]:
+    """As `producing`, for one of many that are under way at once: the caller ends the span. Never `left_out`."""
+    headers: dict[str, str] = {}
+    span = tracer.start_span(f"send {subject}", kind=SpanKind.PRODUCER, attributes=_attributes(subject))
+    inject(headers, set_span_in_context(span))
+    return headers, span
+
+
+def _attributes(subject: str) -> dict[str, str]:
+    return {
         names.MESSAGING_SYSTEM: "nats",
         names.MESSAGING_OPERATION_NAME: "send",
         names.MESSAGING_OPERATION_TYPE: "send",
         names.MESSAGING_DESTINATION: subject,
     }
-    with tracer.start_as_current_span(f"send {subject}", kind=SpanKind.PRODUCER, attributes=attributes) as span:
-        inject(headers)
-        yield span, headers

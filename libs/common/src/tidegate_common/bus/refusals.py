@@ -1,0 +1,101 @@
+"""Publishes that were refused: counted by reason, said when it begins and when it is over."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from tidegate_common.errors import NotStored
+
+log = logging.getLogger(__name__)
+
+AWAY = "away"
+"""No connection to NATS."""
+
+NO_LEADER = "no_leader"
+"""The stream has no leader, or is gone, for longer than is waited for."""
+
+UNCONFIRMED = "unconfirmed"
+"""NATS took it and did not say that it is stored: its disk is full, or it hangs."""
+
+STORAGE_FULL = "storage_full"
+"""A limit of NATS's storage is reached: of the server or of the account."""
+
+STREAM_FULL = "stream_full"
+"""The stream's own limits, where it discards what is new: the job queue's, by its making."""
+
+STREAM_REFUSES = "stream_refuses"
+"""The stream is sealed, or not as Tidegate makes it."""
+
+TOO_MANY_WAITING = "too_many_waiting"
+"""No place was left among the requests that wait."""
+
+REASONS = (AWAY, NO_LEADER, UNCONFIRMED, STORAGE_FULL, STREAM_FULL, STREAM_REFUSES, TOO_MANY_WAITING)
+
+TEXTS = {
+    AWAY: "NATS is away",
+    NO_LEADER: "the stream has no leader",
+    UNCONFIRMED: "NATS does not confirm that it stores: look at its log and its disk, which may be full",
+    STORAGE_FULL: "NATS's storage is full: free its disk, or raise the limits of the server or the account",
+    STREAM_FULL: "the stream is full and discards what is new",
+    STREAM_REFUSES: "the stream refuses: it is not as Tidegate makes it",
+}
+"""What an operator reads."""
+
+NEEDS_CARE = frozenset({UNCONFIRMED, STORAGE_FULL, STREAM_REFUSES})
+"""Reasons that show nowhere else: the stream answers questions all the while."""
+
+
+class Refusals:
+    """One process's, over all of its streams."""
+
+    def __init__(self) -> None:
+        self.counts = dict.fromkeys(REASONS, 0)
+        self._now: dict[str, _Spell] = {}
+        """By stream."""
+
+    def refused(self, stream: str, reason: str, words: str = "", number: int = 1) -> None:
+        """`number` publishes to `stream` were refused; `words` are NATS's own."""
+        self.counts[reason] += number
+        if reason not in TEXTS:
+            return
+        spell = self._now.get(stream)
+        if spell is None or spell.reason != reason:
+            before = 0 if spell is None else spell.number
+            spell = self._now[stream] = _Spell(reason, words, before)
+            # The job queue is full in the ordinary course of things.
+            level = logging.INFO if reason == STREAM_FULL else logging.WARNING
+            log.log(level, "publishes are refused: %s", spell.text, extra={"stream": stream, "reason": reason})
+        spell.number += number
+
+    def stored(self, stream: str) -> None:
+        """Something was stored in `stream`."""
+        if self._now and (spell := self._now.pop(stream, None)) is not None:
+            seconds = asyncio.get_running_loop().time() - spell.since
+            log.info(
+                "publishes are stored again after %.0f s, %d were refused",
+                seconds,
+                spell.number,
+                extra={"stream": stream, "reason": spell.reason},
+            )
+
+    def of(self, stream: str) -> str | None:
+        """Why publishes to `stream` are refused at present, where its leader says nothing of it."""
+        spell = self._now.get(stream)
+        return spell.text if spell is not None and spell.reason in NEEDS_CARE else None
+
+    def check(self, stream: str) -> None:
+        """Raises NotStored where publishes to `stream` are refused at present."""
+        text = self.of(stream)
+        if text is not None:
+            raise NotStored(text)
+
+
+class _Spell:
+    """A time of one reason."""
+
+    def __init__(self, reason: str, words: str, number: int) -> None:
+        self.reason = reason
+        self.text = TEXTS[reason] + (f" ({words})" if words else "")
+        self.number = number
+        self.since = asyncio.get_running_loop().time()
