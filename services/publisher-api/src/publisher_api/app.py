@@ -74,7 +74,7 @@ async def build(settings: PublisherSettings, bus: Bus, signals: Telemetry) -> Bu
     )
     app = Starlette(
         routes=[
-            *Endpoints(settings, sending, Batches(publisher, sending), gateways).routes(),
+            *Endpoints(settings, sending, Batches(sending), gateways).routes(),
             *jobs.routes(),
             *docs_routes(),
             *health_routes(signals, readiness),

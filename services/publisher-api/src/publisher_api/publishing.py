@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from itertools import groupby
 from secrets import token_hex
 from typing import NamedTuple
 
 import msgspec
-from opentelemetry.trace import Tracer
+from opentelemetry.trace import Span, StatusCode, Tracer
 
 from publisher_api.requests import Published, event_of
 from tidegate_common.bus.control import ASK_SECONDS, AllGateways
-from tidegate_common.bus.publishing import Publisher
+from tidegate_common.bus.publishing import Durable, Publisher
 from tidegate_common.contract.events import RECEIPT, Event, Receipt
 from tidegate_common.contract.subjects import Subjects
-from tidegate_common.errors import BrokerUnavailable, InvalidField
+from tidegate_common.errors import BrokerUnavailable, InvalidField, TidegateError
+from tidegate_common.runtime.tasks import end
 from tidegate_common.telemetry import names
-from tidegate_common.telemetry.sending import producing
+from tidegate_common.telemetry.propagation import inject, left_out
+from tidegate_common.telemetry.sending import producer
 
 
 class Sent(msgspec.Struct, frozen=True):
@@ -47,7 +53,7 @@ class Outgoing(NamedTuple):
 
 
 class Sending:
-    """Sends events, one for each call."""
+    """Sends events."""
 
     def __init__(
         self, publisher: Publisher, gateways: AllGateways, subjects: Subjects, tracer: Tracer, max_ttl_seconds: int
@@ -71,28 +77,106 @@ class Sending:
 
         Raises TooLarge, BrokerUnavailable: then nothing was confirmed.
         """
-        tail, published, event, _ = outgoing
-        subject = self._subjects.inbound(tail) if published.durable else self._subjects.outbound(tail)
-        with producing(self._tracer, subject) as (span, headers):
-            receipt_id = token_hex(16) if published.receipt else None
-            if receipt_id is not None:
-                headers[RECEIPT] = receipt_id
-            if span.is_recording():
-                span.set_attribute(names.MESSAGING_BODY_SIZE, len(event.data.encode()))
-            if not published.durable:
-                await self._publisher.volatile(tail, event, headers=headers)
-                stored = None
-            else:
-                stored = await self._publisher.durable(
-                    tail, event, headers=headers, message_id=outgoing.message_id, ttl_seconds=published.ttl
-                )
-                span.set_attribute(names.MESSAGING_MESSAGE_ID, stored.id)
-        if receipt_id is None:
-            return Sent(stored)
-        if stored is not None and stored.duplicate:
-            return Sent(stored, counted=True)  # what was sent before went under another receipt id
+        (found,) = await self.send_all([outgoing])
+        if isinstance(found, TidegateError):
+            raise found
+        return found
+
+    async def send_all(self, lines: Sequence[Outgoing]) -> list[Sent | TidegateError]:
+        """As `send`, for each of them, in their order: what follows on a durable event is sent when that is stored.
+
+        Durable ones in a row are on their way together. One's error stops no other.
+        """
+        letters = self._letters(lines)
+        receipts: list[asyncio.Task[None]] = []
         try:
-            count = await self._gateways.delivered(tail, receipt_id, ASK_SECONDS)
-        except BrokerUnavailable:
-            return Sent(stored, counted=True)  # the event was accepted all the same
-        return Sent(stored, counted=True, delivered=count.total, complete=count.complete)
+            for durable, run in groupby(letters, _is_durable):
+                together = list(run)
+                await (self._store(together) if durable else self._hand_over(together))
+                for letter in together:
+                    letter.close()
+                    if letter.receipt_id is not None and isinstance(letter.found, Sent):
+                        receipts.append(asyncio.create_task(self._count(letter, letter.receipt_id)))
+            if receipts:
+                await asyncio.wait(receipts)
+                for each in receipts:
+                    each.result()
+        finally:
+            await end(receipts)
+            for letter in letters:
+                letter.close()
+        return [letter.found for letter in letters]
+
+    def _letters(self, lines: Sequence[Outgoing]) -> list[_Letter]:
+        """`lines`, each with its headers, and a span of its own where the trace is recorded."""
+        if left_out():  # for all of them: a line of a batch costs 18 µs so
+            shared: dict[str, str] = {}
+            inject(shared)
+            return [_Letter(line, shared, None) for line in lines]
+        return [_Letter(line, *producer(self._tracer, self._subject(line))) for line in lines]
+
+    def _subject(self, line: Outgoing) -> str:
+        return self._subjects.inbound(line.tail) if line.published.durable else self._subjects.outbound(line.tail)
+
+    async def _store(self, letters: Sequence[_Letter]) -> None:
+        stored = await self._publisher.durable_all([each.durable() for each in letters], headers={})
+        for letter, found in zip(letters, stored, strict=True):
+            letter.found = Sent(found) if isinstance(found, Receipt) else found
+
+    async def _hand_over(self, letters: Sequence[_Letter]) -> None:
+        for letter in letters:
+            try:
+                await self._publisher.volatile(letter.line.tail, letter.line.event, headers=letter.headers)
+                letter.found = Sent(None)
+            except TidegateError as error:
+                letter.found = error
+
+    async def _count(self, letter: _Letter, receipt_id: str) -> None:
+        """Asks the gateways to how many connections it was written."""
+        stored = letter.found.stored if isinstance(letter.found, Sent) else None
+        letter.found = Sent(stored, counted=True)
+        if stored is not None and stored.duplicate:
+            return  # what was sent before went under another receipt id
+        with suppress(BrokerUnavailable):  # the event was accepted all the same
+            count = await self._gateways.delivered(letter.line.tail, receipt_id, ASK_SECONDS)
+            letter.found = Sent(stored, counted=True, delivered=count.total, complete=count.complete)
+
+
+class _Letter:
+    """A line under way. `found` is what became of it."""
+
+    __slots__ = ("_span", "found", "headers", "line", "receipt_id")
+
+    def __init__(self, line: Outgoing, headers: Mapping[str, str], span: Span | None) -> None:
+        self.line = line
+        self.headers = headers
+        self._span = span
+        self.receipt_id = token_hex(16) if line.published.receipt else None
+        if self.receipt_id is not None:
+            self.headers = {**headers, RECEIPT: self.receipt_id}
+        if span is not None and span.is_recording():
+            span.set_attribute(names.MESSAGING_BODY_SIZE, len(line.event.data.encode()))
+        self.found: Sent | TidegateError = _NOT_SENT
+
+    def durable(self) -> Durable:
+        line = self.line
+        return Durable(line.tail, line.event, line.message_id, line.published.ttl, self.headers)
+
+    def close(self) -> None:
+        """Ends the span, with what became of the line."""
+        span, self._span = self._span, None
+        if span is None:
+            return
+        if isinstance(self.found, TidegateError):
+            span.record_exception(self.found)
+            span.set_status(StatusCode.ERROR, f"{type(self.found).__name__}: {self.found}")
+        elif self.found.stored is not None:
+            span.set_attribute(names.MESSAGING_MESSAGE_ID, self.found.stored.id)
+        span.end()
+
+
+_NOT_SENT = BrokerUnavailable("it was not sent")
+
+
+def _is_durable(letter: _Letter) -> bool:
+    return letter.line.published.durable
