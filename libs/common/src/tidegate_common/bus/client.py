@@ -109,7 +109,7 @@ class BusClient(Client):
         """Ends the connection. What is unsent when the server has gone at that moment is dropped."""
         try:
             await super().close()
-        except OSError:  # the client writes what is left before it cleans up
+        except (OSError, RuntimeError):  # what is left is written before it cleans up; uvloop raises the second
             self._subs.clear()
             if self._transport is not None:
                 self._transport.close()

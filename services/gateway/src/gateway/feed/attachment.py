@@ -68,7 +68,7 @@ class Attachments:
             due = plan(last_event_id, position, since)
             await start()
         except BaseException:
-            session.ending = session.ending or Ending.FEED
+            session.ending = session.ending or Ending.REFUSED
             session.lost()
             raise
         self.returned += last_event_id is not None

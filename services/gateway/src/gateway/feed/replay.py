@@ -54,7 +54,7 @@ class Replay:
             if size >= BATCH_BYTES:
                 await self._write(session, batch, stored.sequence)
                 batch, size = [], 0
-            if session.ending is not None:
+            if session.ending is not None or session.closing():
                 return
             last = stored.sequence
         if batch:
@@ -97,7 +97,7 @@ class Replay:
         Only then has it got there: what was read and not written, because NATS went away, has to be read again.
         """
         await self.room(session)
-        if session.ending is None:
+        if session.ending is None and not session.closing():
             session.beats = 0
             session.send(b"".join(batch))
             session.covered = reached
@@ -107,6 +107,8 @@ class Replay:
 
     def announce(self, session: Session, gap: Gap) -> None:
         """Tells the client what it can't get any more."""
+        if session.ending is not None:
+            return  # it may have gone while the gap was being found
         self.gaps[gap.reason] += 1
         session.send(frame.chunk(frame.gap(gap.reason, gap.start, gap.end)))
 

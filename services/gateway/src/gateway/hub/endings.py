@@ -6,7 +6,10 @@ from enum import Enum
 
 
 class Ending(Enum):
-    """Members hold the reason as metrics and clients see it, and the reason in words."""
+    """Members hold the reason as metrics and clients see it, and the reason in words.
+
+    REFUSED is neither's: what never began counts as refused, and not as ended.
+    """
 
     CLIENT = ("client", "the client closed the connection, or it broke")
     DRAIN = ("drain", "the gateway is being stopped")
@@ -16,6 +19,7 @@ class Ending(Enum):
     SLOW = ("slow", "the client reads too slowly; what it missed is replayed when it comes back")
     KICKED = ("kicked", "the connection was ended by the application")
     DONE = ("done", "the job whose stream it was has ended")
+    REFUSED = ("refused", "no stream was made of it: the caller has got an error instead")
     FEED = ("feed", "what was missed could not be read from the stream")
 
     def __init__(self, reason: str, text: str) -> None:

@@ -81,7 +81,7 @@ class Hub:
         """Events handed to sockets, one for each connection."""
         self.dropped = 0
         """Volatile events that a slow or joining session had no room for."""
-        self.ended: Counter[str] = Counter({ending.reason: 0 for ending in Ending})
+        self.ended: Counter[str] = Counter({ending.reason: 0 for ending in Ending if ending is not Ending.REFUSED})
 
     # --- who is here -------------------------------------------------------------------------------------------
 
@@ -179,7 +179,8 @@ class Hub:
                 if self.interest is not None:
                     self.interest.unsubscribe(audience)
         assert session.ending is not None
-        self.ended[session.ending.reason] += 1
+        if session.ending is not Ending.REFUSED:
+            self.ended[session.ending.reason] += 1
         if self.on_removed is not None:
             self.on_removed(session)
 

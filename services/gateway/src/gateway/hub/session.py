@@ -84,6 +84,10 @@ class Session:
         if called is not None:
             called(self)
 
+    def closing(self) -> bool:
+        """Whether the connection is lost already, though `lost` has not been called yet. For long writes to ask."""
+        return False
+
     def close(self, ending: Ending, farewell: bytes) -> None:
         """Ends the connection: `farewell` (chunks) and the end of the body are written, then it is closed.
 

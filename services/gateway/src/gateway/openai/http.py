@@ -103,6 +103,7 @@ class OpenAiFront:
                     raise ApiError(505, "A stream needs HTTP/1.1.", code="http_version")
                 tracing.asked(span, asked)
                 self.admission.enter("")
+                self.admission.opened()
                 self._idle.clear()
                 try:
                     await self._answer(asked, asking, writer, receive, span)

@@ -34,7 +34,14 @@ class Admission:
             raise TooManyFromAddress(self._most_per_address, random.randint(2, 10))
         self._from[address] += 1
         self.active += 1
+
+    def opened(self) -> None:
+        """A place has become a stream, or what else is counted here."""
         self.total += 1
+
+    def refuse(self, reason: str) -> None:
+        """What had a place did not come about."""
+        self.refused[reason] = self.refused.get(reason, 0) + 1
 
     def leave(self, address: str) -> None:
         """Gives the place back."""

@@ -24,6 +24,7 @@ from gateway.sse.plain import PlainStream
 from gateway.sse.slim import SlimStream
 from gateway.sse.takeover import DirectTakeover, Takeover, offered
 from tidegate_common.contract.ids import EventId
+from tidegate_common.errors import Unavailable
 from tidegate_common.telemetry import names
 from tidegate_common.telemetry.propagation import caller
 from tidegate_common.telemetry.providers import Telemetry
@@ -38,6 +39,9 @@ DIRECT_HEADERS = [*HEADERS, (b"vary", b"Origin")]
 PATH = "/api/sse"
 JOB_PATH = "/api/sse/jobs/{job_id}"
 METHODS = ["GET", "HEAD", "POST", "OPTIONS"]
+
+UNAVAILABLE, ERROR = "unavailable", "error"
+"""Why a stream was refused that had a place: NATS is away; or a fault of ours."""
 
 RETRY_MILLISECONDS = (1000, 3000)
 """EventSource waits so long, and without jitter of its own: each client is told another time."""
@@ -81,7 +85,10 @@ class StreamEndpoint:
     ) -> None:
         self._settings = settings
         self._admission = admission
+        admission.refused.update(dict.fromkeys((UNAVAILABLE, ERROR), 0))
         self._attachments = attachments
+        self._attaching: set[Session] = set()
+        """Whose head is not out yet."""
         self._keeper = keeper
         self._telemetry = telemetry
 
@@ -161,9 +168,12 @@ class StreamEndpoint:
         self._admission.enter(address)
         stream.address = address
 
+        self._attaching.add(stream)
+
         async def start() -> None:
             headers = DIRECT_HEADERS if send is None else HEADERS
             await stream.start(send, headers)  # type: ignore[arg-type]  # a plain one always has its `send`
+            self._begun(stream)
             if stream.ending is None:
                 self._keeper.keep(stream)
 
@@ -172,15 +182,33 @@ class StreamEndpoint:
             here = str(position).encode()
             return frame.chunk(frame.connected(asked.client_id, known, here, retry_milliseconds(), asked.job_id))
 
-        await self._attachments.attach(
-            stream, asked.tails, asked.last_event_id, start, welcome, asked.since, asked.ends_at
-        )
+        try:
+            await self._attachments.attach(
+                stream, asked.tails, asked.last_event_id, start, welcome, asked.since, asked.ends_at
+            )
+        except BaseException as error:
+            if stream.ending is Ending.REFUSED:
+                self.refused(error)
+            raise
+
+    def _begun(self, session: Session) -> None:
+        """Counts a stream once: each that has an ending was opened."""
+        if session in self._attaching:
+            self._attaching.discard(session)
+            self._admission.opened()
+
+    def refused(self, error: BaseException) -> None:
+        """Counts a stream that `error` has kept from being opened."""
+        self._admission.refuse(UNAVAILABLE if isinstance(error, Unavailable) else ERROR)
 
     def _slim(self, takeover: Takeover | DirectTakeover) -> SlimStream:
         return SlimStream(takeover, self._settings.max_backlog_bytes)
 
     def left(self, session: Session) -> None:
-        """The connection is gone: its place is free."""
+        """The connection is gone: its place is free. One that left, or was ended, while it was attached was opened."""
+        if session.ending is not Ending.REFUSED:
+            self._begun(session)
+        self._attaching.discard(session)
         self._keeper.forget(session)
         self._admission.leave(session.address)
 

@@ -21,7 +21,7 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 from uvicorn.server import ServerState
 
-from gateway.sse.takeover import DirectTakeover
+from gateway.sse.takeover import DirectTakeover, Lost
 from tidegate_common.errors import TidegateError
 from tidegate_common.runtime.hosts import Hosts
 from tidegate_common.runtime.problems import problem_response
@@ -97,7 +97,7 @@ class Front:
 class FrontProtocol(asyncio.Protocol):
     """One connection before anybody knows what it is for."""
 
-    __slots__ = ("_app", "_data", "_front", "_state", "_transport", "_usual")
+    __slots__ = ("_app", "_data", "_front", "_state", "_transport", "_usual", "watcher")
 
     def __init__(self, front: Front, usual: Callable[[], asyncio.Protocol], app: Any, state: ServerState) -> None:
         self._front = front
@@ -106,6 +106,7 @@ class FrontProtocol(asyncio.Protocol):
         self._state = state
         self._transport: asyncio.Transport
         self._data = False
+        self.watcher: Lost | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
@@ -128,6 +129,9 @@ class FrontProtocol(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._state.connections.discard(self)
+        watcher, self.watcher = self.watcher, None
+        if watcher is not None:
+            watcher(exc)
 
     def shutdown(self) -> None:
         """uvicorn's way of asking a connection to end. One that is being opened has been drained by the hub."""
@@ -151,7 +155,10 @@ class FrontProtocol(asyncio.Protocol):
                 self._answer(problem_response(error))
 
     def _answer(self, response: Response) -> None:
-        """Writes a whole response; the connection ends with it."""
+        """Writes a whole response; the connection ends with it. Nothing where the client has gone meanwhile."""
+        self.watcher = None
+        if self._transport.is_closing():
+            return
         headers = [*self._state.default_headers, *response.raw_headers, (b"vary", b"Origin"), (b"connection", b"close")]
         lines = b"".join(b"%s: %s\r\n" % header for header in headers)
         self._transport.write(b"%s%s\r\n%s" % (STATUS_LINE[response.status_code], lines, response.body))

@@ -17,7 +17,7 @@ from tidegate_common.bus.history import History, Position
 from tidegate_common.bus.jobs import JobStates
 from tidegate_common.contract.ids import EventId, check_name
 from tidegate_common.contract.jobs import JobState
-from tidegate_common.errors import InvalidField, NotFound
+from tidegate_common.errors import InvalidField, NotFound, Unavailable
 
 METHODS = ["GET", "HEAD", "OPTIONS"]
 
@@ -38,8 +38,12 @@ class JobStreams:
             return
         header = request.headers.get("last-event-id")
         client_id, last_event_id = stream_request.of_job_query(scope["query_string"], header)
-        state = await self._state(request.path_params["job_id"])
-        position = await self._history.position()
+        try:
+            state = await self._state(request.path_params["job_id"])
+            position = await self._history.position()
+        except Unavailable as error:
+            self._streams.refused(error)
+            raise
         if _gone(state, position):
             raise NotFound(f"the events of job {state.job_id} are not kept any more")
         if last_event_id is not None and await self._has_all(state, last_event_id, position):

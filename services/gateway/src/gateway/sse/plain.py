@@ -20,7 +20,7 @@ LINGER_SECONDS = 5.0
 class PlainStream(Session):
     """A task writes, woken once for all that came meanwhile; others wait for the client's leaving and for the end."""
 
-    __slots__ = ("_backlog", "_buffer", "_given_up", "_life", "_receive", "_size", "_started", "_wake")
+    __slots__ = ("_backlog", "_buffer", "_given_up", "_leaving", "_life", "_receive", "_size", "_started", "_wake")
 
     def __init__(self, receive: Receive, max_backlog_bytes: int) -> None:
         super().__init__()
@@ -33,27 +33,30 @@ class PlainStream(Session):
         self._wake = asyncio.Event()
         self._given_up = asyncio.Event()
         self.send = self._keep
+        self._leaving: asyncio.Task[None] = asyncio.create_task(self._listen())
 
     async def start(self, send: Send, headers: Iterable[tuple[bytes, bytes]]) -> None:
-        """Sends the response head, and from now on what `send` takes."""
+        """Sends the response head, and from now on what `send` takes; nothing where the client has gone already."""
+        if self._leaving.done():
+            return
         self._started = asyncio.get_running_loop().time()
         await send({"type": "http.response.start", "status": 200, "headers": list(headers)})
         self._life = asyncio.create_task(self._live(send))
 
     async def run(self) -> None:
         """Returns when the client has gone or the stream is closed; at once for one that was never started."""
-        if self._life is not None:
-            try:
+        try:
+            if self._life is not None:
                 await asyncio.wait([self._life])
-            finally:
-                await end([self._life])
-                self.lost()  # a task that is cancelled before its first step has not said so
+        finally:
+            await end([self._leaving] if self._life is None else [self._life, self._leaving])
+            self.lost()  # a task that is cancelled before its first step has not said so
 
     async def _live(self, send: Send) -> None:
         """To the connection's end. Not for `run` to see: by then the stream may have been attached for a long time."""
         tasks: list[asyncio.Task[object]] = [
             asyncio.create_task(self._write(send)),
-            asyncio.create_task(self._listen()),
+            self._leaving,
             asyncio.create_task(self._given_up.wait()),
         ]
         try:
@@ -96,3 +99,5 @@ class PlainStream(Session):
         with contextlib.suppress(OSError):
             while (await self._receive())["type"] != "http.disconnect":
                 pass
+        if self._life is None:
+            self.lost()

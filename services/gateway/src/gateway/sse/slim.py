@@ -39,6 +39,7 @@ class SlimStream(Session, asyncio.Protocol):
     def __init__(self, takeover: Takeover | DirectTakeover, max_backlog_bytes: int) -> None:
         super().__init__()
         self._takeover: Takeover | DirectTakeover | None = takeover
+        """None once it is taken, or lost."""
         self._linger: asyncio.TimerHandle | None = None
         self._farewell = b""
         """Of a stream that was ended before it had its socket."""
@@ -47,20 +48,28 @@ class SlimStream(Session, asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._connections: set[Any] = set()
         self._started = 0.0
+        self.send = _nowhere
+        takeover.watch(self.connection_lost)
 
     async def start(self, send: Send | None, headers: Iterable[tuple[bytes, bytes]]) -> None:
         """Sends the response head by way of ASGI, then takes the socket over.
 
-        Without `send` (a DirectTakeover has no such way) the head goes out with the first chunks.
+        Without `send` (a DirectTakeover has no such way) the head goes out with the first chunks. Where the client has
+        gone meanwhile nothing is sent, and nothing taken: of a closed transport nothing may be asked.
         """
         takeover, self._takeover = self._takeover, None
-        assert takeover is not None, "a stream is started once"
+        if takeover is None or takeover.gone():
+            self.lost()
+            return
         head = b""
         if isinstance(takeover, DirectTakeover):
             head = takeover.head(headers)
         else:
             assert send is not None
             await send({"type": "http.response.start", "status": 200, "headers": takeover.framing(headers)})
+            if takeover.gone():
+                self.lost()
+                return
         self._started = asyncio.get_running_loop().time()
         self._transport, self._connections = takeover.take(self)
         transport = self._transport
@@ -69,9 +78,7 @@ class SlimStream(Session, asyncio.Protocol):
         self.send = write if self._chunked else lambda chunks: write(frame.unchunk(chunks))
         if head:
             self.send = partial(self._send_first, head, self.send)
-        if transport.is_closing():
-            self.lost()
-        elif self.ending is not None:
+        if self.ending is not None:
             self._finish(transport, self._farewell)
 
     def _send_first(self, head: bytes, send: Callable[[bytes], object], chunks: bytes) -> None:
@@ -92,11 +99,15 @@ class SlimStream(Session, asyncio.Protocol):
             self._finish(self._transport, farewell)
 
     def _finish(self, transport: asyncio.Transport, farewell: bytes) -> None:
-        self.send(farewell)
-        if self._chunked:
-            self.send(frame.LAST_CHUNK)
+        if not transport.is_closing():
+            self.send(farewell)
+            if self._chunked:
+                self.send(frame.LAST_CHUNK)
         transport.close()
         self._linger = asyncio.get_running_loop().call_later(self.linger_seconds, transport.abort)
+
+    def closing(self) -> bool:
+        return self._transport is not None and self._transport.is_closing()
 
     def age_seconds(self, now: float) -> float:
         return now - self._started
@@ -117,9 +128,12 @@ class SlimStream(Session, asyncio.Protocol):
         self.set_paused(False)
 
     def eof_received(self) -> None:
-        """The client is done: nothing is returned, so the transport closes."""
+        """The client is done: nothing is returned, so the transport closes as soon as it has read what is under way."""
+        if self._linger is None and self._transport is not None:
+            self._linger = asyncio.get_running_loop().call_later(self.linger_seconds, self._transport.abort)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._takeover = None
         self._connections.discard(self)
         if self._linger is not None:
             self._linger.cancel()

@@ -6,8 +6,8 @@ It rests on private names of the pinned uvicorn; tests/integration/gateway/test_
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol
 
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 from uvicorn.server import ServerState
@@ -15,6 +15,16 @@ from uvicorn.server import ServerState
 from tidegate_common.runtime.protocol import LimitedHttpProtocol
 
 EXTENSION = "tidegate.takeover"
+
+
+Lost = Callable[[Exception | None], object]
+"""Told that a connection is lost, and why, as a protocol is."""
+
+
+class Watched(Protocol):
+    """A protocol that tells one watcher that its connection is lost."""
+
+    watcher: Lost | None
 
 
 class Takeover:
@@ -27,6 +37,18 @@ class Takeover:
         self._cycle: RequestResponseCycle | None = cycle
         self.chunked = cycle.scope["http_version"] != "1.0"
         """Whether the body is chunked; an HTTP/1.0 client reads to the end of the connection."""
+
+    def watch(self, lost: Lost) -> None:
+        """Calls `lost` where the connection is lost before it is taken."""
+        assert self._protocol is not None
+        self._protocol.watcher = lost
+
+    def gone(self) -> bool:
+        """Whether the connection has been lost, or is about to be: then there is nothing to take."""
+        assert self._cycle is not None
+        if self._cycle.transport.is_closing():
+            self._cycle.disconnected = True  # to uvicorn the app has forgotten to answer else
+        return self._cycle.disconnected
 
     def framing(self, headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
         """`headers` and what the body's framing needs: the connection ends with the stream."""
@@ -63,12 +85,20 @@ class DirectTakeover:
 
     chunked = True
 
-    def __init__(self, keeper: asyncio.Protocol, transport: asyncio.Transport, state: ServerState) -> None:
+    def __init__(self, keeper: Watched, transport: asyncio.Transport, state: ServerState) -> None:
         """`keeper` is what keeps the connection until then."""
         self._keeper = keeper
         self._transport = transport
         self._state = state
         self.taken = False
+
+    def watch(self, lost: Lost) -> None:
+        """As a `Takeover` has it."""
+        self._keeper.watcher = lost
+
+    def gone(self) -> bool:
+        """As a `Takeover` has it."""
+        return self._transport.is_closing()
 
     def head(self, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
         """The response's head: the server's own headers (the date), then `headers`, which are legal ones of ours."""
@@ -77,6 +107,7 @@ class DirectTakeover:
 
     def take(self, heir: asyncio.Protocol) -> tuple[asyncio.Transport, set[Any]]:
         self.taken = True
+        self._keeper.watcher = None
         connections: set[Any] = self._state.connections
         connections.discard(self._keeper)
         if not self._transport.is_closing():
@@ -88,13 +119,23 @@ class DirectTakeover:
 class TakeoverHttpProtocol(LimitedHttpProtocol):
     """Offers each request's socket in `scope["extensions"]`."""
 
+    watcher: Lost | None = None
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        watcher, self.watcher = self.watcher, None
+        if watcher is not None:
+            watcher(exc)
+
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self.watcher = None
         scope: Any = cycle.scope
         scope["extensions"] = {EXTENSION: Takeover(self, cycle)}
         super()._start_asgi_task(cycle, app)
 
     def release(self, heir: asyncio.Protocol) -> None:
         """Gives the transport to `heir` and lets go of everything that would keep the request's memory."""
+        self.watcher = None
         self._unset_keepalive_if_required()
         self.connections.discard(self)
         transport = self.transport
