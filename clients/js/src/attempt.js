@@ -21,6 +21,7 @@ export function watched(limit) {
       limit = silence;
       openedAt = attempt.heard();
     },
+    opened: () => openedAt !== null,
     /** Seconds since it was open. */
     age: () => (openedAt === null ? 0 : (Date.now() - openedAt) / 1_000),
     silent: () => limit > 0 && Date.now() - heardAt > limit * 1_000,

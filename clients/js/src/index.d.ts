@@ -7,24 +7,29 @@ export interface TidegateEvent {
 }
 
 /**
- * `until` is Unix time in milliseconds. `resting` has no socket until `wake`. A `problem` with `closed` says why the
- * client must not come back.
+ * `until` is Unix time in milliseconds. `resting` has no socket until `wake`. A `problem` with `waiting` says why the
+ * attempt before has failed, with `closed` why the client must not come back; its `cause` is what was thrown.
  */
 export type State =
   | { readonly name: "connecting" }
   | { readonly name: "open" }
   | { readonly name: "resting" }
-  | { readonly name: "waiting"; readonly seconds: number; readonly until: number; readonly reason: string }
+  | { readonly name: "waiting"; readonly seconds: number; readonly until: number; readonly reason: string; readonly problem?: Problem }
   | { readonly name: "closed"; readonly reason: string; readonly problem?: Problem };
 
 export interface Options {
   /** Empty: the gateway makes one, which is kept over reconnects. */
   clientId?: string;
   userId?: string;
-  topics?: Iterable<string>;
+  /** One or several. */
+  topics?: string | Iterable<string>;
   /** Where to go on, from an earlier `lastEventId`. */
   lastEventId?: string;
-  /** Fields, or what gives them before each attempt, for tokens that expire. */
+  /**
+   * Fields, or what gives them before each attempt, for tokens that expire. A promise that rejects is an attempt that
+   * failed. What ends the client: an error that is thrown at once, a ReferenceError, an error with the `status` of a
+   * refusal (a `Problem` of 401), and fields that can't be sent.
+   */
   headers?: HeadersInit | (() => HeadersInit | Promise<HeadersInit>);
   /** More for `fetch`, for example `credentials`. */
   fetchOptions?: Omit<RequestInit, "headers" | "signal">;
@@ -37,17 +42,18 @@ export interface Options {
   random?: () => number;
 }
 
-interface Kinds {
-  /** Every event, `connected`, `gap` and `closing` included. */
+interface Named {
+  /** Every event, of whichever type. */
   event: TidegateEvent;
-  gap: TidegateEvent;
-  closing: TidegateEvent;
   state: State;
 }
 
 /** One event stream that comes back by itself, from where it was. It connects at once and lives until `close`. */
 export class Tidegate {
-  /** `url` is the stream's whole address, as `/api/sse`, or what gives it before each attempt. */
+  /**
+   * `url` is the stream's whole address, as `/api/sse`, or what gives it before each attempt. Outside of a page it has
+   * to be absolute. One that can't be used ends the client.
+   */
   constructor(url: string | URL | (() => string | URL), options?: Options);
   /** What to go on from: store it to resume later. */
   readonly lastEventId: string;
@@ -55,8 +61,15 @@ export class Tidegate {
   readonly reconnects: number;
   readonly state: State;
   readonly running: boolean;
-  /** Calls `listener` from now on; gives what ends that. */
-  on<Kind extends keyof Kinds>(type: Kind, listener: (value: Kinds[Kind]) => void): () => boolean;
+  /**
+   * Calls `listener` from now on; gives what ends that. `event` is every event and `state` every state; any other name
+   * is a type of events, as `gap`, `closing`, or one of a publisher's. Events of the types `event` and `state` come to
+   * the listeners of `event` alone. Throws TypeError where `listener` is no function.
+   */
+  on<Type extends string>(
+    type: Type,
+    listener: (value: Type extends keyof Named ? Named[Type] : TidegateEvent) => void,
+  ): () => boolean;
   /** Ends the stream for good. */
   close(): void;
   /** Goes on now instead of waiting; with `suspect`, a live connection is replaced too. Pages do it by themselves. */
@@ -67,12 +80,13 @@ export class Tidegate {
 
 /** What went wrong with a call, as RFC 9457 tells it. `status` is 0 where there was no answer. */
 export class Problem extends Error {
-  constructor(facts: { title: string; detail?: string; field?: string; status?: number; traceId?: string; retryAfterMs?: number });
+  constructor(facts: { title: string; detail?: string; field?: string; status?: number; traceId?: string; retryAfterMs?: number; cause?: unknown });
   readonly title: string;
   readonly detail: string;
   readonly field: string;
   readonly status: number;
   readonly traceId: string;
+  /** A day at most. */
   readonly retryAfterMs?: number;
 }
 

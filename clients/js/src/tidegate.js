@@ -2,13 +2,14 @@ import { unlessAborted, watched } from "./attempt.js";
 import { backOff } from "./backoff.js";
 import { followPage } from "./page.js";
 import { EventParser, readStream } from "./parser.js";
-import { Problem, problemOf, unreachable } from "./problem.js";
+import { detail, LONGEST_WAIT_SECONDS, PASSING, Problem, problemOf, unreachable } from "./problem.js";
+import { nextRequest, RequestFault } from "./request.js";
 
 const CONNECT_SECONDS = 15;
 const PROVEN_SECONDS = 10;
-const LONGEST_TIMER = 2 ** 31 - 1; // milliseconds: a longer one fires at once
-const PASSING = new Set([408, 425, 429]);
+const SILENT = "nothing was heard for too long";
 const OWN_TYPES = new Set(["connected", "gap", "closing"]);
+const NOT_TYPES = new Set(["event", "state"]); // what `on` means by these names is not events of that type
 
 /** One event stream that comes back by itself, from where it was. The contract is in index.d.ts. */
 export class Tidegate {
@@ -32,8 +33,9 @@ export class Tidegate {
   constructor(url, options = {}) {
     this.#url = url;
     const { silence = 45, attempts = Infinity, random = Math.random } = options;
-    // The topics are asked for with each attempt, and not every iterable can be gone through again.
-    this.#options = { ...options, silence, attempts, random, topics: [...(options.topics ?? [])] };
+    // The topics are asked for with each attempt, and not every iterable can be gone through again. A text is one, too.
+    const topics = typeof options.topics === "string" ? [options.topics] : [...(options.topics ?? [])];
+    this.#options = { ...options, silence, attempts, random, topics };
     this.lastEventId = options.lastEventId ?? "";
     this.clientId = options.clientId ?? "";
     this.#leavePage = followPage(this);
@@ -41,6 +43,9 @@ export class Tidegate {
   }
 
   on(type, listener) {
+    if (typeof type !== "string" || !type || typeof listener !== "function") {
+      throw new TypeError("on(type, listener): an event's type, event or state, and a function");
+    }
     const listeners = this.#listeners.get(type) ?? new Set();
     this.#listeners.set(type, listeners.add(listener));
     return () => listeners.delete(listener);
@@ -122,7 +127,7 @@ export class Tidegate {
       const spread = end.closing && bound > 0;
       const seconds = spread ? bound : backOff(this.#failures, bound, this.#options.random);
       this.#failures += 1;
-      await this.#wait(seconds, end.notBefore ?? 0, end.reason, life);
+      await this.#wait(seconds, end, life);
     }
   }
 
@@ -137,7 +142,7 @@ export class Tidegate {
     });
   }
 
-  #wait(seconds, notBefore, reason, life) {
+  #wait(seconds, { reason, problem, notBefore = 0 }, life) {
     const until = Date.now() + seconds * 1_000;
     const earliest = Date.now() + notBefore * 1_000;
     return new Promise((resolve) => {
@@ -146,16 +151,11 @@ export class Tidegate {
         this.#goOn = null;
         resolve();
       };
-      let timer;
-      const sleep = (left) => {
-        const now = Math.min(left, LONGEST_TIMER);
-        timer = setTimeout(left > now ? () => sleep(left - now) : go, now);
-      };
-      sleep(seconds * 1_000);
+      const timer = setTimeout(go, seconds * 1_000);
       this.#goOn = () => {
         if (life.aborted || Date.now() >= earliest) go();
       };
-      this.#tell({ name: "waiting", seconds, until, reason });
+      this.#tell({ name: "waiting", seconds, until, reason, ...(problem && { problem }) });
     });
   }
 
@@ -164,14 +164,16 @@ export class Tidegate {
     const attempt = (this.#attempt = watched(CONNECT_SECONDS));
     const end = { useful: false, closing: false, final: false, reason: "the stream ended" };
     try {
-      const headers = await unlessAborted(this.#headers(), attempt.signal);
+      const { address, headers } = await unlessAborted(this.#request(), attempt.signal);
       const init = { cache: "no-store", ...this.#options.fetchOptions, headers, signal: attempt.signal };
-      const response = await (this.#options.fetch ?? fetch)(this.#address(), init);
+      const response = await (this.#options.fetch ?? fetch)(address, init);
       if (!isStream(response)) return await refusal(response);
       attempt.open(this.#options.silence || 0);
       await readStream(response.body, this.#parser(end, life), attempt.heard);
     } catch (error) {
-      end.reason = attempt.timedOut ? "nothing was heard for too long" : unreachable(error);
+      if (error instanceof RequestFault) end.final = error.final;
+      end.reason = attempt.timedOut ? SILENT : reasonOf(error, attempt.opened());
+      end.problem = new Problem({ title: end.reason, cause: error?.cause ?? error });
     } finally {
       end.replaced = attempt.replaced;
       end.useful ||= end.closing || attempt.age() > PROVEN_SECONDS;
@@ -181,28 +183,14 @@ export class Tidegate {
     return end;
   }
 
-  async #headers() {
-    const { headers } = this.#options;
-    const made = new Headers(typeof headers === "function" ? await headers() : headers);
-    made.set("Accept", "text/event-stream");
-    if (this.lastEventId) made.set("Last-Event-ID", this.lastEventId);
-    return made;
-  }
-
-  #address() {
-    const url = String(typeof this.#url === "function" ? this.#url() : this.#url);
-    const [path, search = ""] = url.split("#")[0].split(/\?(.*)/s);
-    const query = new URLSearchParams(search);
-    if (this.clientId && !query.has("client_id")) query.set("client_id", this.clientId);
-    if (this.#options.userId) query.set("user_id", this.#options.userId);
-    for (const topic of this.#options.topics) query.append("topic", topic);
-    return `${path}?${query}`;
+  #request() {
+    return nextRequest(this.#url, this.#options, this);
   }
 
   #parser(end, life) {
     return new EventParser({
       lastEventId: this.lastEventId,
-      onRetry: (milliseconds) => (this.#retry = milliseconds / 1_000),
+      onRetry: (milliseconds) => (this.#retry = Math.min(milliseconds / 1_000, LONGEST_WAIT_SECONDS)),
       onEvent: (event) => {
         if (life.aborted) return;
         this.lastEventId = event.lastEventId;
@@ -211,7 +199,7 @@ export class Tidegate {
         if (!OWN_TYPES.has(event.type)) end.useful = true;
         if (event.type === "closing") end.closing = true;
         this.#emit("event", event);
-        if (event.type === "gap" || event.type === "closing") this.#emit(event.type, event);
+        if (!NOT_TYPES.has(event.type)) this.#emit(event.type, event);
         if (event.type === "closing" && facts(event).reconnect === false) {
           this.#end({ reason: "the gateway asks not to come back" });
         }
@@ -221,7 +209,8 @@ export class Tidegate {
 
   /** The first event of a connection opens it. A client id made by the gateway is kept for the next connection. */
   #heard(event) {
-    if (event.type === "connected") this.clientId = facts(event).client_id ?? this.clientId;
+    const made = event.type === "connected" && facts(event).client_id;
+    if (made && typeof made === "string") this.clientId = made;
     if (this.state.name === "open") return;
     if (this.#opened) this.reconnects += 1;
     this.#opened = true;
@@ -238,7 +227,13 @@ function facts(event) {
 }
 
 function isStream(response) {
-  return response.status === 200 && (response.headers.get("Content-Type") ?? "").startsWith("text/event-stream");
+  const [type] = (response.headers.get("Content-Type") ?? "").split(/[;,]/);
+  return response.status === 200 && type.trim().toLowerCase() === "text/event-stream";
+}
+
+function reasonOf(error, opened) {
+  if (error instanceof RequestFault) return error.message;
+  return opened ? `the connection broke: ${detail(error)}` : unreachable(error);
 }
 
 /** What an answer that is no event stream means: 408, 425, 429 and 5xx pass, everything else is final. */

@@ -2,7 +2,7 @@
 import assert from "node:assert/strict";
 import { createServer } from "node:net";
 import { mock, test } from "node:test";
-import { backOff, EventParser, Tidegate } from "../../../clients/js/src/index.js";
+import { backOff, EventParser, Problem, Tidegate } from "../../../clients/js/src/index.js";
 
 const HEAD = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n";
 const HOLD = "\0hold";
@@ -130,13 +130,186 @@ test("the gateway's own closing is no attempt that failed", async () => {
   });
 });
 
-// A timer of more than 24.8 days fires at once.
-test("a Retry-After of weeks is waited for", async () => {
-  await scripted([answer("503 Full", "", "Retry-After: 3000000")], {}, async (client, seen) => {
+// A number of four hundred digits was waited for for ever, and any text with a year in it was a date.
+const LATER = new Date(Date.now() + 3_600_000).toUTCString();
+const RETRY_AFTER = [
+  ["3000000", 86_400],
+  ["9".repeat(400), 86_400],
+  ["Fri, 31 Dec 9999 23:59:59 GMT", 86_400],
+  ["-5", 0],
+  ["1e9", 0],
+  ["1.5", 0],
+  ["soon 2099", 0],
+  ["Fri, 99 Dec 2099 23:59:59 GMT", 0],
+  ["Sunday, 06-Nov-94 08:49:37 GMT", 0],
+  ["Sun Nov  6 08:49:37 1994", 0],
+];
+
+for (const [value, seconds] of RETRY_AFTER) {
+  test(`a Retry-After of ${value.slice(0, 40)} is a wait of ${seconds} s`, async () => {
+    await scripted([answer("503 Full", "", `Retry-After: ${value}`), HOLD], {}, async (client, seen) => {
+      await seen.until(() => client.state.name === "waiting");
+      assert.equal(client.state.seconds, seconds);
+    });
+  });
+}
+
+test("a Retry-After that is a date is waited for", async () => {
+  await scripted([answer("503 Full", "", `Retry-After: ${LATER}`)], {}, async (client, seen) => {
     await seen.until(() => client.state.name === "waiting");
-    await fetch(seen.url).then((response) => response.text()); // any of its own would have come before
-    assert.equal(seen.names(), "connecting waiting");
-    assert.equal(seen.requests.length, 2);
+    assert.ok(client.state.seconds > 3_500 && client.state.seconds <= 3_600, `${client.state.seconds}`);
+  });
+});
+
+test("a retry of the stream's own is waited for, a day at most", async () => {
+  for (const [retry, seconds] of [["7200000", 7_200], ["9".repeat(400), 86_400], ["-1", 0], ["1e9", 0], ["٣", 0]]) {
+    await scripted([HEAD + `retry: ${retry}\n\n`], {}, async (client, seen) => {
+      await seen.until(() => client.state.name === "waiting");
+      assert.equal(client.state.seconds, seconds);
+      assert.ok(Number.isFinite(new Date(client.state.until).getTime()));
+    });
+  }
+});
+
+// A listener for a publisher's own type was taken and never called.
+test("a listener hears the events of its type, and every one is an event", async () => {
+  const types = ["note", "connected", "gap", "closing", "event", "state", "message"];
+  const stream = types.map((type) => `event: ${type}\ndata: {"of":"${type}"}\n\n`).join("");
+  await scripted([HEAD + stream + HOLD], {}, async (client, seen) => {
+    const heard = [];
+    for (const type of types.filter((type) => type !== "event" && type !== "state")) {
+      client.on(type, (event) => heard.push([type, event.type, event.data]));
+    }
+    const removed = client.on("note", () => heard.push("removed"));
+    removed();
+    await seen.until(() => seen.events.length === types.length);
+    const own = types.filter((type) => type !== "event" && type !== "state");
+    assert.deepEqual(heard, own.map((type) => [type, type, `{"of":"${type}"}`]));
+    assert.deepEqual(seen.events.map(({ type }) => type), types);
+    assert.ok(seen.states.every(({ name }) => name));
+  });
+});
+
+test("what can't be listened to is said at once", () => {
+  const client = new Tidegate("http://127.0.0.1:9/");
+  for (const [type, listener] of [["note"], ["", () => {}], [null, () => {}], ["note", {}]]) {
+    assert.throws(() => client.on(type, listener), TypeError);
+  }
+  client.close();
+});
+
+// Each was tried again for ever as a server that can't be reached.
+const FAULTY = [
+  ["a relative address", () => "/api/sse", {}, /parse URL|Invalid URL/],
+  ["an address of another scheme", () => "ftp://127.0.0.1/", {}, /http/],
+  ["an address that holds a password", () => "http://a:b@127.0.0.1/", {}, /credentials/],
+  ["an address that can't be made", () => () => { throw new Error("no address yet"); }, {}, /no address yet/],
+  ["a header's value that can't be sent", (url) => url, { headers: { "X-Name": "a\nb" } }, /header/i],
+  ["a header's value outside of Latin-1", (url) => url, { headers: { "X-Name": "名" } }, /ByteString|header/i],
+  ["a header's name that can't be sent", (url) => url, { headers: () => ({ "a b": "c" }) }, /header/i],
+  ["headers() that throws", (url) => url, { headers: () => { throw new Error("no token"); } }, /no token/],
+  ["headers() with a mistake in it", (url) => url, { headers: async () => missing }, /missing is not defined/],
+  ["headers() that was refused", (url) => url, { headers: async () => { throw new Problem({ title: "Not you", status: 401 }); } }, /Not you/],
+  ["a method that fetch refuses", (url) => url, { fetchOptions: { method: "TRACE" } }, /TRACE/],
+];
+
+for (const [what, address, options, cause] of FAULTY) {
+  test(`${what} ends the client with the cause`, async () => {
+    await scripted([HEAD + HOLD], {}, async (unused, seen) => {
+      const client = new Tidegate(address(seen.url), options);
+      const states = [];
+      await new Promise((resolve) => client.on("state", (state) => (states.push(state), client.running || resolve())));
+      assert.deepEqual(states.map(({ name }) => name), ["connecting", "closed"]);
+      assert.match(client.state.reason, cause);
+      assert.match(client.state.problem.title, cause);
+      assert.ok(client.state.problem.cause instanceof Error);
+    });
+  });
+}
+
+test("every attempt that failed tells its cause", async () => {
+  const headers = [async () => { throw new Error("no token for now"); }, () => ({})];
+  const broken = HEAD.replace("Connection: close", "Transfer-Encoding: chunked") + "1\r\n:\r\nno size\r\n";
+  const options = { headers: () => (headers.length > 1 ? headers.shift() : headers[0])() };
+  const answers = [answer("503 Full", '{"title":"Full up"}'), broken, HEAD + "data: x\n\n"];
+  await scripted(answers, options, async (client, seen) => {
+    await seen.until(() => seen.names().endsWith("open waiting"));
+    const waiting = seen.states.filter(({ name }) => name === "waiting");
+    const causes = [/no token for now/, /^Full up$/, /^the connection broke: ./, /the stream ended/];
+    for (const [at, cause] of causes.entries()) assert.match(waiting[at].reason, cause);
+    assert.deepEqual(waiting.map(({ problem }) => problem?.status), [0, 503, 0, undefined]);
+    assert.match(waiting[0].problem.cause.message, /no token for now/);
+  });
+});
+
+test("a server that can't be reached is told with what the platform says of it", async () => {
+  const client = new Tidegate("http://127.0.0.1:9/", { attempts: 1 }); // the port of discard, which fetch refuses too
+  await new Promise((resolve) => client.on("state", () => client.running || resolve()));
+  assert.match(client.state.reason, /the server can't be reached: .*(bad port|ECONNREFUSED)/);
+});
+
+for (const thrown of [undefined, null, "a text", 7]) {
+  test(`a fetch of the caller's own may throw ${thrown}`, async () => {
+    const tried = [];
+    const own = async (...given) => (tried.push(given) > 1 ? new Promise(() => {}) : Promise.reject(thrown));
+    const client = new Tidegate("/relative", { fetch: own, random: () => 0 });
+    await new Promise((resolve) => client.on("state", ({ name }) => name === "waiting" && resolve()));
+    assert.match(client.state.reason, new RegExp(`${thrown}`));
+    client.close();
+  });
+}
+
+test("one topic may be a text", async () => {
+  await scripted([HEAD + "data: x\n\n" + HOLD], { topics: "prices" }, async (client, seen) => {
+    await seen.until(() => seen.events.length === 1);
+    assert.match(seen.requests[0], /^get \/api\/sse\?topic=prices http/);
+  });
+});
+
+// A field's value is Latin-1 for fetch: the id made an error of every attempt.
+const IDS = [
+  ["é-1", "last-event-id: é-1"],
+  ["名前 1", "last-event-id: 名前 1"],
+  ["😀", "last-event-id: 😀"],
+  [" e", "last_event_id=+e"],
+  ["e\t", "last_event_id=e%09"],
+  ["e\u0001", "last_event_id=e%01"],
+  ["\u007f", "last_event_id=%7f"],
+];
+
+for (const [id, sent] of IDS) {
+  test(`an id of ${JSON.stringify(id)} is sent back as it is`, async () => {
+    await scripted([HEAD + `id: ${id}\ndata: x\n\n`, HEAD + "data: y\n\n" + HOLD], {}, async (client, seen) => {
+      await seen.until(() => seen.events.length === 2);
+      assert.equal(client.lastEventId, id);
+      assert.ok(seen.requests[1].includes(sent), seen.requests[1]);
+    });
+  });
+}
+
+for (const type of ["Text/Event-Stream", "TEXT/EVENT-STREAM;charset=utf-8", "text/event-stream ; charset=UTF-8"]) {
+  test(`an answer of ${type} is an event stream`, async () => {
+    await scripted([HEAD.replace("text/event-stream", type) + "data: x\n\n" + HOLD], {}, async (client, seen) => {
+      await seen.until(() => seen.events.length === 1);
+    });
+  });
+}
+
+test("an answer of a type that only begins like an event stream is none", async () => {
+  await scripted([HEAD.replace("text/event-stream", "text/event-streams")], {}, async (client, seen) => {
+    await seen.closed();
+    assert.match(client.state.reason, /no event stream/);
+  });
+});
+
+test("odd facts of a server do not become the client's", async () => {
+  const connected = HEAD + 'event: connected\ndata: {"client_id":{"a":1}}\n\n';
+  const refused = answer("403 No", '{"title":{"a":1},"detail":[1],"field":7}');
+  await scripted([connected, refused], {}, async (client, seen) => {
+    await seen.closed();
+    assert.equal(client.clientId, "");
+    assert.equal(client.state.reason, "403 No");
+    assert.deepEqual([client.state.problem.detail, client.state.problem.field], ['{"title":{"a":1},"detail":[1],"field":7}', ""]);
   });
 });
 

@@ -15,13 +15,17 @@ def answer(status: str, body: str = "", *fields: str) -> str:
 
 
 class Scripted:
-    """`url`, and the head of each request so far. An answer that ends in `HOLD` is left open for `say`."""
+    """`url`, and the head of each request so far, as text and as bytes.
+
+    An answer that ends in `HOLD` is left open for `say`.
+    """
 
     HOLD = "\0hold"
 
     def __init__(self) -> None:
         self.url = ""
         self.requests: list[str] = []
+        self.heads: list[bytes] = []
         self.held: list[asyncio.StreamWriter] = []
 
     def say(self, text: str) -> None:
@@ -37,7 +41,8 @@ async def scripted(answers: Sequence[str]) -> AsyncIterator[Scripted]:
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         number = len(server.requests)
-        server.requests.append((await reader.readuntil(b"\r\n\r\n")).decode())
+        server.heads.append(await reader.readuntil(b"\r\n\r\n"))
+        server.requests.append(server.heads[-1].decode(errors="replace"))
         text = answers[min(number, len(answers) - 1)]
         writer.write(text.removesuffix(Scripted.HOLD).encode())
         if text.endswith(Scripted.HOLD):

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
+import httpx
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.support.waiting import until
 from tests.unit.clients.scripted import HEAD, Scripted, answer, scripted
@@ -214,6 +219,191 @@ async def test_a_cancel_of_the_readers_task_is_not_lost_in_a_close_of_the_same_m
         await stream.close()
         await asyncio.wait([reading])
         assert reading.cancelled()
+
+
+@pytest.mark.parametrize(
+    ("url", "options", "cause"),
+    [
+        ("/api/sse", {}, "no http or https address"),
+        ("ftp://127.0.0.1/", {}, "no http or https address"),
+        ("http:///api/sse", {}, "no http or https address"),
+        ("", {"headers": {"X-Name": "a\nb"}}, "X-Name holds control characters"),
+        ("", {"headers": {"X-Name": "名"}}, "headers can't be sent"),
+        ("", {"headers": {"a b": "c"}}, "'a b' is no field's name"),
+        ("", {"headers": {"X-Name": 7}}, "headers can't be sent"),
+        ("", {"headers": lambda: {"X-Name": "\0"}}, "X-Name holds control characters"),
+    ],
+)
+async def test_what_can_not_be_asked_for_stops_with_the_cause(url: str, options: dict[str, Any], cause: str) -> None:
+    """Each was tried again for ever, or came out as an error of the library below with the stream still connecting."""
+    async with scripted([HEAD + Scripted.HOLD]) as server, connect(url or server.url, **options) as stream:
+        with pytest.raises(Stopped, match=cause):
+            await anext(stream)
+        assert (stream.state.name, cause in stream.state.reason) == ("closed", True)
+        assert [event async for event in stream] == []
+    assert server.requests == []
+
+
+async def test_what_the_callers_function_raises_comes_out_and_ends_the_stream() -> None:
+    def headers() -> dict[str, str]:
+        raise LookupError("no token")
+
+    async with scripted([HEAD + Scripted.HOLD]) as server, connect(server.url, headers=headers) as stream:
+        with pytest.raises(LookupError, match="no token"):
+            await anext(stream)
+        assert (stream.state.name, stream.state.reason) == ("closed", "no token")
+        assert isinstance(stream.state.cause, LookupError)
+
+
+async def test_every_attempt_that_failed_tells_its_cause() -> None:
+    request = httpx.Request("GET", "https://tokens")
+    failing: list[Exception] = [
+        httpx.ConnectError("no way there"),
+        TimeoutError("too slow"),
+        httpx.HTTPStatusError("503 of the tokens", request=request, response=httpx.Response(503)),
+    ]
+
+    def headers() -> dict[str, str]:
+        if failing:
+            raise failing.pop(0)
+        return {}
+
+    broken = HEAD.replace("Connection: close", "Transfer-Encoding: chunked") + "no size\r\n"
+    states: list[State] = []
+    async with scripted(["", answer("503 Full", '{"title": "Full up"}'), broken, HEAD, HEAD + "data: x\n\n"]) as server:
+        async with connect(server.url, headers=headers, on_state=states.append, random=lambda: 0) as stream:
+            assert (await anext(stream)).data == "x"
+    told = [state for state in states if state.name == "waiting"]
+    causes = [
+        "headers() failed: no way there",
+        "headers() failed: too slow",
+        "headers() failed: 503 of the tokens",
+        "the server can't be reached: ",
+        "Full up",
+        "the connection broke: ",
+        "the stream ended",
+    ]
+    assert [state.reason[: len(cause)] for state, cause in zip(told, causes, strict=True)] == causes
+    assert [type(state.cause).__name__ for state in told[:4]] == [
+        "ConnectError",
+        "TimeoutError",
+        "HTTPStatusError",
+        "RemoteProtocolError",
+    ]
+    assert [state.problem.status if state.problem else 0 for state in told] == [0, 0, 0, 0, 503, 0, 0]
+
+
+async def test_a_tokens_line_end_is_no_part_of_it() -> None:
+    async with scripted([HEAD + "data: x\n\n" + Scripted.HOLD]) as server:
+        async with connect(server.url, headers={"Authorization": " Bearer t\r\n", "X-Name": "é"}) as stream:
+            await anext(stream)
+    assert "\r\nauthorization: bearer t\r\n" in server.requests[0].lower()
+    assert "x-name: \xe9\r\n".encode("latin-1") in server.heads[0].lower()
+
+
+@pytest.mark.parametrize(
+    ("id_", "sent"),
+    [
+        ("é-1", "last-event-id: é-1\r\n"),
+        ("名前 1", "last-event-id: 名前 1\r\n"),
+        ("😀", "last-event-id: 😀\r\n"),
+        (" e", "last_event_id=+e "),
+        ("e\t", "last_event_id=e%09 "),
+        ("e\x01", "last_event_id=e%01 "),
+        ("\x7f", "last_event_id=%7f "),
+    ],
+)
+async def test_an_id_of_any_characters_is_sent_back_as_it_is(id_: str, sent: str) -> None:
+    """The id made an error of every attempt: a field's value is ASCII for the library below."""
+    answers = [HEAD + f"id: {id_}\ndata: x\n\n", HEAD + "data: y\n\n" + Scripted.HOLD]
+    async with scripted(answers) as server, connect(server.url, random=lambda: 0) as stream:
+        assert [(await anext(stream)).data for _ in range(2)] == ["x", "y"]
+        assert stream.last_event_id == id_
+    assert sent in server.requests[1].lower()
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        ("3000000", 86_400),
+        ("9" * 400, 86_400),
+        ("9" * 5000, 86_400),
+        ("Fri, 31 Dec 9999 23:59:59 GMT", 86_400),
+        ("-5", 0),
+        ("1e9", 0),
+        ("1.5", 0),
+        ("soon 2099", 0),
+        ("٣", 0),
+        ("Fri, 99 Dec 2099 23:59:59 GMT", 0),
+        ("Fri, 31 Dec 0000 23:59:59 GMT", 0),
+        ("Sunday, 06-Nov-94 08:49:37 GMT", 0),
+        ("Sun Nov  6 08:49:37 1994", 0),
+        ("Fri, 31 Dec 9999 23:59:59 +0000", 0),
+    ],
+)
+def test_a_retry_after_of_any_text_is_a_wait_of_a_day_at_most(value: str, seconds: float) -> None:
+    """Numbers were taken literally, up to infinity; a date could raise OverflowError, or be of the local time zone."""
+    assert retry_after(value) == seconds
+
+
+@given(
+    st.one_of(st.text(), st.from_regex(r"[A-Z][a-z]{2}, \d\d [A-Z][a-z]{2} \d{4} \d\d:\d\d:\d\d GMT", fullmatch=True))
+)
+def test_no_retry_after_raises(value: str) -> None:
+    assert 0 <= retry_after(value) <= 86_400
+
+
+def test_a_retry_after_that_is_a_date_is_waited_for() -> None:
+    in_an_hour = datetime.now(UTC) + timedelta(hours=1)
+    forms = ("%a, %d %b %Y %H:%M:%S GMT", "%A, %d-%b-%y %H:%M:%S GMT", "%a %b %e %H:%M:%S %Y")
+    for form in forms:
+        assert 3590 < retry_after(in_an_hour.strftime(form)) <= 3600
+
+
+@pytest.mark.parametrize(
+    ("retry", "seconds"),
+    [("7200000", 7200), ("9" * 400, 86_400), ("9" * 5000, 86_400), ("-1", None), ("1e9", None), ("٣", None)],
+)
+def test_a_retry_of_any_number_is_a_wait_of_a_day_at_most(retry: str, seconds: float | None) -> None:
+    """400 digits raised OverflowError, 5,000 ValueError, from the middle of the iteration."""
+    parser = EventParser()
+    parser.feed(f"retry: {retry}\n\n".encode())
+    assert parser.retry == seconds
+
+
+@pytest.mark.parametrize("type_", ["Text/Event-Stream", "TEXT/EVENT-STREAM;charset=utf-8", "text/event-stream ; a=b"])
+async def test_the_answers_type_is_compared_without_case_and_parameters(type_: str) -> None:
+    head = HEAD.replace("text/event-stream", type_)
+    async with scripted([head + "data: x\n\n" + Scripted.HOLD]) as server, connect(server.url) as stream:
+        assert (await anext(stream)).data == "x"
+
+
+async def test_an_answer_of_a_type_that_only_begins_like_an_event_stream_is_none() -> None:
+    head = HEAD.replace("text/event-stream", "text/event-streams")
+    async with scripted([head + "data: x\n\n"]) as server, connect(server.url) as stream:
+        with pytest.raises(Stopped, match="no event stream"):
+            await anext(stream)
+
+
+async def test_odd_facts_of_a_server_break_nothing() -> None:
+    """JSON that is nested too deeply came out as a RecursionError."""
+    deep = "[" * 100_000
+    connected = HEAD + f"event: connected\ndata: {deep}\n\nevent: closing\ndata: {deep}\n\n"
+    refused = answer("403 No", '{"title": {"a": 1}, "detail": [1]}')
+    async with scripted([connected, answer("503 Full", deep), refused]) as server:
+        async with connect(server.url, random=lambda: 0) as stream:
+            assert [(await anext(stream)).type for _ in range(2)] == ["connected", "closing"]
+            with pytest.raises(Stopped, match="403 No") as stopped:
+                await anext(stream)
+    assert stopped.value.problem is not None
+    assert stopped.value.problem.detail == ""
+
+
+async def test_one_topic_may_be_a_text() -> None:
+    async with scripted([HEAD + "data: x\n\n" + Scripted.HOLD]) as server:
+        async with connect(server.url, topics="prices") as stream:
+            await anext(stream)
+    assert server.requests[0].startswith("GET /api/sse?topic=prices HTTP")
 
 
 def test_the_window_doubles_to_its_cap_and_the_bound_is_added() -> None:

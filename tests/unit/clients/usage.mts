@@ -21,6 +21,7 @@ const stop: () => boolean = client.on("event", (event: TidegateEvent) => {
 });
 client.on("gap", ({ data }) => JSON.parse(data));
 client.on("closing", ({ data }) => JSON.parse(data));
+client.on("note", ({ data, lastEventId }) => JSON.parse(data + lastEventId));
 client.on("state", (state) => told(state).toUpperCase());
 
 // Every state has its case, or this gives no string.
@@ -56,8 +57,10 @@ console.log(place, counted, facts, milliseconds, unreachable(new TypeError()));
 new Tidegate();
 // @ts-expect-error: the client alone moves its place
 client.lastEventId = "e-2";
-// @ts-expect-error: no such kind of event
-client.on("message", () => {});
+// @ts-expect-error: a state is no event
+client.on("state", (event: TidegateEvent) => event);
+// @ts-expect-error: a listener is a function
+client.on("note", {});
 // @ts-expect-error: not every state has them
 client.state.seconds;
 // @ts-expect-error: the client has its own signal

@@ -18,7 +18,7 @@ class Event:
     data: str
 
     def json(self) -> Any:
-        """The data decoded. Raises ValueError where it is no JSON."""
+        """The data decoded. Raises ValueError where it is no JSON, RecursionError where it is nested too deeply."""
         return json.loads(self.data)
 
 
@@ -36,18 +36,9 @@ class Closing(Event):
         """Whether the gateway asks not to come back: data with `"reconnect": false`."""
         try:
             facts = self.json()
-        except ValueError:
+        except (ValueError, RecursionError):
             return False
         return isinstance(facts, dict) and facts.get("reconnect") is False
-
-
-@dataclass(frozen=True, slots=True)
-class State:
-    """How the connection does. `seconds` is the wait before the next attempt, `reason` why it waits or is closed."""
-
-    name: Literal["connecting", "open", "waiting", "closed"]
-    seconds: float = 0.0
-    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,15 +55,31 @@ class Problem:
         """The problem that a response, read to its end, tells."""
         try:
             document = response.json()
-        except ValueError:
+        except (ValueError, RecursionError):
             document = None
         facts = document if isinstance(document, dict) else {}
-        title = facts.get("title") or f"{response.status_code} {response.reason_phrase}".strip()
-        return Problem(response.status_code, str(title), str(facts.get("detail", "")), facts)
+        title, detail = ("" if not isinstance(fact := facts.get(name), str) else fact for name in ("title", "detail"))
+        title = title or f"{response.status_code} {response.reason_phrase}".strip()
+        return Problem(response.status_code, title, detail, facts)
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """How the connection does. `seconds` is the wait before the next attempt, `reason` why it waits or is closed.
+
+    With `waiting` and `closed`, `problem` is what the gateway has answered, and `cause` what was raised.
+    """
+
+    name: Literal["connecting", "open", "waiting", "closed"]
+    seconds: float = 0.0
+    reason: str = ""
+    problem: Problem | None = None
+    cause: BaseException | None = None
 
 
 class Stopped(Exception):
-    """The client must not come back, or may not try again. `problem` is the gateway's last answer, if it gave one."""
+    """The client must not come back, or may not try again. `problem` is the gateway's last answer, if it gave one;
+    `__cause__` is what was raised, where something was."""
 
     def __init__(self, reason: str, problem: Problem | None = None) -> None:
         super().__init__(reason)

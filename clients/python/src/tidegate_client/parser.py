@@ -6,6 +6,8 @@ import codecs
 import re
 from typing import NamedTuple
 
+from tidegate_client.backoff import bounded
+
 LINE_END = re.compile(r"\r\n|\r|\n")
 DIGITS = re.compile(r"[0-9]+")
 
@@ -66,7 +68,7 @@ class EventParser:
         elif field == "id" and "\0" not in value:
             self._id = value
         elif field == "retry" and DIGITS.fullmatch(value):
-            self.retry = int(value) / 1000
+            self.retry = bounded(value, 0.001)
 
     def _dispatch(self) -> Frame | None:
         data = "\n".join(self._data) if self._data else None

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import random as randomness
+import re
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
 import httpx
 
+from tidegate_client import request
 from tidegate_client.backoff import BackOff, retry_after
 from tidegate_client.events import Closing, Event, Gap, Problem, State, Stopped
 from tidegate_client.parser import EventParser, Frame
+from tidegate_client.request import PASSING, Headers, HeadersFailed
 
 CONNECT_SECONDS = 15.0
 PROVEN_SECONDS = 10.0
-PASSING = (408, 425, 429)
 KINDS: dict[str, type[Event]] = {"gap": Gap, "closing": Closing}
-
-Headers = Mapping[str, str] | Callable[[], Mapping[str, str] | Awaitable[Mapping[str, str]]]
 
 
 class _Open:
@@ -113,14 +113,17 @@ class Stream:
         try:
             filling.result()
         except Stopped as stopped:
-            await self._end(str(stopped))
+            await self._end(str(stopped), stopped.problem, stopped.__cause__)
+            raise
+        except Exception as error:  # the caller's own: what `headers` or `on_state` has raised
+            await self._end(request.text(error), None, error)
             raise
 
-    async def _end(self, reason: str) -> None:
+    async def _end(self, reason: str, problem: Problem | None = None, cause: BaseException | None = None) -> None:
         self._ended = True
         await self._drop()
         if self.state.name != "closed" or self.state.reason == "not started":
-            self._tell(State("closed", reason=reason))
+            self._tell(State("closed", 0.0, reason, problem, cause))
 
     async def _drop(self) -> None:
         current, self._open = self._open, None
@@ -155,9 +158,9 @@ class Stream:
         """A client id made by the gateway is kept: the next connection listens to the same."""
         try:
             client_id = connected.json()["client_id"]
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             return
-        if isinstance(client_id, str) and "client_id" not in self._url.params:
+        if isinstance(client_id, str) and client_id and "client_id" not in self._url.params:
             self._url = self._url.copy_set_param("client_id", client_id)
 
     async def _fill(self) -> None:
@@ -170,10 +173,13 @@ class Stream:
                 await self._connect()
             else:
                 await self._read(self._open)
-        except (TimeoutError, httpx.ReadTimeout):
-            await self._wait("nothing was heard for too long")
+        except (TimeoutError, httpx.ReadTimeout) as error:
+            await self._wait("nothing was heard for too long", cause=error)
+        except HeadersFailed as failed:
+            await self._wait(str(failed), cause=failed.__cause__)
         except (httpx.RequestError, httpx.StreamError) as error:
-            await self._wait(str(error) or type(error).__name__)
+            what = "the server can't be reached" if self._open is None else "the connection broke"
+            await self._wait(f"{what}: {request.text(error)}", cause=error)
 
     async def _read(self, current: _Open) -> None:
         piece = await anext(current.pieces, None)
@@ -195,21 +201,17 @@ class Stream:
 
     async def _ask(self) -> httpx.Response:
         """An answer, which is the open stream now or has been read to its end."""
-        headers = {**await self._fields(), "Accept": "text/event-stream", "Cache-Control": "no-store"}
-        if self.last_event_id:
-            headers["Last-Event-ID"] = self.last_event_id
-        request = self._client.build_request("GET", self._url, headers=headers, timeout=self._timeout)
-        response = await self._client.send(request, stream=True)
-        kind = response.headers.get("Content-Type", "")
-        if response.status_code == 200 and kind.startswith("text/event-stream"):
+        fields = await request.fields(self._headers)
+        fields["Accept"], fields["Cache-Control"] = "text/event-stream", "no-store"
+        url, fields = request.place(self._url, fields, self.last_event_id)
+        asked = self._client.build_request("GET", url, headers=fields, timeout=self._timeout)
+        request.check_address(asked.url)  # which may stand below the client's own base
+        response = await self._client.send(asked, stream=True)
+        if response.status_code == 200 and _essence(response) == "text/event-stream":
             self._open = _Open(response)
         else:
             await _read_refusal(response)
         return response
-
-    async def _fields(self) -> Mapping[str, str]:
-        given = self._headers() if callable(self._headers) else self._headers
-        return (await given if isinstance(given, Awaitable) else given) or {}
 
     async def _refused(self, response: httpx.Response) -> None:
         status = response.status_code
@@ -223,7 +225,13 @@ class Stream:
             raise Stopped(problem.title, problem)
         await self._wait(problem.title, retry_after(response.headers.get("Retry-After")), problem)
 
-    async def _wait(self, reason: str, at_least: float = 0.0, problem: Problem | None = None) -> None:
+    async def _wait(
+        self,
+        reason: str,
+        at_least: float = 0.0,
+        problem: Problem | None = None,
+        cause: BaseException | None = None,
+    ) -> None:
         current = self._open
         await self._drop()
         closing = current is not None and current.closing
@@ -232,11 +240,11 @@ class Stream:
         if useful:
             self._back_off.reset()
         if self._attempts is not None and self._failed >= self._attempts:
-            raise Stopped(f"given up after {self._attempts} attempts: {reason}", problem)
+            raise Stopped(f"given up after {self._attempts} attempts: {reason}", problem) from cause
         bound = max(self._retry, at_least)
         # The gateway's own `retry:` with `closing` is already spread over its clients.
         seconds = bound if closing and bound else self._back_off.next(bound)
-        self._tell(State("waiting", seconds, reason))
+        self._tell(State("waiting", seconds, reason, problem, cause))
         await asyncio.sleep(seconds)
 
 
@@ -249,16 +257,10 @@ async def _read_refusal(response: httpx.Response) -> None:
         await response.aclose()
 
 
-def _address(url: str, client_id: str, user_id: str, topics: Sequence[str]) -> httpx.URL:
-    """`url` with what it has and what is named beside it."""
-    address = httpx.URL(url)
-    if client_id and "client_id" not in address.params:
-        address = address.copy_set_param("client_id", client_id)
-    if user_id:
-        address = address.copy_set_param("user_id", user_id)
-    for topic in topics:
-        address = address.copy_add_param("topic", topic)
-    return address
+def _essence(response: httpx.Response) -> str:
+    """The answer's media type without its parameters."""
+    kind: str = response.headers.get("Content-Type", "")
+    return re.split("[;,]", kind)[0].strip().lower()
 
 
 @asynccontextmanager
@@ -267,7 +269,7 @@ async def connect(
     *,
     client_id: str = "",
     user_id: str = "",
-    topics: Sequence[str] = (),
+    topics: str | Sequence[str] = (),
     last_event_id: str = "",
     headers: Headers | None = None,
     client: httpx.AsyncClient | None = None,
@@ -279,12 +281,14 @@ async def connect(
     """
     A stream of `url` (the whole address, as `https://host/api/sse`), closed at the end of the block.
 
-    `headers`: fields, or a function (async or not) that gives them before each attempt, for tokens that expire; what it
-    raises comes out of the iteration, unless it is a TimeoutError or httpx's: then it is an attempt that failed.
+    `headers`: fields, or a function (async or not) that gives them before each attempt, for tokens that expire. What it
+    raises ends the stream and comes out of the iteration, unless it is a TimeoutError, an error of httpx's on the way
+    or a status that passes (408, 425, 429, 5xx): then it is an attempt that failed. Stopped is raised where an attempt
+    can't be made at all: an address that is none, fields that can't be sent. `topics`: one or several.
     `silence`: seconds without a byte after which the connection counts as dead, or None. `attempts`: after so many in a
     row that failed Stopped is raised; None is no limit. `client` is left open; without one redirects are followed.
     """
-    address = _address(url, client_id, user_id, topics)
+    address = request.address(url, client_id, user_id, topics)
     used = httpx.AsyncClient(follow_redirects=True) if client is None else client
     stream = Stream(used, address, last_event_id, headers, silence, attempts, on_state, random)
     try:

@@ -70,7 +70,7 @@ export class ConnectPanel {
     byId("connect").classList.toggle("primary", !this.running);
     byId("fact-reconnects").textContent = this.#client.reconnects;
     this.#countDown(state);
-    if (state.problem) showProblem(byId("connect-problem"), state.problem);
+    if (state.name === "closed" && state.problem) showProblem(byId("connect-problem"), state.problem);
   }
 
   /** Counts in an element that screen readers skip: they are told the state alone, once. */
