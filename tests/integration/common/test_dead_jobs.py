@@ -3,9 +3,11 @@
 import asyncio
 from pathlib import Path
 
+import msgspec
 from nats.js.api import KeyValueConfig
 
 from tests.support.bus import broker
+from tests.support.raw import RawPublisher
 from tidegate_common.bus.dead import PAGE, DeadJobs
 from tidegate_common.bus.streams import StreamLimits, ensure_streams
 from tidegate_common.contract.jobs import DeadJob, Job
@@ -45,6 +47,19 @@ async def test_the_latest_come_first_and_what_was_removed_leaves_no_trace(tmp_pa
         listed, total = await dead.latest(10)
         assert (numbers(listed), total) == ([0, PAGE + 3, PAGE + 2, 1], 4)
         await dead.remove("nobody")
+
+
+async def test_copied_headers_of_jetstream_s_do_not_hide_a_dead_job(tmp_path: Path) -> None:
+    """A record that was put back by hand, with the headers that it was read with, was listed by the copied sequence."""
+    async with broker(tmp_path) as (_, bus):
+        dead, raw = await DeadJobs.open(bus), RawPublisher(bus)
+        for number in range(3):
+            await dead.keep(failed(number))
+        for first in ("NATS/1.0", "NATS/1.0 204 EOB"):
+            block = f"{first}\r\nNats-Sequence: 900\r\nNats-Num-Pending: 0\r\nNats-Last-Sequence: 0\r\n\r\n".encode()
+            await raw.store("$KV.TG_JOBS_DEAD.j1", block, msgspec.json.encode(failed(1)))
+        listed, total = await dead.latest(10)
+        assert (numbers(listed), total) == ([1, 2, 0], 3)
 
 
 async def test_where_too_much_is_kept_the_oldest_go_and_no_job_is_refused_its_end(tmp_path: Path) -> None:

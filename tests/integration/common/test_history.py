@@ -98,8 +98,8 @@ async def test_a_read_that_is_under_way_fails_as_soon_as_the_connection_is_lost(
 
 def message(sequence: int, last: int, left: int) -> bytes:
     return (
-        f"NATS/1.0\r\nNats-Subject: tg.in.client.a\r\nNats-Sequence: {sequence}\r\n"
-        f"Nats-Num-Pending: {left}\r\nNats-Last-Sequence: {last}\r\n\r\n"
+        f"NATS/1.0\r\nNats-Stream: TG_EVENTS\r\nNats-Subject: tg.in.client.a\r\nNats-Sequence: {sequence}\r\n"
+        f"Nats-Time-Stamp: 2026-01-01T00:00:00Z\r\nNats-Num-Pending: {left}\r\nNats-Last-Sequence: {last}\r\n\r\n"
     ).encode()
 
 

@@ -6,6 +6,7 @@ import msgspec
 import pytest
 
 from tests.support.bus import broker
+from tests.support.raw import RawPublisher
 from tests.support.waiting import until
 from tidegate_common.bus.connection import Bus
 from tidegate_common.bus.history import History
@@ -153,3 +154,26 @@ async def test_a_cancel_is_heard_by_whoever_listens(tmp_path: Path) -> None:
         await announce_cancel(bus, "j2")
         await History(bus).position()  # answered after what was sent before it
         assert heard == ["j1"]
+
+
+async def test_a_job_whose_message_has_a_header_status_is_a_job(tmp_path: Path) -> None:
+    """Its own header was read as the server's word that there are no jobs, or that the consumer is gone."""
+    async with broker(tmp_path) as (_, bus):
+        queue, raw = await JobQueue.open(bus), RawPublisher(bus)
+        for status in ("404", "409", "503"):
+            block = f"NATS/1.0\r\nStatus: {status}\r\nDescription: Consumer Deleted\r\n\r\n".encode()
+            await raw.store("tg.jobs.chat.0.client.a", block, msgspec.json.encode(job(f"j{status}")))
+            delivery = await taken(queue)
+            assert delivery.job().job_id == f"j{status}"
+            await delivery.done()
+
+
+async def test_a_record_with_copied_headers_of_jetstream_s_is_changed_at_its_own_revision(tmp_path: Path) -> None:
+    async with broker(tmp_path) as (_, bus):
+        states, raw = await JobStates.open(bus), RawPublisher(bus)
+        state = JobState(job_id="j1", kind="chat", tail="client.a", status=JobStatus.QUEUED, created=1.0, updated=1.0)
+        block = b"NATS/1.0\r\nNats-Sequence: 900\r\nnats-sequence: 901\r\nNats-Stream: X\r\nNats-Subject: y\r\n\r\n"
+        await raw.store("$KV.TG_JOBS_STATE.j1", block, msgspec.json.encode(state))
+        async with asyncio.timeout(5):
+            changed = await states.change("j1", lambda each: msgspec.structs.replace(each, attempt=2))
+        assert changed.attempt == (await states.get("j1")).attempt == 2

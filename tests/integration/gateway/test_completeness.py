@@ -116,7 +116,8 @@ async def test_an_event_that_comes_after_a_later_one_is_not_dropped(tmp_path: Pa
                 assert await heard(stream, "2") == ["2"]
             await synced(running)
             place = {"Nats-Stream": "TG_EVENTS", "Nats-Subject": "tg.in.client.a", "Nats-Sequence": "1"}
-            headers = {"Tidegate-Event": "n", **place, "Nats-Last-Sequence": "0"}
+            place |= {"Nats-Time-Stamp": "2026-01-01T00:00:00Z", "Nats-Last-Sequence": "0"}
+            headers = {"Tidegate-Event": "n", **place}
             await bus.client.publish("tg.out.client.a", b"late", headers=headers)
             assert await heard(stream, "late") == ["late"]
             await write(publisher, "3")

@@ -16,21 +16,6 @@ def test_a_missing_field_and_a_missing_block_are_none() -> None:
     assert headers.field(b"", headers.SEQUENCE) is None
 
 
-def test_the_place_is_read_from_the_end_where_the_stream_wrote_it_and_from_fields_in_any_order() -> None:
-    stream = b"Nats-Stream: S\r\nNats-Subject: a\r\n"
-    sequence, stamp = b"Nats-Sequence: 12\r\n", b"Nats-Time-Stamp: 2026-01-01T00:00:00Z\r\n"
-    last = b"Nats-Last-Sequence: 9\r\n"
-    for fields in (sequence + stamp + last, last + sequence + stamp, stamp + sequence + last, sequence + last + stamp):
-        assert headers.place(b"NATS/1.0\r\nx: Nats-Sequence: 7\r\n" + stream + fields + b"\r\n") == (b"12", b"9")
-    assert headers.place(b"NATS/1.0\r\n" + stream + sequence + stamp + b"\r\n") == (b"12", b"")
-
-
-def test_a_message_that_was_never_stored_has_no_place_whatever_its_values_look_like() -> None:
-    assert headers.place(b"") is None
-    assert headers.place(headers.block({"Tidegate-Event": "note", "Tidegate-Volatile": "v"})) is None
-    assert headers.place(b"NATS/1.0\r\nx: Nats-Sequence: 7 Nats-Time-Stamp: z Nats-Last-Sequence: 9\r\n\r\n") is None
-
-
 def test_the_status_of_a_control_message_is_read_and_others_have_none() -> None:
     assert headers.status(b"NATS/1.0 204 EOB\r\nNats-Num-Pending: 0\r\n\r\n") == 204
     assert headers.status(b"NATS/1.0 404\r\n\r\n") == 404

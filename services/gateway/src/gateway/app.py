@@ -73,7 +73,9 @@ class Gateway:
         self.subscriptions = Subscriptions(bus, self.hub, receipts, signals)
         self.control = Control(bus, self.hub, receipts)
         self.history = History(bus)
-        self.attachments = Attachments(bus, self.hub, self.history, self.subscriptions)
+        self.attachments = Attachments(
+            bus, self.hub, self.history, self.subscriptions, settings.replay_patience_seconds
+        )
         self.audit = Audit(
             self.hub,
             self.history,
@@ -164,6 +166,14 @@ class Gateway:
             "{hole}",
             "Holes in the feed, mended",
         )
+        observe(
+            "counter",
+            names.METRIC_FEED_FOREIGN,
+            lambda: self.subscriptions.foreign.count,
+            "{message}",
+            "Messages of other streams on our subjects",
+        )
+        observe("counter", names.METRIC_REPLAYS_STUCK, lambda: attachments.stuck, "{replay}", "Replays given up")
         observe("updown", names.METRIC_SUBSCRIPTIONS, lambda: hub.audiences, "{subscription}", "NATS subscriptions")
         observe("updown", names.METRIC_TASKS, lambda: len(asyncio.all_tasks()), "{task}", "Tasks of the event loop")
 

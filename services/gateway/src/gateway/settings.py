@@ -24,6 +24,8 @@ class GatewaySettings(CommonSettings, frozen=True, kw_only=True):
     """A stream is closed at 0.8 to 1.0 of this age."""
     audit_seconds: Count = 15
     """Between two looks for events that the stream has and NATS did not bring."""
+    replay_patience_seconds: Positive = 30
+    """A replay that reads nothing of the stream for so long, while NATS answers, ends its connection."""
     max_topics: AtLeastOne = 100
     """Topics of one stream."""
     max_backlog_bytes: AtLeastOne = 1 << 20

@@ -13,6 +13,7 @@ from nats.js.kv import KeyValue
 
 from tidegate_common.bus import headers
 from tidegate_common.bus.connection import Bus
+from tidegate_common.bus.origin import Origin
 from tidegate_common.contract.jobs import DeadJob
 from tidegate_common.errors import BrokerUnavailable, NotFound
 
@@ -85,14 +86,15 @@ class DeadJobs:
         client = self._bus.client
         done: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         found: list[_Kept] = []
+        origin = Origin(self._stream)
 
         def receive(_: bytes, block: bytes, payload: bytes) -> None:
-            status = headers.status(block)
-            if status is None:
+            place = origin.got(block)
+            if place is not None:
                 if payload:  # else the trace of a removal
-                    found.append(_Kept(int(headers.field(block, headers.SEQUENCE) or 0), _DEAD.decode(payload)))
+                    found.append(_Kept(place.sequence, _DEAD.decode(payload)))
             elif not done.done():
-                done.set_result(status)
+                done.set_result(headers.status(block) or 0)
 
         if not self._bus.connected:
             raise BrokerUnavailable("NATS is away")

@@ -11,6 +11,7 @@ from tidegate_common.bus import headers
 from tidegate_common.bus.answers import belongs, job_events
 from tidegate_common.bus.connection import Bus
 from tidegate_common.bus.history import History, Stored
+from tidegate_common.bus.origin import Origin
 from tidegate_common.contract.ids import EventId
 from tidegate_common.errors import BrokerUnavailable, NotFound
 
@@ -34,6 +35,7 @@ class Following:
         self._bus = bus
         self._history = history
         self._look = look_seconds
+        self._origin = Origin.of_events(bus.subjects)
         self._feeds: set[_Feed] = set()
         # One listener for all: one that came and went with each job would move the others while they are called.
         bus.on_disconnect.append(self._cut_off)
@@ -49,7 +51,7 @@ class Following:
         already. Volatile events are left out. The generator raises BrokerUnavailable where NATS was away for
         `patience_seconds`, NotFound where the stream that `start` is a place in does not exist any more.
         """
-        feed = _Feed(job_id, tail, start.sequence, broken=stored)
+        feed = _Feed(self._origin, job_id, tail, start.sequence, broken=stored)
         self._feeds.add(feed)
         sid = self._bus.client.subscribe_direct(self._bus.subjects.outbound(tail), feed.take)
         try:
@@ -103,7 +105,8 @@ class _Feed:
     It is `broken` where an event may be missing: then what waits is dropped, and all is read from the stream.
     """
 
-    def __init__(self, job_id: str, tail: str, seen: int, *, broken: bool) -> None:
+    def __init__(self, origin: Origin, job_id: str, tail: str, seen: int, *, broken: bool) -> None:
+        self._origin = origin
         self._job_id = job_id.encode()
         self._waiting: deque[tuple[int, Stored]] = deque()
         self._bytes = 0
@@ -113,15 +116,16 @@ class _Feed:
         self.seen = seen
         """Sequence up to which all events of the tail were seen, this job's or another's."""
 
-    def take(self, _: bytes, header: bytes, payload: bytes) -> None:
+    def take(self, subject: bytes, header: bytes, payload: bytes) -> None:
         """Called by the connection, for any event of the tail."""
-        sequence, last = headers.field(header, headers.SEQUENCE), headers.field(header, headers.LAST_SEQUENCE)
-        if self.broken or sequence is None or last is None:
-            return  # the stream is about to be read; or a volatile event
+        place = None if self.broken else self._origin.republished(header, subject)
+        if place is None:
+            return  # the stream is about to be read; or no event of the stream
+        sequence, last = place
         ours = belongs(header, self._job_id)
         # Of another job's events on the tail it matters only that they were there.
-        event = Stored(int(sequence), self.tail, header if ours else b"", payload if ours else b"")
-        self._waiting.append((int(last), event))
+        event = Stored(sequence, self.tail, header if ours else b"", payload if ours else b"")
+        self._waiting.append((last, event))
         self._bytes += _size(event)
         if self._bytes > BACKLOG_BYTES:
             self.spoil()

@@ -1,5 +1,7 @@
 """Raw NATS header blocks, written at once and read without making a dict of them.
 
+These are the fields that publishers write. What the server adds is read by bus/origin.py.
+
 A header block with JetStream's and the trace's fields takes the client 7.4 µs to turn into a dict; finding a field
 takes 0.1 to 0.35 µs.
 """
@@ -10,10 +12,10 @@ from collections.abc import Mapping
 
 SEQUENCE = b"\r\nNats-Sequence:"
 LAST_SEQUENCE = b"\r\nNats-Last-Sequence:"
-SUBJECT = b"\r\nNats-Subject:"
+STREAM = b"\r\nNats-Stream:"
 UP_TO_SEQUENCE = b"\r\nNats-UpTo-Sequence:"
 PENDING = b"\r\nNats-Num-Pending:"
-"""On a message of a direct get: how many more there are after it on what was asked for."""
+"""At the end of a direct get: how many more there are of what was asked for."""
 TIMESTAMP = b"\r\nNats-Time-Stamp:"
 EVENT_TYPE = b"\r\nTidegate-Event:"
 VOLATILE_ID = b"\r\nTidegate-Volatile:"
@@ -40,19 +42,6 @@ def field(block: bytes, name: bytes) -> bytes | None:
     start += len(name)
     end = block.find(b"\r\n", start)
     return block[start : end if end >= 0 else None].strip()
-
-
-def place(block: bytes) -> tuple[bytes, bytes] | None:
-    """A republished message's sequence, and that of the one before it on its subject (empty where it isn't told).
-
-    None where the block has no sequence: the message was never stored.
-    """
-    # JetStream appends its fields, always in this order. Taking the last five words off is half of one `field`.
-    words = block.rsplit(None, 5)
-    if len(words) == 6 and words[4] == b"Nats-Last-Sequence:" and words[0].endswith(SEQUENCE):
-        return words[1], words[5]
-    sequence = field(block, SEQUENCE)
-    return None if sequence is None else (sequence, field(block, LAST_SEQUENCE) or b"")
 
 
 def status(block: bytes) -> int | None:

@@ -14,6 +14,7 @@ import msgspec
 
 from tidegate_common.bus import headers
 from tidegate_common.bus.connection import Bus
+from tidegate_common.bus.origin import Origin, Place
 from tidegate_common.errors import BrokerUnavailable
 
 PAGE_BYTES = 256 << 10
@@ -40,6 +41,8 @@ class Stored(NamedTuple):
     tail: str
     header: bytes
     payload: bytes
+    left: int = 0
+    """How many of what was asked for come after it."""
 
 
 class Page(NamedTuple):
@@ -58,6 +61,7 @@ class Pages:
     def __init__(self, bus: Bus, stream: str) -> None:
         self._bus = bus
         self._subject = f"$JS.API.DIRECT.GET.{stream}"
+        self._origin = Origin(stream)
         self._under_way: set[_Answer] = set()
         self._places = asyncio.Semaphore(at_once(bus.client.max_payload))
         bus.on_disconnect.append(self._cut_off)
@@ -71,7 +75,7 @@ class Pages:
         client = self._bus.client
         if not self._bus.connected:
             raise BrokerUnavailable("NATS is away")
-        answer = _Answer(len(self._bus.subjects.inbound("")))
+        answer = _Answer(self._origin, len(self._bus.subjects.inbound("")))
         inbox: str = client.new_inbox()
         self._under_way.add(answer)
         sid = client.subscribe_direct(inbox, answer.take)
@@ -93,47 +97,50 @@ class Pages:
 class _Answer:
     """What comes for one request."""
 
-    def __init__(self, skip: int) -> None:
-        """`skip` characters of a subject are before the tail."""
+    def __init__(self, origin: Origin, skip: int) -> None:
+        """`origin` knows the stream's messages; `skip` characters of a subject are before the tail."""
         self.page: asyncio.Future[Page] = asyncio.get_running_loop().create_future()
+        self._origin = origin
         self._skip = skip
         self._events: list[Stored] = []
-        self._last = b"0"
+        self._last = 0
         """Sequence of the last message that came, as the next one, or the end, has to name it."""
 
     def take(self, _: bytes, block: bytes, payload: bytes) -> None:
         """Called by the connection."""
         if self.page.done():
             return
-        status = headers.status(block)
-        if status is not None and status != 204:
-            self._refuse(status)
-        elif headers.field(block, headers.LAST_SEQUENCE) != self._last:
-            self.fail("a part of what NATS sent of the stream was lost")
-        elif status is None:
-            self._add(block, payload)
-        else:
+        place = self._origin.got(block)  # before any status: a publisher may write the first line too
+        if place is not None:
+            self._add(place, block, payload)
+        elif (status := headers.status(block)) == 204:
             self._finish(block)
+        elif status is not None:
+            self._refuse(status)
+        else:
+            self.fail("what NATS sent of the stream can't be read")
 
     def fail(self, reason: str) -> None:
         if not self.page.done():
             self.page.set_exception(BrokerUnavailable(reason))
 
-    def _add(self, block: bytes, payload: bytes) -> None:
-        sequence, subject = headers.field(block, headers.SEQUENCE), headers.field(block, headers.SUBJECT)
-        if sequence is None or subject is None:
-            self.fail("what NATS sent of the stream can't be read")
+    def _add(self, place: Place, block: bytes, payload: bytes) -> None:
+        if place.previous != self._last or place.sequence <= self._last:
+            self.fail("a part of what NATS sent of the stream was lost")
             return
-        self._last = sequence
-        self._events.append(Stored(int(sequence), subject.decode()[self._skip :], block, payload))
+        self._last = place.sequence
+        tail = place.subject.decode()[self._skip :]
+        self._events.append(Stored(place.sequence, tail, block, payload, place.left))
 
     def _finish(self, block: bytes) -> None:
-        left = headers.field(block, headers.PENDING)
-        if left is None or (left != b"0" and not self._events):
+        left, last = headers.field(block, headers.PENDING), headers.field(block, headers.LAST_SEQUENCE)
+        if last != b"%d" % self._last:
+            self.fail("a part of what NATS sent of the stream was lost")
+        elif left is None or (left != b"0" and not self._events):
             self.fail("what NATS sent of the stream can't be read")
-            return
-        upto = headers.field(block, headers.UP_TO_SEQUENCE) or b"0"
-        self.page.set_result(Page(self._events, int(left), int(upto)))
+        else:
+            upto = headers.field(block, headers.UP_TO_SEQUENCE) or b"0"
+            self.page.set_result(Page(self._events, int(left), int(upto)))
 
     def _refuse(self, status: int) -> None:
         if status not in (NOTHING, TOO_MANY):

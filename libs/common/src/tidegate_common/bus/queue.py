@@ -145,6 +145,11 @@ class _Inbox:
                 await subscription.unsubscribe()
 
 
+def _status(message: Msg) -> str | None:
+    """What the server says in place of a job. A job can be acknowledged; a header `Status` of its own says nothing."""
+    return None if message.reply else JetStreamContext.is_status_msg(message)
+
+
 class JobQueue:
     """The queue as a worker sees it: a durable pull consumer for each level, shared by all workers."""
 
@@ -224,8 +229,8 @@ class JobQueue:
             raise BrokerUnavailable("NATS does not give jobs") from error
         if message is None:
             raise BrokerUnavailable("NATS does not say whether there are jobs")
-        status = JetStreamContext.is_status_msg(message)
-        if not status:
+        status = _status(message)
+        if status is None:
             return message
         if status == "404":
             return None
@@ -233,7 +238,7 @@ class JobQueue:
 
     async def _give_back(self, message: Msg) -> None:
         """What came too late, a job perhaps: nobody has it in hand, and another may."""
-        if not JetStreamContext.is_status_msg(message):
+        if _status(message) is None:
             with contextlib.suppress(BrokerUnavailable):
                 await Delivery(message, partial(notify, self._bus)).give_back()
 

@@ -6,6 +6,7 @@ It is the only way of recovery: for a client that comes back, and for all of the
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 from collections.abc import Awaitable, Callable
 
@@ -22,6 +23,11 @@ from tidegate_common.bus.history import History, Position
 from tidegate_common.contract.ids import EventId
 from tidegate_common.errors import BrokerUnavailable
 
+log = logging.getLogger(__name__)
+
+SAY_AGAIN_SECONDS = 60.0
+"""Between two log lines about replays that got nothing: a storm of them is one line."""
+
 STALE_SECONDS = 20.0
 """So long may a NATS server that is cut off from the others take itself for the stream's leader, and more."""
 
@@ -32,14 +38,21 @@ Welcome = Callable[[EventId, bool], bytes]
 class Attachments:
     """Brings sessions to where they are live."""
 
-    def __init__(self, bus: Bus, hub: Hub, history: History, subscriptions: Subscriptions) -> None:
+    def __init__(
+        self, bus: Bus, hub: Hub, history: History, subscriptions: Subscriptions, patience_seconds: float
+    ) -> None:
+        """A replay that reads nothing of the stream for `patience_seconds`, while NATS answers for it, is given up."""
         self._hub = hub
+        self._patience = patience_seconds
+        self._said = -SAY_AGAIN_SECONDS
         self._history = history
         self._subscriptions = subscriptions
         self.replay = Replay(hub, history, subscriptions)
         self.rejoining = Rejoining(bus, hub, history, subscriptions, self._catch_up)
         self.returned = 0
         """Connections whose client had been here before."""
+        self.stuck = 0
+        """Replays that were given up because nothing of the stream could be read."""
 
     async def aclose(self) -> None:
         """Ends the tasks that bring sessions back."""
@@ -91,6 +104,7 @@ class Attachments:
     async def _catch_up(self, session: Session, position: Position | None = None) -> None:
         """Reads the stream until the session has all of it, then releases it. `position` is of after the hold."""
         doubtful_since: float | None = None
+        failing = _Failing()
         while True:
             try:
                 position = position or await self._position()
@@ -100,6 +114,7 @@ class Attachments:
                     now = asyncio.get_running_loop().time()
                     doubtful_since = doubtful_since or now
                     if now - doubtful_since < STALE_SECONDS:
+                        position = None  # as good as none
                         raise BrokerUnavailable("a server that is behind answers for the stream")
                 if position.epoch != session.epoch or position.last < session.position:
                     self._begin_anew(session, position)
@@ -108,8 +123,14 @@ class Attachments:
                 self._expire(session, position)
                 await self.replay.run(session, position)
                 await self.replay.room(session)
-            except BrokerUnavailable:
-                # NATS is away: the connection stays open, and is tried again when there is something to ask.
+            except BrokerUnavailable as error:
+                # NATS is away: the connection stays open, and is tried again when there is something to ask. But where
+                # it answers, and gives nothing of the stream, trying again for ever would be a silent hole.
+                if position is None:
+                    failing = _Failing()
+                elif failing.seconds(session) >= self._patience:
+                    self._give_up(session, error)
+                    return
                 position = None
                 await asyncio.sleep(random.uniform(0.1, 0.5))
                 continue
@@ -124,6 +145,20 @@ class Attachments:
                 return
             self._hub.hold(session)
             position = None
+
+    def _give_up(self, session: Session, error: BrokerUnavailable) -> None:
+        """Ends a session whose replay gets nothing, though NATS is there."""
+        self.stuck += 1
+        now = asyncio.get_running_loop().time()
+        if now - self._said >= SAY_AGAIN_SECONDS:
+            self._said = now
+            log.warning(
+                "a replay got nothing of the stream for %g s: its connection is ended (%s)",
+                self._patience,
+                error,
+                extra={"replays": self.stuck},
+            )
+        self._hub.end(session, Ending.FEED)
 
     async def _position(self) -> Position:
         """Where the stream is. Said on the spot, so that what is asked later is also told later."""
@@ -148,6 +183,21 @@ class Attachments:
             self.replay.announce(session, Gap("expired", str(EventId(position.epoch, session.position)), str(kept)))
             session.position = max(session.position, kept.sequence)
             session.covered = kept.sequence
+
+
+class _Failing:
+    """Since when a session's replay has failed at one place."""
+
+    def __init__(self) -> None:
+        self._since = 0.0
+        self._place: tuple[int, int] | None = None
+
+    def seconds(self, session: Session) -> float:
+        """It failed again just now: how long the session has been where it is."""
+        place, now = (session.covered, session.position), asyncio.get_running_loop().time()
+        if place != self._place:
+            self._place, self._since = place, now
+        return now - self._since
 
 
 def _ended(session: Session) -> bool:

@@ -13,7 +13,6 @@ from gateway.hub.endings import Ending
 from gateway.hub.holding import Wide
 from gateway.hub.hub import Hub
 from gateway.hub.session import Session
-from tidegate_common.bus import headers
 from tidegate_common.bus.history import History, Position, Stored
 from tidegate_common.contract.ids import EventId
 
@@ -118,5 +117,4 @@ def _fills_its_subject(stored: Stored, most: int) -> bool:
 
     The stream drops a subject's oldest event for one that is over the limit, and does not say so.
     """
-    pending = headers.field(stored.header, headers.PENDING)
-    return most > 0 and pending is not None and int(pending) + 1 >= most
+    return 0 < most <= stored.left + 1

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import Callable
 from datetime import datetime
@@ -14,6 +13,7 @@ from opentelemetry.trace import SpanKind
 
 from gateway import frame
 from gateway.feed.completeness import Completeness
+from gateway.feed.foreign import Foreign
 from gateway.feed.receipts import Receipts
 from gateway.hub.endings import Ending
 from gateway.hub.hub import Audience, Hub
@@ -22,12 +22,11 @@ from gateway.hub.tails import split
 from tidegate_common.bus import headers
 from tidegate_common.bus.answers import belongs
 from tidegate_common.bus.connection import Bus
+from tidegate_common.bus.origin import Origin, stamp
 from tidegate_common.bus.tap import Deliver
 from tidegate_common.telemetry import names
 from tidegate_common.telemetry.propagation import extract
 from tidegate_common.telemetry.providers import Telemetry
-
-log = logging.getLogger(__name__)
 
 SAMPLED = b"13579bdf"
 """Last digits of a `traceparent` whose trace is recorded: bit 0 of its flags, beside others (W3C Trace Context)."""
@@ -51,6 +50,8 @@ class Subscriptions:
         self._latency = telemetry.meter.create_histogram(
             names.METRIC_DELIVERY_LATENCY, "s", "From an event's storing to its writing, one event in 64"
         )
+        self._origin = Origin.of_events(bus.subjects)
+        self.foreign = Foreign()
         self._count = 0
         self._chunk_of: tuple[int, bytes] = (0, b"")
         self.completeness = Completeness(hub, bus.subjects)
@@ -112,27 +113,25 @@ class Subscriptions:
 
     def _receive(self, audience: Audience, subject: bytes, header: bytes, payload: bytes) -> None:
         self.received += 1
-        place = headers.place(header)
+        place = self._origin.republished(header, subject)
         receipt_id = headers.field(header, headers.RECEIPT) if header.find(headers.RECEIPT) > 0 else None
         if place is None:
             volatile_id = headers.field(header, headers.VOLATILE_ID) or b"%d" % self.received
+            if header.find(headers.SEQUENCE) >= 0:
+                volatile_id = self.foreign.take(subject, header)
             chunk = self.chunk(None, header, payload)
             if receipt_id is None:
                 self._hub.volatile(audience, volatile_id, chunk)
             else:
                 self._receipts.volatile(receipt_id, audience, volatile_id, chunk)
         else:
-            sequence, previous = place
-            if not sequence.isdigit():
-                log.warning("an event whose sequence is no number was dropped", extra={"subject": subject.decode()})
-                return
-            number = int(sequence)
+            number, previous = place
             if number < self.highest or number <= self.placed:
                 self._look_back(number)
             self.highest = number
-            self.completeness.follow(audience, subject, number, int(previous) if previous.isdigit() else 0)
+            self.completeness.follow(audience, subject, number, previous)
             if number != self._chunk_of[0]:  # several audiences may match one event: it is encoded once
-                self._chunk_of = (number, self.chunk(self._id_prefix + sequence, header, payload))
+                self._chunk_of = (number, self.chunk(self.event_id(number), header, payload))
             if receipt_id is None:
                 self._hub.durable(audience, number, self._chunk_of[1])
             else:
@@ -150,15 +149,15 @@ class Subscriptions:
         ours = belongs(header, job_id)
         if ours:
             self._receive(audience, subject, header, payload)
-        place = headers.place(header)
-        if place is None or not place[0].isdigit():
+        place = self._origin.republished(header, subject)
+        if place is None:
             return
-        number = int(place[0])
+        number, previous = place
         if not ours:
             if number < self.highest or number <= self.placed:
                 self._look_back(number)
             self.highest = number
-            self.completeness.follow(audience, subject, number, int(place[1]) if place[1].isdigit() else 0)
+            self.completeness.follow(audience, subject, number, previous)
         elif header.find(headers.JOB_END) > 0:
             self.over(audience.tail, number)
             self._at_end_of_pass(partial(self._end, audience))
@@ -199,9 +198,9 @@ class Subscriptions:
         self.completeness.forget()
 
     def _measure(self, header: bytes) -> None:
-        stamp = headers.field(header, headers.TIMESTAMP)
-        if stamp is not None:
-            stored = datetime.fromisoformat(stamp.decode()[:26].rstrip("Z") + "+00:00").timestamp()
+        when = stamp(header)
+        if when is not None:
+            stored = datetime.fromisoformat(when.decode()[:26].rstrip("Z") + "+00:00").timestamp()
             self._at_end_of_pass(lambda: self._latency.record(max(0.0, time.time() - stored)))
 
     def _trace(self, audience: Audience, subject: bytes, header: bytes, payload: bytes) -> None:
