@@ -77,3 +77,36 @@ async def test_the_address_that_a_trusted_proxy_names_counts_and_that_of_others_
             async with open_stream(running.url, headers=forwarded[0]) as one:
                 await one.connected()
                 assert (await client.get(f"{running.url}/api/sse", headers=forwarded[1])).status_code == 429
+
+
+async def test_who_gets_no_place_is_refused_before_anything_is_made_of_the_request(tmp_path: Path) -> None:
+    """A hundred topics were parsed, and held against each other, for a client that got a 429 all the same.
+
+    Each request here has a fault of its own, which would be its answer if it had been read.
+    """
+    faulty = "topic=a..b&client_id=x&client_id=y"
+    async with broker(tmp_path) as (server, _), httpx.AsyncClient() as client:
+        async with running_gateway(server.url, max_connections_per_ip=1, max_completions=1) as running:
+            async with open_stream(running.url) as one:
+                await one.connected()
+                url = f"{running.url}/api/sse"
+                answers = {
+                    "directly": await client.get(f"{url}?{faulty}"),
+                    "by ASGI": await client.get(f"{url}?{faulty}", headers={"origin": "http://elsewhere"}),
+                    "a head": await client.head(f"{url}?{faulty}"),
+                    "a body": await client.post(url, json={"topic": 7}),
+                    "a type": await client.post(url, content=b"x" * 100_000, headers={"content-type": "text/plain"}),
+                    "a job": await client.get(f"{url}/jobs/none?client_id=x&client_id=y"),
+                }
+                assert {what: answer.status_code for what, answer in answers.items()} == dict.fromkeys(answers, 429)
+                assert all(int(answer.headers["retry-after"]) > 0 for answer in answers.values())
+                assert running.gateway.admission.refused["address"] == len(answers)
+                assert running.gateway.admission.active == 1
+            await until(lambda: running.gateway.admission.active == 0, "the place is free again")
+            assert (await client.get(f"{url}?{faulty}")).status_code == 422
+            asked = running.gateway.openai.admission
+            asked.enter("")
+            refused = await client.post(f"{running.url}/v1/chat/completions", json={"model": 7})
+            assert refused.status_code == 503
+            asked.leave("")
+            assert (await client.post(f"{running.url}/v1/chat/completions", json={"model": 7})).status_code == 400

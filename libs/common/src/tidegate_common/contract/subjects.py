@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 from urllib.parse import quote, unquote
 
+from tidegate_common.contract.filters import Filters
 from tidegate_common.contract.ids import check_name
 from tidegate_common.errors import InvalidField
 
@@ -102,11 +103,8 @@ def overlap(one: str, other: str) -> bool:
 
 def minimal(tails: Iterable[str]) -> list[str]:
     """`tails` without those that another one covers, so that an event arrives no oftener than it must."""
-    kept: list[str] = []
-    for tail in dict.fromkeys(tails):
-        if not any(covers(other, tail) for other in kept):
-            kept = [other for other in kept if not covers(tail, other)] + [tail]
-    return kept
+    different = list(dict.fromkeys(tails))
+    return [different[number] for number in Filters(different).uncovered()]
 
 
 class Subjects(NamedTuple):

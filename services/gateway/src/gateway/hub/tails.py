@@ -6,7 +6,7 @@ job's own stream picks them out of that tail. Within the gateway its tail is `<t
 
 from __future__ import annotations
 
-from tidegate_common.contract.subjects import overlap
+from tidegate_common.contract.filters import Filters
 
 
 def filtered(tail: str, job_id: str) -> str:
@@ -24,4 +24,4 @@ def overlapping(tails: list[str]) -> bool:
     """Whether some event could match two of `tails`, which are all different."""
     if not any("*" in tail or ">" in tail for tail in tails):
         return False
-    return any(overlap(tail, other) for number, tail in enumerate(tails) for other in tails[:number])
+    return Filters(tails).overlap()

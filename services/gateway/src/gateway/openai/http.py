@@ -97,6 +97,7 @@ class OpenAiFront:
         writer = Writer(send)
         with tracing.serving(self._telemetry, request.headers, PATH) as span:
             try:
+                self.admission.check("")
                 asked = read(await read_body(request, self._settings.max_completion_bytes))
                 asking = caller_of(request)
                 if asked.stream and scope["http_version"] == "1.0":

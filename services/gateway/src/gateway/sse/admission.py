@@ -21,8 +21,11 @@ class Admission:
         self.refused = {"total": 0, "address": 0, "draining": 0}
         self.draining = False
 
-    def enter(self, address: str) -> None:
-        """Takes a place for `address`. Raises TooManyConnections, TooManyFromAddress."""
+    def check(self, address: str) -> None:
+        """Raises TooManyConnections, TooManyFromAddress where there is no place for `address` now.
+
+        Asked before anything is made of a request: who is refused shall cost no more than that.
+        """
         if self.draining:
             self.refused["draining"] += 1
             raise TooManyConnections("this gateway is being stopped", retry_after=1)
@@ -32,6 +35,10 @@ class Admission:
         if self._most_per_address and self._from[address] >= self._most_per_address:
             self.refused["address"] += 1
             raise TooManyFromAddress(self._most_per_address, random.randint(2, 10))
+
+    def enter(self, address: str) -> None:
+        """Takes a place for `address`. Raises TooManyConnections, TooManyFromAddress."""
+        self.check(address)
         self._from[address] += 1
         self.active += 1
 

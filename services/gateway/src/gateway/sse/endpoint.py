@@ -97,8 +97,13 @@ class StreamEndpoint:
         if request.method == "OPTIONS":
             await Response(status_code=204, headers={"allow": ", ".join(METHODS)})(scope, receive, send)
             return
+        self.admit(request)
         asked = await stream_request.read(request, self._settings.max_topics, self._settings.max_body_bytes)
         await self.serve(request, asked, send)
+
+    def admit(self, request: Request) -> None:
+        """Raises TooManyConnections, TooManyFromAddress where `request` can't get a stream, whatever it asks for."""
+        self._admission.check(_address(request.scope))
 
     async def serve(self, request: Request, asked: stream_request.StreamRequest, send: Send) -> None:
         """The stream that `asked` is for, which `request` has asked for by way of ASGI."""
@@ -125,6 +130,7 @@ class StreamEndpoint:
         self, query: bytes, headers: Mapping[bytes, bytes], address: str, takeover: DirectTakeover
     ) -> None:
         """A stream for a GET that nobody before this endpoint has anything to say to."""
+        self._admission.check(address)
         last_event_id, traceparent, tracestate = map(headers.get, (b"last-event-id", b"traceparent", b"tracestate"))
         asked = stream_request.of_query(query, _text(last_event_id), self._settings.max_topics)
         traced = _text(traceparent), _text(tracestate)

@@ -36,6 +36,7 @@ class JobStreams:
         if request.method == "OPTIONS":
             await Response(status_code=204, headers={"allow": ", ".join(METHODS)})(scope, receive, send)
             return
+        self._streams.admit(request)
         header = request.headers.get("last-event-id")
         client_id, last_event_id = stream_request.of_job_query(scope["query_string"], header)
         try:
