@@ -17,6 +17,7 @@ TidegateError
 ├── TooManyFromAddress  one address holds all the connections that it may
 ├── TooLarge            a body or a message is over its limit
 ├── UnsupportedMedia    a body of a media type that is not read here
+├── UnsupportedCoding   a body that is compressed
 ├── NotFound            no such job
 └── Superseded          another attempt has the job now: nothing more of this one is stored
 """
@@ -118,6 +119,13 @@ class TooLarge(TidegateError):
     def __init__(self, what: str, limit: int) -> None:
         self.limit = limit
         super().__init__(f"{what} is over the limit of {limit} bytes")
+
+
+class UnsupportedCoding(TidegateError):
+    """The body is coded (`Content-Encoding: gzip` and the like); bodies are read as they are."""
+
+    def __init__(self, coding: str) -> None:
+        super().__init__(f"Content-Encoding: {coding[:100]} is not read here, send the body as it is (identity)")
 
 
 class UnsupportedMedia(TidegateError):

@@ -49,7 +49,7 @@ from tidegate_common.telemetry.providers import Telemetry, telemetry
 DRAIN_SHARE = 0.8
 """Part of the drain time over which streams are closed; the rest is for the last of them to go."""
 
-STREAM_REQUEST_HEADERS = ["last-event-id", "content-type", "cache-control", "traceparent", "tracestate"]
+STREAM_REQUEST_HEADERS = ["last-event-id", "content-type", "cache-control", "traceparent", "tracestate", "baggage"]
 """What pages of other origins may send."""
 
 

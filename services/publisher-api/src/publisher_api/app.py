@@ -41,6 +41,9 @@ from tidegate_common.telemetry.providers import Telemetry, telemetry
 
 log = logging.getLogger(__name__)
 
+REQUEST_HEADERS = ["authorization", "content-type", "idempotency-key", "traceparent", "tracestate", "baggage"]
+"""What a page of another origin may send: its token too, which a proxy in front of this service may want."""
+
 KEEP_STREAMS_SECONDS = 5.0
 """A stream that was deleted is back after so long: publishing to it is refused meanwhile."""
 
@@ -84,7 +87,7 @@ async def build(settings: PublisherSettings, bus: Bus, signals: Telemetry) -> Bu
                 CORSMiddleware,
                 allow_origins=list(settings.cors_origins),
                 allow_methods=["GET", "POST", "DELETE"],
-                allow_headers=["content-type", "idempotency-key", "traceparent", "tracestate"],
+                allow_headers=REQUEST_HEADERS,
                 expose_headers=["retry-after"],
             )
         ],

@@ -9,7 +9,7 @@ from typing import TypeVar
 import msgspec
 from starlette.requests import ClientDisconnect, Request
 
-from tidegate_common.errors import InvalidBody, InvalidField, TooLarge, UnsupportedMedia
+from tidegate_common.errors import InvalidBody, InvalidField, TooLarge, UnsupportedCoding, UnsupportedMedia
 
 T = TypeVar("T")
 
@@ -18,10 +18,14 @@ _FIELD = re.compile(r"Object (?:contains unknown|missing required) field `([^`]*
 
 
 async def read_body(request: Request, limit: int, media_type: str = "application/json") -> bytes:
-    """The whole body. Raises UnsupportedMedia, TooLarge (as soon as that is known), InvalidBody (cut off)."""
+    """The whole body. Raises UnsupportedMedia, UnsupportedCoding, TooLarge (as soon as that is known), InvalidBody."""
     sent = request.headers.get("content-type", "").split(";")[0].strip().lower()
     if sent != media_type:
         raise UnsupportedMedia(media_type)
+    codings = [part.strip() for part in ",".join(request.headers.getlist("content-encoding")).split(",")]
+    coding = next((part for part in codings if part.lower() not in ("", "identity")), None)
+    if coding is not None:
+        raise UnsupportedCoding(coding)
     length = request.headers.get("content-length", "")
     if length.isdigit() and int(length) > limit:
         raise TooLarge("the body", limit)

@@ -28,6 +28,7 @@ TABLE: list[tuple[type[errors.TidegateError], int, str, str]] = [
     (errors.NotFound, 404, "not-found", "Not found"),
     (errors.TooLarge, 413, "too-large", "Too large"),
     (errors.UnsupportedMedia, 415, "unsupported-media-type", "Unsupported media type"),
+    (errors.UnsupportedCoding, 415, "unsupported-content-encoding", "Unsupported content encoding"),
     (
         errors.TooManyFromAddress,
         429,
@@ -54,6 +55,8 @@ def problem_of(error: Exception) -> Problem:
                 extras = {"field": error.field, "allowed": error.allowed}
             if isinstance(error, errors.QueueFull) and error.queued is not None:
                 extras = {"queued": error.queued}
+            if isinstance(error, errors.UnsupportedCoding):
+                headers["Accept-Encoding"] = "identity"
             retry_after = getattr(error, "retry_after", None)
             if retry_after is not None:
                 headers["Retry-After"] = str(retry_after)

@@ -60,6 +60,7 @@ TABLE: list[tuple[type[errors.TidegateError], int, str, str | None]] = [
     (errors.NotFound, 404, INVALID, "not_found"),
     (errors.TooLarge, 413, INVALID, "too_large"),
     (errors.UnsupportedMedia, 415, INVALID, "unsupported_media_type"),
+    (errors.UnsupportedCoding, 415, INVALID, "unsupported_content_encoding"),
     (errors.TooManyConnections, 503, OVERLOADED, "too_many_completions"),
     (errors.QueueFull, 503, OVERLOADED, "queue_full"),
     (errors.Unavailable, 503, SERVER, "unavailable"),
@@ -86,6 +87,8 @@ def api_error(error: Exception) -> ApiError:
             param = error.field if isinstance(error, errors.InvalidField) else None
             retry_after = getattr(error, "retry_after", None)
             headers = {} if retry_after is None else {"Retry-After": str(retry_after)}
+            if isinstance(error, errors.UnsupportedCoding):
+                headers["Accept-Encoding"] = "identity"
             return ApiError(status, str(error), type_, param=param, code=code, headers=headers)
     return ApiError(500, "Internal error", SERVER, code="internal_error", headers=NOT_AGAIN)
 

@@ -145,7 +145,7 @@ _REASONS = {
     400: "The body is no JSON",
     404: "No such job",
     413: "The body or the data is too large",
-    415: "Another media type is expected",
+    415: "Another media type is expected, or the body is compressed",
     422: "A field is not allowed as it is",
     503: "NATS is away or the queue is full: come back after `Retry-After` seconds",
 }
