@@ -30,7 +30,7 @@ from tidegate_common.contract.answers import Answer
 from tidegate_common.contract.jobs import Job, JobState, JobStatus, OnDisconnect, Usage
 from tidegate_common.contract.subjects import Subjects
 from tidegate_common.errors import BrokerUnavailable, Superseded
-from tidegate_common.runtime.tasks import end
+from tidegate_common.runtime.tasks import end, spawn
 from tidegate_common.telemetry import propagation
 
 log = logging.getLogger(__name__)
@@ -133,9 +133,9 @@ class Answering:
 
     async def run(self) -> Outcome:
         """Raises nothing but CancelledError."""
-        watching = [asyncio.create_task(self._watch())]
+        watching = [spawn(self._watch(), "watching over a job")]
         if self.job.on_disconnect is OnDisconnect.CANCEL:
-            watching.append(asyncio.create_task(self._listen()))
+            watching.append(spawn(self._listen(), "looking for a job's listeners"))
         try:
             with self._holders.holding(self._holder):
                 return await self._run()

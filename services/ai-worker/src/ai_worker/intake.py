@@ -16,7 +16,7 @@ from ai_worker.relay import RETRY_SECONDS
 from tidegate_common.bus.queue import Delivery, JobQueue
 from tidegate_common.contract.jobs import Job
 from tidegate_common.errors import TidegateError
-from tidegate_common.runtime.tasks import end
+from tidegate_common.runtime.tasks import end, spawn
 from tidegate_common.telemetry import names, propagation
 from tidegate_common.telemetry.providers import Telemetry
 
@@ -55,7 +55,7 @@ class Intake:
 
     async def run(self) -> None:
         """Takes jobs until `drain` is called, whatever happens to NATS."""
-        measuring = asyncio.create_task(self._measure())
+        measuring = spawn(self._measure(), "measuring the queue")
         try:
             while not self._stopping.is_set():
                 try:
@@ -133,7 +133,7 @@ class Intake:
         with propagation.attached(work.trace):  # the task keeps it, for its logs
             answering = self._start(job, delivery, work)
             self.active[job.job_id] = answering
-            task = asyncio.create_task(self._answer(answering, span))
+            task = spawn(self._answer(answering, span), "a job")
         self._tasks[task] = answering
         task.add_done_callback(self._tasks.pop)
 

@@ -42,7 +42,7 @@ from tidegate_common.runtime.health import Readiness, health_routes
 from tidegate_common.runtime.hosts import Hosts
 from tidegate_common.runtime.protocol import limited
 from tidegate_common.runtime.server import Server, SocketOptions, check_port_free, listening, server
-from tidegate_common.runtime.tasks import end
+from tidegate_common.runtime.tasks import end, spawn
 from tidegate_common.telemetry import names
 from tidegate_common.telemetry.providers import Telemetry, telemetry
 
@@ -196,7 +196,10 @@ async def main(settings: GatewaySettings) -> None:
         async with connect(settings.nats_url, settings.subjects(), "gateway") as bus:
             await ensure_streams(bus, settings.stream_limits(), update=False)
             gateway = Gateway(settings, bus, signals)
-            tasks = [asyncio.create_task(gateway.keeper.run()), asyncio.create_task(gateway.audit.run())]
+            tasks = [
+                spawn(gateway.keeper.run(), "keeping streams alive"),
+                spawn(gateway.audit.run(), "the audit of the feed"),
+            ]
             gateway.control.start()
             _spare_collections()
             server = gateway.server()

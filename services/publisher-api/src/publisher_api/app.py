@@ -35,7 +35,7 @@ from tidegate_common.errors import BrokerUnavailable
 from tidegate_common.runtime import problems
 from tidegate_common.runtime.health import Readiness, health_routes
 from tidegate_common.runtime.server import Server, check_port_free, server
-from tidegate_common.runtime.tasks import end
+from tidegate_common.runtime.tasks import end, spawn
 from tidegate_common.telemetry import names
 from tidegate_common.telemetry.providers import Telemetry, telemetry
 
@@ -106,7 +106,10 @@ async def main(settings: PublisherSettings) -> None:
         async with connect(settings.nats_url, settings.subjects(), "publisher-api") as bus:
             await ensure_streams(bus, settings.stream_limits(), update=True)
             built = await build(settings, bus, signals)
-            beside = [asyncio.create_task(keep_streams(bus, settings)), asyncio.create_task(built.progress.run())]
+            beside = [
+                spawn(keep_streams(bus, settings), "looking after the streams"),
+                spawn(built.progress.run(), "telling places in the queue"),
+            ]
             try:
                 await serving(built.app, settings, built.readiness).serve()
             finally:

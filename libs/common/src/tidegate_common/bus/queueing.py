@@ -80,7 +80,7 @@ class Queueing:
             # At the same time: a chat waits for neither longer than it has to.
             making = asyncio.create_task(self._states.create(state))
             counting = asyncio.create_task(entry.before())
-            await asyncio.wait({making, counting})
+            await asyncio.gather(making, counting, return_exceptions=True)  # hears both: NATS may have gone for both
             revision = making.result()
             before, held = counting.result()
             if not revision:

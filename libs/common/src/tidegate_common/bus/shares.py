@@ -56,7 +56,9 @@ class Shares:
         asked = self._asked.get(owner)
         if asked is None or asked.answer.done():
             earlier = tuple(self._entries.get(owner, ()))
-            asked = self._asked[owner] = _Asked(asyncio.create_task(self._count(owner, earlier)))
+            counting = asyncio.create_task(self._count(owner, earlier))
+            counting.add_done_callback(_retrieve)  # those who asked may all have left before they could hear of it
+            asked = self._asked[owner] = _Asked(counting)
         entry = Entry(asked)
         entries = self._entries.setdefault(owner, set())
         entries.add(entry)
@@ -72,3 +74,9 @@ class Shares:
         state = await stream_state(self._bus, self._bus.subjects.jobs(owner=owner))
         on_their_way = sum(each.sequence is None or each.sequence > state.last_seq for each in earlier)
         return on_their_way + sum(state.subjects.values()), state.messages
+
+
+def _retrieve(task: asyncio.Task[tuple[int, int]]) -> None:
+    """Its error is for those who wait."""
+    if not task.cancelled():
+        task.exception()

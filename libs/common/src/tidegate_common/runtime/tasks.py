@@ -1,12 +1,33 @@
-"""Ending tasks for sure."""
+"""Tasks that run beside the rest: none fails unheard, and each ends for sure."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
-from typing import Any
+import logging
+from collections.abc import Coroutine, Iterable
+from typing import Any, TypeVar
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 AGAIN_SECONDS = 1.0
+
+
+def spawn(work: Coroutine[Any, Any, T], what: str) -> asyncio.Task[T]:
+    """Runs `work` as a task of its own. An error that ends it is logged at once, with `what` it was about.
+
+    A task that nobody waits for tells its error when it is collected, which for one that is kept is never.
+    """
+
+    def ended(task: asyncio.Task[T]) -> None:
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            log.error("%s has broken off", what, exc_info=error)
+
+    task = asyncio.create_task(work)
+    task.add_done_callback(ended)
+    return task
 
 
 async def end(tasks: Iterable[asyncio.Future[Any]]) -> None:

@@ -17,7 +17,7 @@ from gateway.hub.tails import filtered
 from tidegate_common.bus.connection import Bus
 from tidegate_common.bus.control import ANNOUNCE_SECONDS
 from tidegate_common.contract.control import Announcement, Answer, Question
-from tidegate_common.runtime.tasks import end
+from tidegate_common.runtime.tasks import end, spawn
 
 _QUESTION = msgspec.json.Decoder(Question)
 _ASKER = frozenset("0123456789abcdef")
@@ -49,7 +49,7 @@ class Control:
         ):
             self._subscriptions.append(client.subscribe_direct(subject, partial(self._asked, answer)))
         self._announce()
-        self._announcing = asyncio.create_task(self._announce_for_ever())
+        self._announcing = spawn(self._announce_for_ever(), "saying that this gateway is here")
 
     async def aclose(self) -> None:
         """Says that the gateway is leaving, so that nobody waits for its answers."""

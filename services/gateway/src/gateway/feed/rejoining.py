@@ -19,7 +19,7 @@ from gateway.hub.session import Session
 from tidegate_common.bus.connection import Bus
 from tidegate_common.bus.history import History, Position
 from tidegate_common.errors import BrokerUnavailable, TidegateError
-from tidegate_common.runtime.tasks import end
+from tidegate_common.runtime.tasks import end, spawn
 
 log = logging.getLogger(__name__)
 
@@ -102,7 +102,7 @@ class Rejoining:
     def _doubt(self) -> None:
         """An event came whose sequence the stream had already: it was late, or the stream was made anew. Asks which."""
         if self._doubting is None or self._doubting.done():
-            self._doubting = asyncio.create_task(self._ask())
+            self._doubting = spawn(self._ask(), "asking for the stream's place")
 
     async def _ask(self) -> None:
         with contextlib.suppress(BrokerUnavailable):  # when NATS is back, all are placed anew
@@ -127,7 +127,7 @@ class Rejoining:
     def _start(self, sessions: list[Session], reason: str) -> None:
         if sessions:
             log.info(reason, extra={"sessions": len(sessions)})
-            task = asyncio.create_task(self._rejoin(sessions))
+            task = spawn(self._rejoin(sessions), "bringing streams back")
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 

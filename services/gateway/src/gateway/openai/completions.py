@@ -28,7 +28,7 @@ from tidegate_common.contract.ids import EventId, new_job_id
 from tidegate_common.contract.jobs import Job, JobState, OnDisconnect
 from tidegate_common.contract.subjects import job_tail
 from tidegate_common.errors import BrokerUnavailable, NotFound
-from tidegate_common.runtime.tasks import end
+from tidegate_common.runtime.tasks import end, spawn
 from tidegate_common.telemetry import names
 from tidegate_common.telemetry.propagation import trace_id
 from tidegate_common.telemetry.sending import producing
@@ -170,7 +170,7 @@ class Completions:
         return self._opened
 
     def _spawn_cancel(self, cancelling: Cancelling, job_id: str) -> None:
-        task = asyncio.create_task(self._cancel(cancelling, job_id))
+        task = spawn(self._cancel(cancelling, job_id), "cancelling a job")
         self._cancelling.add(task)
         task.add_done_callback(self._cancelling.discard)
 

@@ -1,0 +1,48 @@
+"""What goes wrong while NATS goes away is told to who waits, and to nobody who does not."""
+
+import asyncio
+import logging
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.support.bus import broker
+from tests.support.loops import Quiet, on_both_loops
+from tidegate_common.bus.history import History
+from tidegate_common.bus.jobs import JobStates
+from tidegate_common.bus.publishing import Publisher
+from tidegate_common.bus.queueing import Queueing
+from tidegate_common.contract.jobs import Job
+from tidegate_common.errors import TidegateError
+
+
+@on_both_loops
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
+async def test_jobs_whose_asking_fails_twice_tell_it_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, how: signal.Signals
+) -> None:
+    """A job's record and its place in the queue are asked for at the same time: when both failed, one was said by
+    Python itself, as an exception that was never retrieved. So it was for callers that had left."""
+    async with broker(tmp_path) as (server, bus):
+        quiet = Quiet(caplog, level=logging.ERROR)
+        queueing = Queueing(bus, Publisher(bus, History(bus), 0.5), await JobStates.open(bus))
+
+        async def put(number: int, stays: float) -> bool:
+            """Whether it was refused, or not waited for. The error is let go of here: it would keep what it is of."""
+            job = Job(job_id=f"j{number}", kind="chat", tail=f"client.a{number % 4}", params={}, created=time.time())
+            try:
+                async with asyncio.timeout(stays):
+                    await queueing.put(job, {}, "trace")
+            except (TidegateError, TimeoutError):
+                return True
+            return False
+
+        server.run.process.send_signal(how)
+        for stays in (30, 0.05, 0):
+            refused = await asyncio.gather(*(put(number, stays * (number % 3 + 1)) for number in range(8)))
+            assert all(refused)
+        if how is signal.SIGSTOP:
+            server.run.process.send_signal(signal.SIGCONT)
+        assert quiet.lines() == []
