@@ -17,6 +17,7 @@ from gateway.sse.slim import SlimStream
 from tests.support.bus import broker
 from tests.support.gateway import RunningGateway, running_gateway
 from tests.support.loops import Quiet, on_both_loops
+from tests.support.publisher import running_publisher
 from tests.support.waiting import until
 from tidegate_common.bus.history import History
 from tidegate_common.bus.publishing import Durable, Publisher
@@ -241,3 +242,38 @@ async def test_a_peer_that_says_goodbye_and_does_not_read_is_let_go(
 
 def opened_now(running: RunningGateway) -> int:
     return running.gateway.admission.total
+
+
+POSTS = {
+    "/v1/chat/completions": b'{"model":"m","messages":[{"role":"user","content":"hello"}],"stream":true}',
+    "/api/sse/send": b'{"client_id":"a","event_type":"n","data":{"x":1}}',
+    "/api/sse/broadcast": b'{"event_type":"n","data":{"x":1},"receipt":true}',
+    "/api/sse/batch": b'{"client_id":"a","event_type":"n","data":1}\n' * 20,
+    "/api/ai/chat": b'{"client_id":"a","prompt":"hello"}',
+}
+
+
+@on_both_loops
+@pytest.mark.parametrize("path", POSTS)
+async def test_a_caller_that_leaves_with_its_answer_under_way_is_no_fault(
+    tmp_path: Path, path: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    quiet, chance, body = Quiet(caplog), random.Random(20260102), POSTS[path]
+    kind = "x-ndjson" if path.endswith("batch") else "json"
+    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/{kind}\r\nContent-Length: {len(body)}"
+    request = f"{head}\r\n\r\n".encode() + body
+    async with (
+        broker(tmp_path) as (server, _),
+        running_gateway(server.url) as running,
+        running_publisher(server.url) as (client, _),
+    ):
+        url = running.url if path.startswith("/v1") else f"http://127.0.0.1:{client.base_url.port}"
+        for how, _ in itertools.product(("reset", "close", "half"), range(12)):
+            leaver, cut = Leaver(url), chance.choice([len(request), chance.randrange(len(request))])
+            leaver.send(request[:cut])
+            await turns(chance.choice([0, 1, 2, 5, 20, 60]))
+            leaver.leave(how)
+            await turns(chance.randrange(4))
+            leaver.close()
+        await until(lambda: running.gateway.openai.admission.active == 0, "no completion is waited for")
+    assert quiet.lines() == []
