@@ -18,6 +18,7 @@ from tests.support.bus import SUBJECTS
 from tests.support.waiting import until
 from tidegate_common.bus.connection import Bus, connect
 from tidegate_common.bus.streams import ensure_streams
+from tidegate_common.runtime.server import Server
 from tidegate_common.runtime.tasks import end
 from tidegate_common.telemetry.providers import telemetry
 
@@ -25,10 +26,11 @@ from tidegate_common.telemetry.providers import telemetry
 class RunningGateway:
     """Its address, its parts, and its connection to NATS."""
 
-    def __init__(self, url: str, gateway: Gateway, bus: Bus, stop: Any) -> None:
+    def __init__(self, url: str, gateway: Gateway, bus: Bus, server: Server, stop: Any) -> None:
         self.url = url
         self.gateway = gateway
         self.bus = bus
+        self.server = server
         self.stop = stop
 
 
@@ -51,7 +53,7 @@ async def running_gateway(nats_url: str, **settings: Any) -> AsyncIterator[Runni
                 await serving
 
             try:
-                yield RunningGateway(f"http://127.0.0.1:{server.port}", gateway, bus, stop)
+                yield RunningGateway(f"http://127.0.0.1:{server.port}", gateway, bus, server, stop)
             finally:
                 await stop()
                 await end(tasks)

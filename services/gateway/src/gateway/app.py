@@ -40,6 +40,7 @@ from tidegate_common.bus.streams import ensure_streams
 from tidegate_common.runtime import problems
 from tidegate_common.runtime.health import Readiness, health_routes
 from tidegate_common.runtime.hosts import Hosts
+from tidegate_common.runtime.paths import Utf8Paths
 from tidegate_common.runtime.protocol import limited
 from tidegate_common.runtime.server import Server, SocketOptions, check_port_free, listening, server
 from tidegate_common.runtime.tasks import end, spawn
@@ -108,7 +109,8 @@ class Gateway:
                     allow_headers=[*STREAM_REQUEST_HEADERS, *callers.REQUEST_HEADERS],
                     allow_credentials="*" not in settings.cors_origins,
                     expose_headers=["retry-after", "x-request-id", "x-should-retry"],
-                )
+                ),
+                Middleware(Utf8Paths, refusal=refusal),
             ],
         )
         problems.install(self.app)

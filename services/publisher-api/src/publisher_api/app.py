@@ -14,7 +14,7 @@ from starlette.types import ASGIApp
 from publisher_api.batches import Batches
 from publisher_api.http.docs import docs_routes
 from publisher_api.http.endpoints import Endpoints
-from publisher_api.http.jobs import JobEndpoints
+from publisher_api.http.jobs import PARAMETERS, JobEndpoints
 from publisher_api.http.tracing import traced
 from publisher_api.jobs.dead import DeadLetters
 from publisher_api.jobs.looking import Looking
@@ -34,6 +34,8 @@ from tidegate_common.bus.streams import ensure_streams
 from tidegate_common.errors import BrokerUnavailable
 from tidegate_common.runtime import problems
 from tidegate_common.runtime.health import Readiness, health_routes
+from tidegate_common.runtime.paths import Utf8Paths
+from tidegate_common.runtime.query import Ignored, strict
 from tidegate_common.runtime.server import Server, check_port_free, server
 from tidegate_common.runtime.tasks import end, spawn
 from tidegate_common.telemetry import names
@@ -75,10 +77,11 @@ async def build(settings: PublisherSettings, bus: Bus, signals: Telemetry) -> Bu
         DeadLetters(dead, starting),
         settings.max_body_bytes,
     )
+    api = [*Endpoints(settings, sending, Batches(sending), gateways).routes(), *jobs.routes()]
+    ignored = Ignored(settings.ignored_parameters)
     app = Starlette(
         routes=[
-            *Endpoints(settings, sending, Batches(sending), gateways).routes(),
-            *jobs.routes(),
+            *(strict(route, ignored, PARAMETERS.get(route.path, ())) for route in api),
             *docs_routes(),
             *health_routes(signals, readiness),
         ],
@@ -89,7 +92,8 @@ async def build(settings: PublisherSettings, bus: Bus, signals: Telemetry) -> Bu
                 allow_methods=["GET", "POST", "DELETE"],
                 allow_headers=REQUEST_HEADERS,
                 expose_headers=["retry-after"],
-            )
+            ),
+            Middleware(Utf8Paths),
         ],
     )
     problems.install(app)

@@ -41,6 +41,8 @@ class CommonSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Names that requests may be for (`Host`), beside localhost and addresses."""
     cors_origins: tuple[str, ...] = ()
     """Origins whose pages may call from a browser; `*` for all."""
+    ignored_parameters: tuple[str, ...] = ()
+    """Names in query strings that are not refused though nobody reads them; `x_*` stands for all that begin so."""
     trusted_proxies: tuple[str, ...] = ()
     """Addresses or networks whose X-Forwarded-For is believed."""
     max_header_bytes: AtLeastOne = 32_768

@@ -11,6 +11,7 @@ from gateway.openai.completions import Caller
 from tidegate_common.contract.jobs import OnDisconnect
 from tidegate_common.contract.subjects import encode_token
 from tidegate_common.errors import InvalidField
+from tidegate_common.runtime.query import single
 
 ON_DISCONNECT = "Tidegate-On-Disconnect"
 REQUEST_HEADERS = [
@@ -46,11 +47,11 @@ def caller_of(request: Request) -> Caller:
         name = f"key.{hashlib.sha256(secret.encode()).hexdigest()[:32]}"
     else:
         name = f"address.{encode_token(request.client.host if request.client else 'none')}"
-    key = request.headers.get("idempotency-key")
+    key = single(request, "Idempotency-Key")
     if key is not None and not _KEY.fullmatch(key):
         raise InvalidField("Idempotency-Key", "1 to 128 visible ASCII characters")
     # Who sends a key means to come back.
-    wish = request.headers.get(ON_DISCONNECT.lower(), OnDisconnect.CANCEL if key is None else OnDisconnect.CONTINUE)
+    wish = single(request, ON_DISCONNECT) or (OnDisconnect.CANCEL if key is None else OnDisconnect.CONTINUE)
     if wish not in tuple(OnDisconnect):
         raise InvalidField(ON_DISCONNECT, "cancel or continue")
     return Caller(name, key, wish == OnDisconnect.CANCEL)

@@ -19,6 +19,7 @@ from tidegate_common.contract.subjects import BROADCAST, client_tail, topic_tail
 from tidegate_common.errors import InvalidField
 from tidegate_common.runtime.body import decode, read_body
 from tidegate_common.runtime.problems import problem_of
+from tidegate_common.runtime.query import single
 from tidegate_common.telemetry.propagation import trace_id
 
 _KEY = re.compile(r"[\x21-\x7e]{1,128}")
@@ -31,7 +32,7 @@ def answer(content: Any, status: int) -> Response:
 
 def idempotency_key(request: Request) -> str | None:
     """The caller's `Idempotency-Key`. Raises InvalidField."""
-    key = request.headers.get("idempotency-key")
+    key = single(request, "Idempotency-Key")
     if key is not None and not _KEY.fullmatch(key):
         raise InvalidField("Idempotency-Key", "1 to 128 visible ASCII characters")
     return key

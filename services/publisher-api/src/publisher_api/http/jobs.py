@@ -17,8 +17,11 @@ from tidegate_common.contract.jobs import DeadJob, JobState
 from tidegate_common.contract.subjects import encode_token
 from tidegate_common.errors import InvalidField
 from tidegate_common.runtime.body import decode, read_body
+from tidegate_common.runtime.query import once
 
 LISTED = 100
+PARAMETERS = {"/api/ai/dead": ("limit",)}
+"""What the query strings of these paths may hold; no other path takes any."""
 
 
 class JobEndpoints:
@@ -108,7 +111,7 @@ def _listed(dead: DeadJob) -> dict[str, object]:
 
 
 def _limit(request: Request) -> int:
-    text = request.query_params.get("limit", str(LISTED))
+    text = once(request.state.query, "limit") or str(LISTED)
     if not text.isdecimal() or not 1 <= int(text) <= MOST:
         raise InvalidField("limit", f"a number from 1 to {MOST}")
     return int(text)

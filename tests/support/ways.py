@@ -1,0 +1,31 @@
+"""The ways that a request can take through a gateway, which have to read it alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import Enum
+
+from tests.support.eventstream import Received
+from tests.support.gateway import RunningGateway
+from tests.support.waiting import until
+from tests.support.wire import Told, ask, beats
+from tidegate_common.runtime.protocol import LimitedHttpProtocol
+
+
+class Way(Enum):
+    FAST = "in one piece: what is plain is opened without the HTTP server"
+    USUAL = "its first byte alone: the HTTP server and the app have it"
+
+
+async def ask_by(way: Way, running: RunningGateway, request: bytes, last: Callable[[Received], bool] = beats) -> Told:
+    """The answer to `request`, which goes that way; of a stream up to the `last` thing that is waited for."""
+    connections = running.server.server_state.connections
+    before = set(connections)
+
+    async def handed_over() -> None:
+        def taken() -> bool:
+            return any(isinstance(each, LimitedHttpProtocol) for each in connections - before)
+
+        await until(taken, "the HTTP server has the connection")
+
+    return await ask(running.url, request, handed_over if way is Way.USUAL else None, last)
