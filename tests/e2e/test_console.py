@@ -25,6 +25,7 @@ async def test_the_gateway_makes_a_client_id_which_the_page_shows_and_remembers(
     client_id = await console.connect()
     assert re.fullmatch(r"[\w-]{22}", client_id)
     assert console.text("#fact-last") != "–"
+    assert console.text("#fact-listening") == f"broadcast, client:{client_id}"
     console.open()
     assert console.find("#client-id").get_attribute("value") == client_id
 

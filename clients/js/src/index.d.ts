@@ -58,6 +58,8 @@ export class Tidegate {
   /** What to go on from: store it to resume later. */
   readonly lastEventId: string;
   readonly clientId: string;
+  /** What the gateway said is listened to, as `topic:prices.*`, or how many names that are; null before it has. */
+  readonly listening: readonly string[] | number | null;
   readonly reconnects: number;
   readonly state: State;
   readonly running: boolean;

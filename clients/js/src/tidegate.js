@@ -15,6 +15,7 @@ const NOT_TYPES = new Set(["event", "state"]); // what `on` means by these names
 export class Tidegate {
   lastEventId;
   clientId;
+  listening = null;
   reconnects = 0;
   state = { name: "connecting" };
   #url;
@@ -209,8 +210,11 @@ export class Tidegate {
 
   /** The first event of a connection opens it. A client id made by the gateway is kept for the next connection. */
   #heard(event) {
-    const made = event.type === "connected" && facts(event).client_id;
-    if (made && typeof made === "string") this.clientId = made;
+    if (event.type === "connected") {
+      const { client_id: made, listening } = facts(event);
+      if (made && typeof made === "string") this.clientId = made;
+      this.listening = listening ?? null;
+    }
     if (this.state.name === "open") return;
     if (this.#opened) this.reconnects += 1;
     this.#opened = true;

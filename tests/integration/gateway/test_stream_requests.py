@@ -30,7 +30,8 @@ async def test_the_first_frame_says_who_and_where_one_is(tmp_path: Path, streams
             assert headers["content-type"] == "text/event-stream; charset=utf-8"
             assert headers["cache-control"] == "no-cache, no-transform"
             assert headers["x-accel-buffering"] == "no"
-            assert await stream.connected() == {"status": "connected", "client_id": "ann", "resumed": False}
+            told = {"status": "connected", "client_id": "ann", "resumed": False}
+            assert await stream.connected() == {**told, "listening": ["broadcast", "client:ann"]}
             first = stream.events[0]
             assert first.id == f"{(await history.position()).epoch}-1"
             assert first.retry is not None

@@ -365,11 +365,13 @@ test("gap and closing are of their own kind and closing for good ends the stream
 
 test("a client id made by the gateway is kept and headers are asked for each time", async () => {
   const tokens = ["first", "second"];
-  const answers = [HEAD + 'event: connected\ndata: {"client_id":"made"}\n\n', HEAD + "data: x\n\n" + HOLD];
+  const told = '{"client_id":"made","listening":["broadcast","client:made"]}';
+  const answers = [HEAD + `event: connected\ndata: ${told}\n\n`, HEAD + "data: x\n\n" + HOLD];
   await scripted(answers, { headers: async () => ({ Authorization: tokens.shift() }) }, async (client, seen) => {
     await seen.until(() => seen.events.length === 2);
     assert.doesNotMatch(seen.requests[0], /client_id=/);
     assert.match(seen.requests[1], /client_id=made/);
+    assert.deepEqual(client.listening, ["broadcast", "client:made"]);
     assert.match(seen.requests[0], /authorization: first/);
     assert.match(seen.requests[1], /authorization: second/);
   });

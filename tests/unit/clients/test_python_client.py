@@ -163,10 +163,11 @@ async def test_a_client_id_made_by_the_gateway_is_kept_and_headers_are_asked_for
     async def headers() -> dict[str, str]:
         return {"Authorization": next(tokens)}
 
-    first = HEAD + 'event: connected\ndata: {"client_id":"made"}\n\n'
+    first = HEAD + 'event: connected\ndata: {"client_id":"made","listening":["broadcast"]}\n\n'
     async with scripted([first, HEAD + "data: x\n\n" + Scripted.HOLD]) as server:
         async with connect(server.url, headers=headers, random=lambda: 0) as stream:
             assert [(await anext(stream)).type for _ in range(2)] == ["connected", "message"]
+            assert stream.listening == ["broadcast"]
     assert "client_id=" not in server.requests[0]
     assert "client_id=made" in server.requests[1]
     assert [request.lower().count(word) for request, word in zip(server.requests, ("first", "second"), strict=True)]

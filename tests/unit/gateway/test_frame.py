@@ -86,10 +86,13 @@ def test_a_leading_bom_of_the_stream_is_dropped_and_one_of_the_data_is_kept() ->
 
 @pytest.mark.parametrize("event_id", [b"5-7", None])
 def test_connected_tells_the_client_id_and_when_to_come_back(event_id: bytes | None) -> None:
-    waiting, event = read(frame.connected("c1", True, event_id, 1500))
+    told = frame.Connected(client_id="c1", resumed=True, listening=("broadcast", "client:c1"))
+    waiting, event = read(frame.connected(told, event_id, 1500))
     assert waiting.retry == 1500
     assert (event.id, event.event) == ("5-7" if event_id else "", "connected")
-    assert json.loads(event.data) == {"status": "connected", "client_id": "c1", "resumed": True}
+    listening = ["broadcast", "client:c1"]
+    expected = {"status": "connected", "client_id": "c1", "resumed": True, "listening": listening}
+    assert json.loads(event.data) == expected
 
 
 def test_gap_closing_and_comment_say_what_they_are_given() -> None:

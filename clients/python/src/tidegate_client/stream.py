@@ -53,6 +53,8 @@ class Stream:
         random: Callable[[], float],
     ) -> None:
         self.last_event_id = last_event_id
+        self.listening: list[str] | int | None = None
+        """What the gateway said is listened to, as `topic:prices.*`, or how many names that are; None before it has."""
         self.state = State("closed", reason="not started")
         self._client = client
         self._url = url
@@ -157,8 +159,10 @@ class Stream:
     def _adopt(self, connected: Event) -> None:
         """A client id made by the gateway is kept: the next connection listens to the same."""
         try:
-            client_id = connected.json()["client_id"]
-        except (ValueError, KeyError, TypeError, RecursionError):
+            told = connected.json()
+            client_id = told["client_id"]
+            self.listening = told.get("listening")
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return
         if isinstance(client_id, str) and client_id and "client_id" not in self._url.params:
             self._url = self._url.copy_set_param("client_id", client_id)

@@ -52,11 +52,21 @@ def retry(milliseconds: int) -> bytes:
     return b"retry: %d\n" % milliseconds
 
 
-def connected(client_id: str, resumed: bool, event_id: bytes | None, retry_ms: int, job_id: str | None = None) -> bytes:
-    """The first event of a stream; of a job's own one with `job_id`."""
-    told = {"status": "connected", "client_id": client_id, "resumed": resumed}
-    data = msgspec.json.encode(told if job_id is None else {**told, "job_id": job_id})
-    return retry(retry_ms) + event(event_id, b"connected", data)
+class Connected(msgspec.Struct, frozen=True, kw_only=True):
+    """Data of a stream's first event."""
+
+    status: str = "connected"
+    client_id: str
+    resumed: bool
+    listening: tuple[str, ...] | int
+    """What is listened to: the names, or how many they are."""
+    job_id: str | msgspec.UnsetType = msgspec.UNSET
+    """Of a job's own stream."""
+
+
+def connected(told: Connected, event_id: bytes | None, retry_ms: int) -> bytes:
+    """The first event of a stream."""
+    return retry(retry_ms) + event(event_id, b"connected", msgspec.json.encode(told))
 
 
 def gap(reason: str, start: str | None, end: str) -> bytes:

@@ -48,13 +48,14 @@ export class ConnectPanel {
   }
 
   #take(event) {
-    if (event.type === "connected") this.#confirmed(JSON.parse(event.data).client_id);
+    if (event.type === "connected") this.#confirmed(JSON.parse(event.data));
     byId("fact-last").textContent = event.lastEventId || "–";
     this.#onEvent(event);
   }
 
-  #confirmed(clientId) {
+  #confirmed({ client_id: clientId, listening }) {
     this.clientId = clientId;
+    byId("fact-listening").textContent = Array.isArray(listening) ? listening.join(", ") : `${listening} names`;
     byId("client-id").value = clientId;
     byId("copy").hidden = false;
     remember(clientId);

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from typing import Protocol
 
+from msgspec import UNSET
 from opentelemetry import trace
 from opentelemetry.trace import SpanKind
 from starlette.exceptions import HTTPException
@@ -25,6 +26,7 @@ from gateway.sse.slim import SlimStream
 from gateway.sse.takeover import DirectTakeover, Takeover, offered
 from tidegate_common.contract.ids import EventId
 from tidegate_common.errors import Unavailable
+from tidegate_common.runtime.query import Ignored
 from tidegate_common.telemetry import names
 from tidegate_common.telemetry.propagation import caller
 from tidegate_common.telemetry.providers import Telemetry
@@ -42,6 +44,9 @@ METHODS = ["GET", "HEAD", "POST", "OPTIONS"]
 
 UNAVAILABLE, ERROR = "unavailable", "error"
 """Why a stream was refused that had a place: NATS is away; or a fault of ours."""
+
+MOST_LISTED = 100
+"""Names that a client is told to listen to; of more it is told their number."""
 
 RETRY_MILLISECONDS = (1000, 3000)
 """EventSource waits so long, and without jitter of its own: each client is told another time."""
@@ -91,6 +96,7 @@ class StreamEndpoint:
         """Whose head is not out yet."""
         self._keeper = keeper
         self._telemetry = telemetry
+        self.ignored = Ignored(settings.ignored_parameters)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
@@ -98,7 +104,8 @@ class StreamEndpoint:
             await Response(status_code=204, headers={"allow": ", ".join(METHODS)})(scope, receive, send)
             return
         self.admit(request)
-        asked = await stream_request.read(request, self._settings.max_topics, self._settings.max_body_bytes)
+        settings = self._settings
+        asked = await stream_request.read(request, settings.max_topics, settings.max_body_bytes, self.ignored)
         await self.serve(request, asked, send)
 
     def admit(self, request: Request) -> None:
@@ -120,26 +127,25 @@ class StreamEndpoint:
             stream = self._slim(takeover)
         else:
             stream = PlainStream(receive, self._settings.max_backlog_bytes)
-        traced = request.headers.get("traceparent"), request.headers.get("tracestate")
+        fields = stream_request.Fields.of(scope["headers"])
         try:
-            await self._traced(request.method, traced, asked, stream, _address(scope), send)
+            await self._traced(request.method, fields, asked, stream, _address(scope), send)
         finally:
             await stream.run()  # also where attaching has failed after the head: what was started is told, and ended
 
     async def directly(
-        self, query: bytes, headers: Mapping[bytes, bytes], address: str, takeover: DirectTakeover
+        self, query: bytes, headers: list[tuple[bytes, bytes]], address: str, takeover: DirectTakeover
     ) -> None:
         """A stream for a GET that nobody before this endpoint has anything to say to."""
         self._admission.check(address)
-        last_event_id, traceparent, tracestate = map(headers.get, (b"last-event-id", b"traceparent", b"tracestate"))
-        asked = stream_request.of_query(query, _text(last_event_id), self._settings.max_topics)
-        traced = _text(traceparent), _text(tracestate)
-        await self._traced("GET", traced, asked, self._slim(takeover), address, None)
+        fields = stream_request.Fields.of(headers)
+        asked = stream_request.of_query(query, fields, self._settings.max_topics, self.ignored)
+        await self._traced("GET", fields, asked, self._slim(takeover), address, None)
 
     async def _traced(
         self,
         method: str,
-        traced: tuple[str | None, str | None],
+        fields: stream_request.Fields,
         asked: stream_request.StreamRequest,
         stream: SlimStream | PlainStream,
         address: str,
@@ -153,7 +159,7 @@ class StreamEndpoint:
             route = PATH if asked.job_id is None else JOB_PATH
             span = self._telemetry.tracer.start_span(
                 f"{method} {route}",
-                caller(*traced),
+                caller(fields.traceparent, fields.tracestate),
                 SpanKind.SERVER,
                 {"http.request.method": method, "http.route": route, "url.path": route},
             )
@@ -186,7 +192,13 @@ class StreamEndpoint:
         def welcome(position: EventId, resumed: bool) -> bytes:
             known = resumed and asked.last_event_id is not None
             here = str(position).encode()
-            return frame.chunk(frame.connected(asked.client_id, known, here, retry_milliseconds(), asked.job_id))
+            told = frame.Connected(
+                client_id=asked.client_id,
+                resumed=known,
+                listening=asked.listening if len(asked.listening) <= MOST_LISTED else len(asked.listening),
+                job_id=asked.job_id or UNSET,
+            )
+            return frame.chunk(frame.connected(told, here, retry_milliseconds()))
 
         try:
             await self._attachments.attach(
@@ -222,7 +234,3 @@ class StreamEndpoint:
 def _address(scope: Scope) -> str:
     client = scope.get("client")
     return client[0] if client else ""
-
-
-def _text(value: bytes | None) -> str | None:
-    return None if value is None else value.decode("latin-1")

@@ -36,7 +36,7 @@ class Open(Protocol):
     """The endpoint's way in. Raises TidegateError or HTTPException where there is to be no stream."""
 
     def __call__(
-        self, query: bytes, headers: dict[bytes, bytes], address: str, takeover: DirectTakeover
+        self, query: bytes, headers: list[tuple[bytes, bytes]], address: str, takeover: DirectTakeover
     ) -> Awaitable[None]: ...
 
 
@@ -145,7 +145,7 @@ class FrontProtocol(asyncio.Protocol):
     async def _open(self, head: Head, address: str) -> None:
         takeover = DirectTakeover(self, self._transport, self._state)
         try:
-            await self._front.open_stream(head.url.partition(b"?")[2], dict(head.headers), address, takeover)
+            await self._front.open_stream(head.url.partition(b"?")[2], head.headers, address, takeover)
         except (TidegateError, HTTPException) as error:
             if not takeover.taken:
                 self._answer(problem_response(error))

@@ -37,8 +37,9 @@ class JobStreams:
             await Response(status_code=204, headers={"allow": ", ".join(METHODS)})(scope, receive, send)
             return
         self._streams.admit(request)
-        header = request.headers.get("last-event-id")
-        client_id, last_event_id = stream_request.of_job_query(scope["query_string"], header)
+        fields = stream_request.Fields.of(scope["headers"])
+        query = scope["query_string"]
+        client_id, last_event_id = stream_request.of_job_query(query, fields, self._streams.ignored)
         try:
             state = await self._state(request.path_params["job_id"])
             position = await self._history.position()
@@ -57,6 +58,7 @@ class JobStreams:
             client_id,
             tails,
             last_event_id,
+            (f"job:{state.job_id}",),
             since=state.start,
             ends_at=end.sequence if end else 0,
             job_id=state.job_id,

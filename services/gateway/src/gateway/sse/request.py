@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from urllib.parse import parse_qsl
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import msgspec
 from starlette.requests import Request
@@ -17,9 +18,55 @@ from tidegate_common.contract.subjects import (
 )
 from tidegate_common.errors import InvalidField
 from tidegate_common.runtime.body import decode, read_body
+from tidegate_common.runtime.query import Ignored, once, read_query, utf8
 
 MAX_ID_LENGTH = 256
 """What is longer is no id of ours, nor becomes one when it is cut: those are shorter by far."""
+
+
+APPENDED_IDS = ("lastEventId", "evs_last_event_id")
+"""The last event's id, as polyfills append it to the address that they were given."""
+
+JOB_PARAMETERS = ("client_id", "last_event_id", *APPENDED_IDS)
+PARAMETERS = ("client_id", "user_id", "topic", "last_event_id", *APPENDED_IDS)
+
+
+class Fields(NamedTuple):
+    """The header fields that a stream's request is read from, on whichever way it comes in."""
+
+    last_event_id: str | None = None
+    traceparent: str | None = None
+    tracestate: str | None = None
+
+    @classmethod
+    def of(cls, headers: Iterable[tuple[bytes, bytes]]) -> Fields:
+        """Of `headers` with names in lower case. Raises InvalidField for a Last-Event-ID given twice, or not UTF-8.
+
+        A trace context that is given twice, or is none, is no reason to refuse anybody (W3C Trace Context 3.2).
+        """
+        found: dict[bytes, list[bytes]] = {}
+        for name, value in headers:
+            if name in _READ:
+                found.setdefault(name, []).append(value)
+        if not found:
+            return _NO_FIELDS
+        parents = found.get(b"traceparent", ())
+        states = found.get(b"tracestate")
+        return cls(
+            _id_field(found.get(b"last-event-id", ())),
+            parents[0].decode("latin-1") if len(parents) == 1 else None,
+            b",".join(states).decode("latin-1") if states else None,
+        )
+
+
+_READ = frozenset({b"last-event-id", b"traceparent", b"tracestate"})
+_NO_FIELDS = Fields()
+
+
+def _id_field(values: Sequence[bytes]) -> str | None:
+    if len(values) > 1:
+        raise InvalidField("Last-Event-ID", "given once")
+    return utf8("Last-Event-ID", values[0].decode("latin-1")) if values else None
 
 
 class StreamBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -37,6 +84,8 @@ class StreamRequest(msgspec.Struct, frozen=True):
     client_id: str
     tails: list[str]
     last_event_id: str | None
+    listening: tuple[str, ...]
+    """Names of all that is listened to, as the client is told: `broadcast`, `client:ann`, `topic:prices.*`."""
     since: str | None = None
     """Id after which a client gets what there is when it comes without one of its own."""
     ends_at: int = 0
@@ -50,64 +99,61 @@ class StreamRequest(msgspec.Struct, frozen=True):
 _BODY = msgspec.json.Decoder(StreamBody)
 
 
-async def read(request: Request, max_topics: int, max_body_bytes: int) -> StreamRequest:
+async def read(request: Request, max_topics: int, max_body_bytes: int, ignored: Ignored) -> StreamRequest:
     """What `request` asks for. Raises InvalidField, InvalidBody, TooLarge, UnsupportedMedia."""
-    last_event_id = request.headers.get("last-event-id")
+    query = request.scope["query_string"]
+    fields = Fields.of(request.scope["headers"])
     if request.method != "POST":
-        return of_query(request.scope["query_string"], last_event_id, max_topics)
-    return _checked(decode(_BODY, await read_body(request, max_body_bytes)), last_event_id, max_topics)
+        return of_query(query, fields, max_topics, ignored)
+    read_query(query, (), ignored)
+    asked = decode(_BODY, await read_body(request, max_body_bytes))
+    return _checked(asked, fields.last_event_id or asked.last_event_id, max_topics)
 
 
-def of_query(query: bytes, last_event_id: str | None, max_topics: int) -> StreamRequest:
-    """What a query string asks for; `last_event_id` is the header's. Raises InvalidField."""
-    values = _values(query)
+def of_query(query: bytes, fields: Fields, max_topics: int, ignored: Ignored) -> StreamRequest:
+    """What a query string and headers ask for. Raises InvalidField."""
+    values = read_query(query, PARAMETERS, ignored)
     asked = StreamBody(
-        client_id=_once(values, "client_id"),
-        user_id=_once(values, "user_id"),
+        client_id=once(values, "client_id"),
+        user_id=once(values, "user_id"),
         topic=values.get("topic", []),
-        last_event_id=_once(values, "last_event_id"),
     )
-    return _checked(asked, last_event_id, max_topics)
+    return _checked(asked, _last_event_id(fields, values), max_topics)
 
 
-def _checked(asked: StreamBody, header: str | None, max_topics: int) -> StreamRequest:
-    last_event_id = _last_event_id(header, asked.last_event_id)
+def of_job_query(query: bytes, fields: Fields, ignored: Ignored) -> tuple[str, str | None]:
+    """The client's id, given or made, and its last event's id, for a job's own stream. Raises InvalidField."""
+    values = read_query(query, JOB_PARAMETERS, ignored)
+    client_id = once(values, "client_id")
+    client_id = new_client_id() if client_id is None else check_name("client_id", client_id)
+    return client_id, _cut(_last_event_id(fields, values))
+
+
+def _checked(asked: StreamBody, last_event_id: str | None, max_topics: int) -> StreamRequest:
     topics = [asked.topic] if isinstance(asked.topic, str) else asked.topic
     if len(topics) > max_topics:
         raise InvalidField("topic", f"at most {max_topics} topics on one connection")
     client_id = new_client_id() if asked.client_id is None else asked.client_id
     tails = [BROADCAST, client_tail(client_id)]
+    listening = [BROADCAST, f"client:{client_id}"]
     if asked.user_id is not None:
         tails.append(user_tail(asked.user_id))
+        listening.append(f"user:{asked.user_id}")
     tails += [topic_filter_tail(topic) for topic in topics]
-    return StreamRequest(client_id, minimal(tails) if topics else tails, last_event_id)
+    listening += [f"topic:{topic}" for topic in dict.fromkeys(topics)]
+    return StreamRequest(client_id, minimal(tails) if topics else tails, _cut(last_event_id), tuple(listening))
 
 
-def of_job_query(query: bytes, header: str | None) -> tuple[str, str | None]:
-    """The client's id, given or made, and its last event's id, for a job's own stream. Raises InvalidField."""
-    values = _values(query)
-    client_id = _once(values, "client_id")
-    client_id = new_client_id() if client_id is None else check_name("client_id", client_id)
-    return client_id, _last_event_id(header, _once(values, "last_event_id"))
+def _last_event_id(fields: Fields, values: dict[str, list[str]]) -> str | None:
+    """The newest of the ids that a request brings.
+
+    The header is EventSource's own, set anew each time that it comes back, while the address stays. A polyfill appends
+    its parameter to an address, which may hold an older one, and where the application began.
+    """
+    first = once(values, "last_event_id")
+    appended = (values[name][-1] for name in APPENDED_IDS if name in values)
+    return fields.last_event_id or next(filter(None, appended), None) or first
 
 
-def _values(query: bytes) -> dict[str, list[str]]:
-    values: dict[str, list[str]] = {}
-    for name, value in parse_qsl(query.decode("latin-1"), keep_blank_values=True):
-        values.setdefault(name, []).append(value)
-    return values
-
-
-def _last_event_id(header: str | None, field: str | None) -> str | None:
-    # The header is what EventSource sends when it comes back by itself: it is newer than what the address says.
-    last_event_id = header or field
+def _cut(last_event_id: str | None) -> str | None:
     return last_event_id[:MAX_ID_LENGTH] if last_event_id else None
-
-
-def _once(values: dict[str, list[str]], name: str) -> str | None:
-    found = values.get(name)
-    if found is None:
-        return None
-    if len(found) > 1:
-        raise InvalidField(name, "given once")
-    return found[0]
