@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 LIFE = 1 << 40
 """More than one life of the stream has sequences."""
@@ -30,6 +31,8 @@ class View:
     """Reasons of the gaps that the scenario had it told."""
     excused: list[tuple[int, int]] = field(default_factory=list)
     """What lay within the expected ones: after a place, up to another."""
+    chapters: list[int] = field(default_factory=list)
+    """How many events had come at each gap of the kind `epoch`: after it all of a stream may come, some of it again."""
     may_be_late: bool = False
     """Events are lost on the way to its gateway: they may come after later ones, then without an id."""
 
@@ -38,6 +41,13 @@ class View:
         self.gaps.append(reason)
         if self.gaps.count(reason) <= self.expected.count(reason):
             self.excused.append((after, upto))
+            if reason == "epoch":
+                self.chapters.append(len(self.numbers))
+
+    def parts(self) -> Iterator[tuple[array[int], array[int]]]:
+        """The numbers and places of each chapter."""
+        for start, end in pairwise((0, *self.chapters, len(self.numbers))):
+            yield self.numbers[start:end], self.places[start:end]
 
     def has(self, place: int) -> bool:
         """Whether what is at `place` is due to it, as far as its start and its gaps go."""
@@ -112,20 +122,20 @@ class Ledger:
         """What became of the client's events. A gap excuses what it was to excuse and nothing else."""
         verdict = Verdict(delivered=len(view.numbers), gaps=len(view.gaps), surprises=_surprises(view))
         counts = Counter(view.numbers)
-        verdict.duplicated = len(view.numbers) - len(counts)
+        verdict.duplicated = sum(len(numbers) - len(set(numbers)) for numbers, _ in view.parts())
         verdict.foreign = sum(self._target.get(number) not in view.targets for number in counts)
         verdict.lost = sum(number not in counts for number in self._due(view))
-        verdict.disordered = self._disordered(view)
+        verdict.disordered = sum(self._disordered(view.may_be_late, *part) for part in view.parts())
         return verdict
 
     def _due(self, view: View) -> list[int]:
         numbers = (number for target in view.targets for number in self._accepted.get(target, ()))
         return [number for number in numbers if view.has(self._place[number])]
 
-    def _disordered(self, view: View) -> int:
+    def _disordered(self, may_be_late: bool, numbers: array[int], places: array[int]) -> int:
         found = highest = 0
         seen: set[int] = set()
-        for number, told in zip(view.numbers, view.places, strict=True):
+        for number, told in zip(numbers, places, strict=True):
             if number in seen:
                 continue
             seen.add(number)
@@ -133,7 +143,7 @@ class Ledger:
             if number in self._volatile:
                 found += told != NO_PLACE
             elif told == NO_PLACE:
-                found += not view.may_be_late or place > highest
+                found += not may_be_late or place > highest
             else:
                 found += place < highest or told != place
                 highest = max(highest, place)

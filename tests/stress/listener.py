@@ -109,7 +109,7 @@ class Listener:
         told = json.loads(data)
         upto = self._ledger.place(told["to"])
         self.view.tell(told["reason"], self._owned, upto)
-        self.place = self._owned = max(self.place, upto)
+        self.place = self._owned = upto if told["reason"] == "epoch" else max(self.place, upto)
 
     def _event(self, frame: Frame) -> None:
         number = int(frame.data.partition(":")[0])

@@ -131,3 +131,14 @@ def test_the_lean_reader_takes_a_stream_in_pieces_of_any_size() -> None:
         found = [tuple(frame) for at in range(0, len(stream), size) for frame in reader.feed(stream[at : at + size])]
         assert found == [("e-1", "connected", "{}"), ("e-2", "message", "a\nb")], size
         assert reader.ended
+
+
+def test_after_an_expected_gap_of_the_kind_epoch_events_may_come_again_but_each_once_and_in_order() -> None:
+    for again, duplicated, disordered in (((1, 2, 3, 5), 0, 0), ((1, 1, 2, 3, 5), 1, 0), ((2, 1, 3, 5), 0, 1)):
+        seen = view(1, 2)
+        seen.expected.append("epoch")
+        seen.tell("epoch", 12, 10)
+        seen.numbers.extend(again)
+        seen.places.extend(10 + number for number in again)
+        verdict = ledger_of_five().judge(seen)
+        assert (verdict.duplicated, verdict.disordered, verdict.lost) == (duplicated, disordered, 0)

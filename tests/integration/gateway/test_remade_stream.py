@@ -2,21 +2,25 @@
 
 import asyncio
 import json
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
 
 from publisher_api.app import keep_streams
 from publisher_api.settings import PublisherSettings
-from tests.support.bus import broker
+from tests.support.bus import broker, connected
 from tests.support.gateway import open_stream, running_gateway
 from tests.support.nats import nats_server
 from tests.support.waiting import until
 from tidegate_common.bus.connection import connect
 from tidegate_common.bus.history import History
+from tidegate_common.bus.jobs import JobStates
 from tidegate_common.bus.publishing import Publisher
 from tidegate_common.bus.streams import StreamLimits, ensure_streams
 from tidegate_common.contract.events import Event
+from tidegate_common.contract.ids import EventId
+from tidegate_common.contract.jobs import JobState, JobStatus
 from tidegate_common.contract.subjects import Subjects
 from tidegate_common.errors import BrokerUnavailable
 from tidegate_common.runtime.tasks import end
@@ -47,7 +51,7 @@ async def test_open_streams_hear_of_the_new_life_by_a_gap_and_then_its_events(tm
             heard = [await stream.next("n")]
             while heard[-1].data != "last":
                 heard.append(await stream.next("n"))
-            assert [event.data for event in heard] == ["new 0", "new 1", "new 2", "last"][-len(heard) :]
+            assert [event.data for event in heard] == ["new 0", "new 1", "new 2", "last"]
             assert all(event.id.split("-")[0] != old_epoch for event in heard)
             assert gap["to"].split("-")[0] == heard[0].id.split("-")[0]
             first_sequence = int(heard[0].id.split("-")[1])
@@ -71,7 +75,7 @@ async def test_a_gateway_that_has_heard_nothing_yet_sees_the_new_life_with_its_f
             await publisher.durable("client.a", Event("n", "new 0"), headers={})
             assert json.loads((await stream.next("gap")).data)["reason"] == "epoch"
             await publisher.durable("client.a", Event("n", "new 1"), headers={})
-            assert (await stream.next()).data == "new 1"
+            assert [(await stream.next()).data for _ in range(2)] == ["new 0", "new 1"]
 
 
 async def test_a_client_that_finds_the_new_life_makes_it_known_for_all_others(tmp_path: Path) -> None:
@@ -94,6 +98,72 @@ async def test_a_client_that_finds_the_new_life_makes_it_known_for_all_others(tm
                 await publisher.durable("client.b", Event("n", "b"), headers={})
                 assert (await newcomer.next()).data == "b"
                 assert not any(event.event == "gap" for event in newcomer.events)
+
+
+@pytest.mark.parametrize("way", ["the store is empty", "the stream is deleted"])
+async def test_who_comes_late_to_the_new_life_gets_the_gap_and_then_all_of_it(
+    tmp_path: Path, streams: str, way: str
+) -> None:
+    """NATS came back with an empty store, and events were there before a client of the old life came back.
+
+    It was told the gap and got none of them: it was placed at the new stream's end.
+    """
+    query = {"client_id": "a", "topic": ["t.*", "u.x"]}
+    tails = ("client.a", "topic.t.x", "topic.u.x", "broadcast", "client.b")
+    async with AsyncExitStack() as servers:
+        server = await servers.enter_async_context(nats_server(tmp_path / "old"))
+        async with connected(server.url) as bus, running_gateway(server.url, streams=streams) as running:
+            publisher = Publisher(bus, History(bus), deadline_seconds=20)
+            async with open_stream(running.url, query) as there:
+                await there.connected()
+                for number in range(7):
+                    await publisher.durable("client.a", Event("n", f"old {number}"), headers={})
+                old = (await there.next("n")).id
+                if way == "the store is empty":
+                    await servers.aclose()
+                    await servers.enter_async_context(nats_server(tmp_path / "new", server.port))
+                    await until(lambda: bus.connected, "NATS is back")
+                else:
+                    await bus.jetstream.delete_stream("TG_EVENTS")
+                await ensure_streams(bus, StreamLimits(), update=False)
+                # More than there were: the old id names a place in the new stream too.
+                due = []
+                for number in range(15):
+                    receipt = await publisher.durable(tails[number % 5], Event("n", f"new {number}"), headers={})
+                    if number % 5 != 4:
+                        due.append((receipt.id, f"new {number}"))
+                assert json.loads((await there.next("gap")).data)["to"] == due[0][0].split("-")[0] + "-0"
+                assert [(event.id, event.data) for event in [await there.next() for _ in due]] == due
+            for last_event_id in (old, f"{old.split('-')[0]}-900", f"{due[0][0].split('-')[0]}-900"):
+                async with open_stream(running.url, query, {"last-event-id": last_event_id}) as late:
+                    assert not (await late.connected())["resumed"]
+                    gap = json.loads((await late.next()).data)
+                    assert (gap["reason"], gap["from"], gap["to"]) == ("epoch", last_event_id, late.events[0].id)
+                    assert [(event.id, event.data) for event in [await late.next() for _ in due]] == due
+
+
+async def test_a_job_s_watcher_of_the_old_life_gets_what_the_job_has_written_in_the_new_one(tmp_path: Path) -> None:
+    async with broker(tmp_path) as (server, bus), running_gateway(server.url) as running:
+        publisher, states, history = Publisher(bus, History(bus)), await JobStates.open(bus), History(bus)
+        start = str(EventId((await history.position()).epoch, 0))
+        await states.create(
+            JobState(
+                job_id="j1", kind="chat", status=JobStatus.RUNNING, created=1, updated=1, tail="client.a", start=start
+            )
+        )
+        first = await publisher.durable("client.a", Event("n", "1"), headers={"Tidegate-Job": "j1"})
+        await bus.jetstream.delete_stream("TG_EVENTS")
+        await ensure_streams(bus, StreamLimits(), update=False)
+        for data in ("2", "3"):
+            await publisher.durable("client.a", Event("n", "another's"), headers={"Tidegate-Job": "j2"})
+            await publisher.durable("client.a", Event("n", data), headers={"Tidegate-Job": "j1"})
+        for last_event_id in (None, first.id):
+            headers = {"last-event-id": last_event_id} if last_event_id else {}
+            async with open_stream(running.url, headers=headers, path="/api/sse/jobs/j1") as stream:
+                await stream.connected()
+                if last_event_id:
+                    await stream.next("gap")
+                assert [(await stream.next("n")).data for _ in range(2)] == ["2", "3"]
 
 
 async def test_publishing_without_the_stream_is_refused_until_it_is_back(tmp_path: Path) -> None:

@@ -19,9 +19,20 @@ def test_a_client_that_comes_back_is_due_what_follows_its_id(sequence: int) -> N
     assert plan(f"abc-{sequence}", HERE) == Plan(sequence, True, None)
 
 
-@pytest.mark.parametrize("last_event_id", ["xyz-15", "garbage", "abc-21", "", "15"])
-def test_an_id_that_is_not_of_this_stream_s_past_gets_a_gap_and_the_live_events(last_event_id: str) -> None:
+@pytest.mark.parametrize("last_event_id", ["xyz-15", "abc-21", "xyz-0", "abc-99999999999999999999"])
+def test_an_id_of_another_life_or_past_the_end_gets_a_gap_and_all_that_is_kept(last_event_id: str) -> None:
+    assert plan(last_event_id, HERE) == Plan(9, False, Gap("epoch", last_event_id, "abc-9"))
+    assert plan(last_event_id, Position("abc", 0, 0)) == Plan(0, False, Gap("epoch", last_event_id, "abc-0"))
+
+
+@pytest.mark.parametrize("last_event_id", ["garbage", "", "15", "abc--1", "ABC-15"])
+def test_an_id_that_no_stream_has_given_gets_a_gap_and_the_live_events(last_event_id: str) -> None:
     assert plan(last_event_id, HERE) == Plan(20, False, Gap("epoch", last_event_id, "abc-20"))
+
+
+def test_in_a_cluster_an_id_past_the_end_waits_for_a_better_word() -> None:
+    assert plan("abc-21", HERE._replace(copies=True)) == Plan(21, True, None)
+    assert plan("xyz-21", HERE._replace(copies=True)) == Plan(9, False, Gap("epoch", "xyz-21", "abc-9"))
 
 
 def test_an_id_older_than_what_is_kept_gets_a_gap_and_all_that_is_kept() -> None:
@@ -46,5 +57,5 @@ async def test_merging_gives_every_event_once_in_order(sources: list[list[int]])
 def test_a_stream_that_has_a_start_is_given_from_there_to_whoever_brings_no_place_of_its_own() -> None:
     assert plan(None, HERE, "abc-12") == Plan(12, True, None)
     assert plan("abc-15", HERE, "abc-12") == Plan(15, True, None)
-    assert plan("xyz-15", HERE, "abc-12") == Plan(12, False, Gap("epoch", "xyz-15", "abc-20"))
-    assert plan("garbage", HERE, "xyz-3") == Plan(20, False, Gap("epoch", "garbage", "abc-20"))
+    assert plan("xyz-15", HERE, "abc-12") == Plan(12, False, Gap("epoch", "xyz-15", "abc-12"))
+    assert plan("garbage", HERE, "xyz-3") == Plan(9, False, Gap("epoch", "garbage", "abc-9"))

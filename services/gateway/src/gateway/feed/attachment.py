@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 
 from gateway.feed.rejoining import Rejoining
 from gateway.feed.replay import Replay
-from gateway.feed.resume import Gap, plan
+from gateway.feed.resume import Gap, beginning, plan
 from gateway.feed.subscriptions import Subscriptions
 from gateway.hub.endings import Ending
 from gateway.hub.hub import Hub
@@ -167,12 +167,12 @@ class Attachments:
         return position
 
     def _begin_anew(self, session: Session, position: Position) -> None:
-        """The session's place is of another life of the stream, or of one whose end is lost: it goes on from here."""
+        """The session's place is of another life of the stream, or of one whose end is lost: it begins anew."""
         place = EventId(session.epoch, session.position)
         session.epoch = position.epoch
-        session.position = session.covered = session.began = position.last
+        session.position = session.covered = session.began = beginning(position)
         session.known = None
-        self.replay.announce(session, Gap("epoch", str(place), str(EventId(position.epoch, position.last))))
+        self.replay.announce(session, Gap("epoch", str(place), str(EventId(position.epoch, session.position))))
         self._hub.hold(session)  # anew: what is held may carry ids of the old life
 
     def _expire(self, session: Session, position: Position) -> None:

@@ -29,21 +29,36 @@ class Plan(NamedTuple):
 def plan(last_event_id: str | None, position: Position, since: str | None = None) -> Plan:
     """What a client is due that comes with `last_event_id` (None: its first time) at `position` of the stream.
 
-    One that comes for the first time, or with an id that means nothing here, is due what there is after the id `since`,
-    where that is given.
+    One that comes for the first time, or with an id that no life of a stream has given out, is due what there is after
+    the id `since`, where that is given. An id of another life is due the whole of this one: nothing of it can be what
+    the client has had.
     """
     if last_event_id is None:
         return Plan(position.last, False, None) if since is None else plan(since, position)
-    here = EventId(position.epoch, position.last)
     event_id = EventId.parse(last_event_id)
-    if event_id is None or event_id.epoch != position.epoch or event_id.sequence > position.last:
-        # Another life of the stream, or none of ours: nothing can be said of what was missed.
-        after = position.last if since is None else plan(since, position).after
-        return Plan(after, False, Gap("epoch", last_event_id[:64], str(here)))
+    if event_id is None:
+        return _after_gap(last_event_id, position, position.last if since is None else plan(since, position).after)
+    if event_id.epoch == position.epoch and event_id.sequence > position.last and position.copies:
+        # Perhaps the word of a server that is cut off from the others: whoever catches up makes sure.
+        return Plan(event_id.sequence, True, None)
+    if event_id.epoch != position.epoch or event_id.sequence > position.last:
+        return _after_gap(
+            last_event_id, position, beginning(position) if since is None else plan(since, position).after
+        )
     if event_id.sequence + 1 < position.first:
         kept = EventId(position.epoch, position.first - 1)
         return Plan(kept.sequence, True, Gap("expired", last_event_id, str(kept)))
     return Plan(event_id.sequence, True, None)
+
+
+def beginning(position: Position) -> int:
+    """The place before all that the stream keeps."""
+    return max(position.first - 1, 0)
+
+
+def _after_gap(last_event_id: str, position: Position, after: int) -> Plan:
+    # A client names whatever it likes as its id.
+    return Plan(after, False, Gap("epoch", last_event_id[:64], str(EventId(position.epoch, after))))
 
 
 async def merge(sources: Sequence[AsyncIterator[Stored]]) -> AsyncIterator[Stored]:
