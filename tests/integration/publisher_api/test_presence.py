@@ -49,8 +49,10 @@ async def test_a_client_whose_connections_are_ended_is_told_not_to_come_back(tmp
         assert (answer.status_code, answer.json()) == (200, {"ended": 2})
         for stream in (first, second):
             assert (await stream.next()).event == "n"
-            closing = json.loads((await stream.next()).data)
+            last = await stream.next()
+            closing = json.loads(last.data)
             assert (closing["reason"], closing["reconnect"]) == ("kicked", False)
+            assert (last.retry or 0) >= 6 * 3_600_000, "EventSource, which reads no data of ours, stays away too"
             await until(lambda stream=stream: stream.ended, "the stream ends")
         assert (await w.api.delete("/api/presence/users/u")).json() == {"ended": 0}
         assert not other.ended

@@ -5,8 +5,29 @@ from __future__ import annotations
 from enum import Enum
 
 
+class Back(Enum):
+    """What a client is told about coming back: whether to, and the milliseconds of its `retry:`, from and to.
+
+    EventSource has no jitter of its own, so each client is told another time.
+    """
+
+    SOON = (True, 1_000, 3_000)
+    NOT_FOR_HOURS = (False, 6 * 3_600_000, 12 * 3_600_000)
+    """EventSource does not know `"reconnect": false`, and comes back after any end: `retry:` alone holds it off.
+
+    Less than 2^31 milliseconds (24 days), past which JavaScript's timers fire at once.
+    """
+    FOR_204 = (False, 1_000, 3_000)
+    """An answer of 204 is what ends an EventSource. It gets that when it comes back, so that is to be soon."""
+
+    def __init__(self, reconnect: bool, least: int, most: int) -> None:
+        self.reconnect = reconnect
+        self.least = least
+        self.most = most
+
+
 class Ending(Enum):
-    """Members hold the reason as metrics and clients see it, and the reason in words.
+    """Members hold the reason as metrics and clients see it, the reason in words, and when the client is to come back.
 
     REFUSED is neither's: what never began counts as refused, and not as ended.
     """
@@ -17,11 +38,12 @@ class Ending(Enum):
     MAX_AGE = ("max_age", "the connection has reached the age limit")
     STALLED = ("stalled", "the peer took nothing for too long: its network is gone, or it has stopped reading")
     SLOW = ("slow", "the client reads too slowly; what it missed is replayed when it comes back")
-    KICKED = ("kicked", "the connection was ended by the application")
-    DONE = ("done", "the job whose stream it was has ended")
+    KICKED = ("kicked", "the connection was ended by the application", Back.NOT_FOR_HOURS)
+    DONE = ("done", "the job whose stream it was has ended", Back.FOR_204)
     REFUSED = ("refused", "no stream was made of it: the caller has got an error instead")
     FEED = ("feed", "what was missed could not be read from the stream")
 
-    def __init__(self, reason: str, text: str) -> None:
+    def __init__(self, reason: str, text: str, back: Back = Back.SOON) -> None:
         self.reason = reason
         self.text = text
+        self.back = back

@@ -15,7 +15,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from gateway import frame
-from gateway.hub.endings import Ending
+from gateway.hub.endings import Back, Ending
 from gateway.hub.keeper import Keeper
 from gateway.hub.session import Session
 from gateway.settings import GatewaySettings
@@ -48,18 +48,15 @@ UNAVAILABLE, ERROR = "unavailable", "error"
 MOST_LISTED = 100
 """Names that a client is told to listen to; of more it is told their number."""
 
-RETRY_MILLISECONDS = (1000, 3000)
-"""EventSource waits so long, and without jitter of its own: each client is told another time."""
 
-
-def retry_milliseconds() -> int:
-    return random.randint(*RETRY_MILLISECONDS)
+def retry_milliseconds(back: Back = Back.SOON) -> int:
+    return random.randint(back.least, back.most)
 
 
 def farewell(ending: Ending) -> bytes:
     """The last chunk of a stream that the gateway ends."""
-    comes_back = ending not in (Ending.KICKED, Ending.DONE)
-    return frame.chunk(frame.closing(ending.reason, retry_milliseconds(), comes_back))
+    back = ending.back
+    return frame.chunk(frame.closing(ending.reason, retry_milliseconds(back), back.reconnect))
 
 
 class Attach(Protocol):
