@@ -84,6 +84,36 @@ def test_a_leading_bom_of_the_stream_is_dropped_and_one_of_the_data_is_kept() ->
     assert read(b"\xef\xbb\xbf" + frame.event(None, b"", "\ufeffx".encode()))[0].data == "\ufeffx"
 
 
+BREAKS = "\u2028\u2029\x85"
+VALUES = st.recursive(
+    st.none() | st.integers() | st.text(st.sampled_from(BREAKS + '\ufeffa"\\\\n\x0b\0é–'), max_size=6),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(VALUES, st.sampled_from([None, 2]), st.sampled_from(["", " ", "\n"]))
+def test_json_is_one_line_for_whoever_splits_text_by_all_of_unicodes_line_ends(
+    value: object, indent: int | None, before: str
+) -> None:
+    """A client that reads by `splitlines` got an event with U+2028 in it in two pieces, neither of them JSON."""
+    text = before + json.dumps(value, ensure_ascii=False, indent=indent)
+    written = frame.event(b"1-1", b"note", text.encode()).decode()
+    lines = [line for line in written.splitlines() if line.startswith("data: ")]
+    assert json.loads("\n".join(line.removeprefix("data: ") for line in lines)) == value
+    if isinstance(value, (dict, list, str)):
+        assert not set(written) & set(BREAKS)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["a\u2028b", "{a\u2028b}", '{"a":1}\u2028', '{"a":\u2028 1}', '["\x85"] and more', '"\u2029', "[" * 9999 + '"\x85'],
+)
+def test_text_keeps_its_line_separators(text: str) -> None:
+    """There is no other way to say them in what is no JSON."""
+    assert read(frame.event(None, b"", text.encode()))[0].data == text
+
+
 @pytest.mark.parametrize("event_id", [b"5-7", None])
 def test_connected_tells_the_client_id_and_when_to_come_back(event_id: bytes | None) -> None:
     told = frame.Connected(client_id="c1", resumed=True, listening=("broadcast", "client:c1"))

@@ -54,6 +54,15 @@ class Stream:
         ]
 
 
+def test_a_chunk_is_one_line_for_whoever_splits_text_by_all_of_unicodes_line_ends() -> None:
+    """A client that reads by `splitlines` got a token with U+2028 in it in two pieces, neither of them JSON."""
+    stream = Stream()
+    stream.text("a\u2028b\u2029c\x85d")
+    lines = [line for line in stream.raw.decode().splitlines() if line]
+    assert all(line.startswith("data: {") for line in lines)
+    assert stream.field("content") == "a\u2028b\u2029c\x85d"
+
+
 def test_an_attempt_that_says_the_same_again_is_held_back_and_goes_on() -> None:
     stream = Stream()
     stream.text("Hello wor")

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from gateway import frame
 from gateway.openai.errors import NOT_AGAIN, SERVER, ApiError, job_cancelled, job_failed
 from tidegate_common.contract import answers
 from tidegate_common.contract.answers import AiError, Answer
@@ -47,12 +48,12 @@ _ERROR = msgspec.json.Decoder(AiError)
 
 def event(data: Any) -> bytes:
     """`data` as one event of a stream."""
-    return b"data: %b\n\n" % msgspec.json.encode(data)
+    return b"data: %b\n\n" % frame.escaped(msgspec.json.encode(data))
 
 
 def error_event(error: ApiError) -> bytes:
     """The last event of a stream that can't go on."""
-    return b"data: %b\n\n" % error.body()
+    return b"data: %b\n\n" % frame.escaped(error.body())
 
 
 class _Sent:
