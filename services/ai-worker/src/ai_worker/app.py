@@ -132,6 +132,7 @@ async def main(settings: WorkerSettings) -> None:
             model = build(settings)
             running = asyncio.create_task(worker.run(model))
             listening = worker.server()
+            listening.on_stopping = signals.stop_by
 
             def stop(_: asyncio.Task[None]) -> None:
                 listening.should_exit = True

@@ -141,7 +141,7 @@ class Gateway:
 
     def _observe(self, signals: Telemetry) -> None:
         hub, admission, attachments = self.hub, self.admission, self.attachments
-        observe = signals.observe
+        observe, loop = signals.observe, asyncio.get_running_loop()  # an exporter asks from a thread of its own
         observe("updown", names.METRIC_ACTIVE_CONNECTIONS, lambda: admission.active, "{connection}", "Open streams")
         observe("counter", names.METRIC_CONNECTIONS, lambda: admission.total, "{connection}", "Streams opened")
         observe("counter", names.METRIC_REFUSED, lambda: admission.refused, "{connection}", "Streams refused")
@@ -177,7 +177,7 @@ class Gateway:
         )
         observe("counter", names.METRIC_REPLAYS_STUCK, lambda: attachments.stuck, "{replay}", "Replays given up")
         observe("updown", names.METRIC_SUBSCRIPTIONS, lambda: hub.audiences, "{subscription}", "NATS subscriptions")
-        observe("updown", names.METRIC_TASKS, lambda: len(asyncio.all_tasks()), "{task}", "Tasks of the event loop")
+        observe("updown", names.METRIC_TASKS, lambda: len(asyncio.all_tasks(loop)), "{task}", "Tasks of the event loop")
 
 
 def _spare_collections() -> None:
@@ -205,6 +205,7 @@ async def main(settings: GatewaySettings) -> None:
             gateway.control.start()
             _spare_collections()
             server = gateway.server()
+            server.on_stopping = signals.stop_by
             if worker is not None:
                 worker.watch_parent()
                 server.on_started = worker.is_ready

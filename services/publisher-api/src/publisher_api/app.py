@@ -115,7 +115,9 @@ async def main(settings: PublisherSettings) -> None:
                 spawn(built.progress.run(), "telling places in the queue"),
             ]
             try:
-                await serving(built.app, settings, built.readiness).serve()
+                listening = serving(built.app, settings, built.readiness)
+                listening.on_stopping = signals.stop_by
+                await listening.serve()
             finally:
                 await end(beside)
 

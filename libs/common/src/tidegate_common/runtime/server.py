@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import time
 from collections.abc import Awaitable, Callable
 from types import FrameType
 from typing import Any, NamedTuple, cast
@@ -69,6 +70,8 @@ class Server(uvicorn.Server):
         self._options = sockets or SocketOptions()
         self.on_started: Callable[[], None] | None = None
         """Called once, when connections are taken."""
+        self.on_stopping: Callable[[float], None] | None = None
+        """Called once, when the stop begins, with the time of `time.monotonic` at which all of it is to be over."""
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -84,6 +87,8 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         loop = asyncio.get_running_loop()
+        if self.on_stopping is not None:
+            self.on_stopping(time.monotonic() + self._drain_seconds)
         cut_at = loop.time() + self._drain_seconds * CUT_SHARE
         cutting = loop.call_at(cut_at, self._cut)
         for server in self.servers:

@@ -6,6 +6,7 @@ Metrics are always collected, for `/metrics`. Spans are made only where they can
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
@@ -22,6 +23,11 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
+from tidegate_common.telemetry.ending import send_rest
+
+END_SECONDS = 2.0
+"""What sending the rest may take in a process that ends without having been told to stop."""
+
 
 class Telemetry:
     """One process's tracer and meter. `tracing` says whether spans go anywhere: hot paths ask it first."""
@@ -36,6 +42,16 @@ class Telemetry:
         self.meter: Meter = meter.get_meter("tidegate")
         self.service = service
         self._registry = registry
+        self._deadline: float | None = None
+
+    def stop_by(self, deadline: float) -> None:
+        """The process stops: what is still to be sent has until then, on the clock of `time.monotonic`."""
+        self._deadline = deadline
+
+    @property
+    def deadline(self) -> float:
+        """Until when the rest is to be sent."""
+        return time.monotonic() + END_SECONDS if self._deadline is None else self._deadline
 
     def prometheus(self) -> tuple[bytes, str]:
         """All metrics in Prometheus's text format, and its media type."""
@@ -88,16 +104,19 @@ def telemetry(service: str, environ: Mapping[str, str] = os.environ) -> Iterator
     )
     tracers: TracerProvider | None = None
     if exports("traces", environ):
-        tracers = TracerProvider(resource=resource)  # sampler: OTEL_TRACES_SAMPLER, by the SDK itself
+        # Sampler: OTEL_TRACES_SAMPLER, by the SDK itself. Its own ending at the process's exit would know no deadline.
+        tracers = TracerProvider(resource=resource, shutdown_on_exit=False)
         tracers.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     registry = CollectorRegistry()
     readers: list[MetricReader] = [PrometheusMetricReader(registry=registry)]
     if exports("metrics", environ):
         readers.append(PeriodicExportingMetricReader(OTLPMetricExporter()))
-    meters = MeterProvider(metric_readers=readers, resource=resource)
+    meters = MeterProvider(metric_readers=readers, resource=resource, shutdown_on_exit=False)
+    made = Telemetry(service, tracers, meters, registry)
     try:
-        yield Telemetry(service, tracers, meters, registry)
+        yield made
     finally:
+        rest: dict[str, Callable[[], object]] = {"metrics": meters.shutdown}
         if tracers is not None:
-            tracers.shutdown()
-        meters.shutdown()
+            rest["spans"] = tracers.shutdown
+        send_rest(rest, made.deadline)
