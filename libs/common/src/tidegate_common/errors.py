@@ -38,6 +38,13 @@ class InvalidField(TidegateError):
         super().__init__(f"{field}: {allowed}")
 
 
+class KeyReused(InvalidField):
+    """An `Idempotency-Key` was sent before, with something else or with what can't be known any more."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__("Idempotency-Key", why)
+
+
 class InvalidBody(TidegateError):
     """The body could not be read as what its media type says."""
 
@@ -138,6 +145,10 @@ class UnsupportedMedia(TidegateError):
 
 class NotFound(TidegateError):
     """What was asked for does not exist, or is not kept any more."""
+
+
+class Unreadable(NotFound):
+    """What is there is not ours, or of another release: a message, a record or a key that can't be read."""
 
 
 class Superseded(TidegateError):

@@ -20,6 +20,7 @@ from ai_worker.holders import Holders
 from ai_worker.listeners import all_gone
 from ai_worker.pieces import Finish
 from ai_worker.records import Records
+from ai_worker.refusal import refuse
 from ai_worker.relay import Pace, Relay, insist
 from tidegate_common.bus.answers import read_answer
 from tidegate_common.bus.control import AllGateways
@@ -29,7 +30,7 @@ from tidegate_common.bus.queue import Delivery
 from tidegate_common.contract.answers import Answer
 from tidegate_common.contract.jobs import Job, JobState, JobStatus, OnDisconnect, Usage
 from tidegate_common.contract.subjects import Subjects
-from tidegate_common.errors import BrokerUnavailable, Superseded
+from tidegate_common.errors import BrokerUnavailable, Superseded, Unreadable
 from tidegate_common.runtime.tasks import end, spawn
 from tidegate_common.telemetry import propagation
 
@@ -58,6 +59,8 @@ class Outcome(StrEnum):
     """Another worker has it now."""
     FORGOTTEN = "forgotten"
     """It has no record: its asker was told that there is no such job, and it was not run."""
+    REFUSED = "refused"
+    """Its record can't be read, so that nobody knows whether it has run: it was not run."""
     LEFT = "left"
     """To the worker that has it, which is alive: it was given out again all the same."""
     ABANDONED = "abandoned"
@@ -96,6 +99,7 @@ class Answering:
         self._work = work
         self._handlers = handlers
         self._history = services.history
+        self._publisher = services.publisher
         self._records = services.records
         self._conclusion = services.conclusion
         self._gateways = services.gateways
@@ -139,6 +143,8 @@ class Answering:
         try:
             with self._holders.holding(self._holder):
                 return await self._run()
+        except Unreadable:
+            return await self._refuse()
         except Superseded:
             log.warning("job %s: another attempt has it", self.job.job_id)
             return Outcome.ABANDONED
@@ -153,6 +159,14 @@ class Answering:
             await self._relay.drop()
             await self._fence.aclose()
             self.over.set()
+
+    async def _refuse(self) -> Outcome:
+        try:
+            await refuse(self._delivery, self._publisher, self._records)
+        except BrokerUnavailable as error:
+            log.warning("job %s is left to another worker: %s", self.job.job_id, error)
+            return Outcome.ABANDONED
+        return Outcome.REFUSED
 
     async def _watch(self) -> None:
         """Shows that the worker is alive, and sees what was not heard: a cancel, or another worker at the job."""

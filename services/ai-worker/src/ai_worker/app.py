@@ -30,7 +30,7 @@ from tidegate_common.bus.publishing import Publisher
 from tidegate_common.bus.queue import Delivery, JobQueue
 from tidegate_common.bus.streams import ensure_streams
 from tidegate_common.contract.jobs import Job
-from tidegate_common.errors import Unavailable
+from tidegate_common.errors import Unavailable, Unreadable
 from tidegate_common.runtime import problems
 from tidegate_common.runtime.health import Readiness, health_routes
 from tidegate_common.runtime.server import Server, check_port_free, server
@@ -80,6 +80,10 @@ class Worker:
         intake, observe = self.intake, signals.observe
         observe("updown", names.METRIC_JOBS_ACTIVE, lambda: len(intake.active), "{job}", "Jobs in hand")
         observe("counter", names.METRIC_JOBS, lambda: dict(intake.outcomes), "{job}", "Attempts by how they ended")
+        observe(
+            "counter", names.METRIC_FOREIGN, lambda: bus.foreign.counts, "{thing}", "Passed over on NATS", label="what"
+        )
+        observe("gauge", names.METRIC_STRAYS, lambda: intake.strays, "{message}", "In the queue and nobody's job")
         observe("gauge", names.METRIC_QUEUE_DEPTH, lambda: intake.depth, "{job}", "Jobs that wait for a worker")
 
     async def run(self, model: ChatModel) -> None:
@@ -118,7 +122,8 @@ class Worker:
         work.give_model(self._asking)
         return Answering(job, delivery, work, self._handlers, self._services, self._limits)
 
-    async def _refuse(self, delivery: Delivery) -> None:
+    async def _refuse(self, delivery: Delivery, why: Unreadable) -> None:
+        self._bus.foreign.note("job", "in the queue", str(why))
         await refuse(delivery, self._services.publisher, self._services.records)
 
 

@@ -22,6 +22,7 @@ import msgspec
 from tidegate_common.bus.history import History
 from tidegate_common.bus.publishing import Publisher
 from tidegate_common.contract.subjects import Subjects
+from tidegate_common.contract.text import UNREADABLE
 from tidegate_common.errors import BrokerUnavailable, Superseded
 from tidegate_common.runtime.tasks import end
 
@@ -39,6 +40,14 @@ class _Raised(msgspec.Struct):
 
 
 _RAISED = msgspec.json.Decoder(_Raised)
+
+
+def _attempt_of(payload: bytes) -> int:
+    """Whose fence it is; 0, so that it keeps nobody out, for what somebody else has written there."""
+    try:
+        return _RAISED.decode(payload).attempt
+    except UNREADABLE:
+        return 0
 
 
 class Fence:
@@ -100,6 +109,6 @@ class Fence:
     async def _below(self, attempt: int) -> int:
         """Sequence of the fence that stands, 0 for none: an earlier attempt's. Raises Superseded, BrokerUnavailable."""
         sequence, payload = await self._history.last(self._tail)
-        if (sequence and _RAISED.decode(payload).attempt > attempt) or not await self._mine():
+        if (sequence and _attempt_of(payload) > attempt) or not await self._mine():
             raise Superseded("another attempt has begun since")
         return sequence

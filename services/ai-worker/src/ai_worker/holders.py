@@ -82,7 +82,7 @@ class Holders:
 
     async def _answer(self, question: Msg) -> None:
         try:
-            await question.respond(YES if question.data.decode() in self._held else NO)
+            await question.respond(YES if question.data.decode(errors="replace") in self._held else NO)
         except nats_errors.Error as error:
             log.warning("a question for a job of this worker was not answered: %s", error)
 

@@ -7,7 +7,6 @@ import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable
 
-import msgspec
 from opentelemetry.trace import Span, SpanKind, StatusCode, set_span_in_context
 
 from ai_worker.answering import Answering, Outcome, Stop
@@ -15,7 +14,7 @@ from ai_worker.handlers.handler import Work
 from ai_worker.relay import RETRY_SECONDS
 from tidegate_common.bus.queue import Delivery, JobQueue
 from tidegate_common.contract.jobs import Job
-from tidegate_common.errors import TidegateError
+from tidegate_common.errors import TidegateError, Unreadable
 from tidegate_common.runtime.tasks import end, spawn
 from tidegate_common.telemetry import names, propagation
 from tidegate_common.telemetry.providers import Telemetry
@@ -27,14 +26,17 @@ TAKE_SECONDS = 1.0
 
 HAND_BACK_SECONDS = 1.0
 DEPTH_SECONDS = 5.0
+STRAYS_EVERY = 12
+"""Looks at the queue's length for one at what in it is nobody's job, which lists all of its subjects."""
 
 Start = Callable[[Job, Delivery, Work], Answering]
-Refuse = Callable[[Delivery], Awaitable[None]]
+Refuse = Callable[[Delivery, Unreadable], Awaitable[None]]
 OpenQueue = Callable[[], Awaitable[JobQueue]]
 
 
 class Intake:
-    """`active` are the jobs in hand, by id; `outcomes` counts how attempts ended; `depth` is the queue's length."""
+    """`active` are the jobs in hand, by id; `outcomes` counts how attempts ended; `depth` is the queue's length;
+    `strays` are messages in it that no worker takes."""
 
     def __init__(
         self, open_queue: OpenQueue, start: Start, refuse: Refuse, concurrency: int, subject: str, signals: Telemetry
@@ -52,6 +54,7 @@ class Intake:
         self.active: dict[str, Answering] = {}
         self.outcomes: Counter[str] = Counter()
         self.depth = 0
+        self.strays = 0
 
     async def run(self) -> None:
         """Takes jobs until `drain` is called, whatever happens to NATS."""
@@ -112,26 +115,23 @@ class Intake:
             if self._stopping.is_set():
                 await delivery.give_back()
             else:
-                await self._slots.acquire()
                 await self._begin(delivery)
 
     async def _begin(self, delivery: Delivery) -> None:
         try:
             job = delivery.job()
-        except (msgspec.ValidationError, msgspec.DecodeError) as error:
-            self._slots.release()
-            log.warning("a message that is no job was discarded: %s", error)
-            await self._refuse(delivery)
+        except Unreadable as error:
+            await self._refuse(delivery, error)
             return
         running = self.active.get(job.job_id)
         if running is not None and running.job.created == job.created and not running.over.is_set():
             # Its worker is this one, and was not heard. A repeat under the same id is another job.
-            self._slots.release()
             await running.adopt(delivery)
             return
         span, work = self._spans(job, delivery)
         with propagation.attached(work.trace):  # the task keeps it, for its logs
             answering = self._start(job, delivery, work)
+            await self._slots.acquire()  # there is one; from here on it is the task's to give back
             self.active[job.job_id] = answering
             task = spawn(self._answer(answering, span), "a job")
         self._tasks[task] = answering
@@ -176,12 +176,25 @@ class Intake:
                 del self.active[answering.job.job_id]
             log.info("job %s: %s", answering.job.job_id, outcome)
 
+    def _note_strays(self, number: int) -> None:
+        if number and number != self.strays:
+            log.warning(
+                "%d messages in the queue are on subjects that no worker takes jobs from: they count in it until they "
+                "are purged",
+                number,
+            )
+        self.strays = number
+
     async def _measure(self) -> None:
+        looks = 0
         while True:
             queue = self._queue
             try:
                 if queue is not None:
                     self.depth = await queue.depth()
+                    if looks % STRAYS_EVERY == 0:
+                        self._note_strays(await queue.strays())
+                    looks += 1
             except TidegateError as error:
                 # The last figure stands. Where NATS is there, the stream or its consumer was deleted: a request for
                 # jobs would hear nothing for ever.

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from tidegate_common.bus.jobs import JobStates
 from tidegate_common.bus.queueing import record_of
 from tidegate_common.contract.jobs import Job, JobState, JobStatus, Usage
-from tidegate_common.errors import NotFound, Superseded
+from tidegate_common.errors import NotFound, Superseded, Unreadable
 
 
 class Records:
@@ -32,7 +32,8 @@ class Records:
 
         A dead one counts as a failure. Called again for the same `holder`, because the first call's answer was lost, it
         changes nothing. None where the job is not to be run: its record was removed, since its asker was told that
-        there is no such job, or is that of a repeat. A record that was lost otherwise is made anew.
+        there is no such job, or is that of a repeat. A record that was lost otherwise is made anew. Raises Unreadable
+        for one that is there and can't be read: whether the job has run already is not known.
         """
 
         def edit(state: JobState) -> JobState | None:
@@ -49,6 +50,8 @@ class Records:
             try:
                 state = await self._states.change(job.job_id, edit, known)
                 return state if state.status.final or state.created == job.created else None
+            except Unreadable:
+                raise
             except NotFound:
                 if not await self._states.may_have_lost(job.created):
                     return None

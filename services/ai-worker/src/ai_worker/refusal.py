@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+import logging
 
 import msgspec
 
@@ -12,9 +12,12 @@ from tidegate_common.bus.publishing import Publisher
 from tidegate_common.bus.queue import Delivery
 from tidegate_common.contract.answers import AiError
 from tidegate_common.contract.events import JOB, JOB_END, Event
+from tidegate_common.contract.soundness import is_job_id, is_tail
+from tidegate_common.contract.text import UNREADABLE, mended_json
+from tidegate_common.errors import Unavailable
 from tidegate_common.telemetry import propagation
 
-_ADDRESS = re.compile(r"broadcast|(client|user|topic|job)(\.[^\s.*>]+)+")
+log = logging.getLogger(__name__)
 
 
 class _Envelope(msgspec.Struct):
@@ -32,20 +35,33 @@ async def refuse(delivery: Delivery, publisher: Publisher, records: Records) -> 
 
     Raises BrokerUnavailable; the message comes again then.
     """
-    try:
-        envelope = _ENVELOPE.decode(delivery.payload)
-    except (msgspec.ValidationError, msgspec.DecodeError):
-        envelope = None
-    if envelope is not None and _ADDRESS.fullmatch(envelope.tail):
-        error = InvalidParams("it is no job that this worker knows")
-        state = await records.refuse(envelope.job_id, f"{error.code}: {error}")
-        if state is None or not state.end:
-            data = AiError(job_id=envelope.job_id, code=error.code, message=str(error))
-            headers = {JOB: envelope.job_id, JOB_END: "1"}
-            propagation.inject(headers, propagation.extract(delivery.headers))
-            event = Event("ai_error", msgspec.json.encode(data).decode())
-            receipt = await publisher.durable(
-                envelope.tail, event, headers=headers, message_id=f"{envelope.job_id}:end"
-            )
-            await records.ended(envelope.job_id, receipt.id)
+    envelope = _envelope(delivery)
+    if envelope is not None:
+        try:
+            await _tell(envelope, delivery, publisher, records)
+        except Unavailable:
+            raise
+        except Exception:  # it would come again with the message, which is not to stay for that
+            log.exception("nobody is told that a message of the queue is no job")
     await delivery.discard()
+
+
+def _envelope(delivery: Delivery) -> _Envelope | None:
+    """None where nobody can be told."""
+    try:
+        envelope = _ENVELOPE.decode(mended_json(delivery.payload))
+    except UNREADABLE:
+        return None
+    return envelope if is_job_id(envelope.job_id) and is_tail(envelope.tail) else None
+
+
+async def _tell(envelope: _Envelope, delivery: Delivery, publisher: Publisher, records: Records) -> None:
+    error = InvalidParams("it is no job that this worker knows")
+    state = await records.refuse(envelope.job_id, f"{error.code}: {error}")
+    if state is None or not state.end:
+        data = AiError(job_id=envelope.job_id, code=error.code, message=str(error))
+        headers = {JOB: envelope.job_id, JOB_END: "1"}
+        propagation.inject(headers, propagation.extract(delivery.headers))
+        event = Event("ai_error", msgspec.json.encode(data).decode())
+        receipt = await publisher.durable(envelope.tail, event, headers=headers, message_id=f"{envelope.job_id}:end")
+        await records.ended(envelope.job_id, receipt.id)

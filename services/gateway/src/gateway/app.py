@@ -116,6 +116,9 @@ class Gateway:
         problems.install(self.app)
         self._endpoint = endpoint
         self._observe(signals)
+        signals.observe(
+            "counter", names.METRIC_FOREIGN, lambda: bus.foreign.counts, "{thing}", "Passed over on NATS", label="what"
+        )
 
     async def drain(self) -> None:
         """Takes no more streams and ends those that there are, spread over the drain time."""

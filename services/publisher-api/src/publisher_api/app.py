@@ -98,6 +98,9 @@ async def build(settings: PublisherSettings, bus: Bus, signals: Telemetry) -> Bu
     )
     problems.install(app)
     signals.observe(
+        "counter", names.METRIC_FOREIGN, lambda: bus.foreign.counts, "{thing}", "Passed over on NATS", label="what"
+    )
+    signals.observe(
         "counter", names.METRIC_PUBLISHED, lambda: publisher.published, "{message}", "Events published", label="kind"
     )
     return Built(traced(app, signals), progress, readiness)

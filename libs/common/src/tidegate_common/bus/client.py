@@ -122,6 +122,14 @@ class BusClient(Client):
         if at_once and self._flush_queue is not None and self._flush_queue.empty():
             self._flush_queue.put_nowait(asyncio.get_running_loop().create_future())
 
+    async def _process_headers(self, headers: bytes) -> dict[str, str] | None:
+        """As nats-py has it; a block that it can't read is that of a message all the same, which is not to be lost."""
+        try:
+            found: dict[str, str] | None = await super()._process_headers(headers)
+        except Exception:
+            return {}
+        return found
+
     async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: Any) -> None:
         subscription: Any = self._subs.get(sid)
         if type(subscription) is DirectSubscription:

@@ -15,6 +15,7 @@ from nats.aio.client import Server
 from nats.js import JetStreamContext
 
 from tidegate_common.bus.client import BusClient
+from tidegate_common.bus.foreign import Foreign
 from tidegate_common.contract.subjects import Subjects
 from tidegate_common.errors import BrokerUnavailable
 
@@ -31,6 +32,7 @@ class Bus:
         self.client = client
         self.subjects = subjects
         self.jetstream: JetStreamContext = client.jetstream(timeout=5)
+        self.foreign = Foreign()
         self.on_reconnect: list[Callable[[], Awaitable[None]]] = []
         """Called, in order, each time the connection is back and its subscriptions are in force again."""
         self.on_disconnect: list[Callable[[], None]] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import NamedTuple
 
 import msgspec
@@ -13,9 +14,13 @@ from nats.js.kv import KeyValue
 
 from tidegate_common.bus import headers
 from tidegate_common.bus.connection import Bus
-from tidegate_common.bus.origin import Origin
+from tidegate_common.bus.origin import Origin, Place
 from tidegate_common.contract.jobs import DeadJob
-from tidegate_common.errors import BrokerUnavailable, NotFound
+from tidegate_common.contract.soundness import dead_fault
+from tidegate_common.contract.text import UNREADABLE, mended_json
+from tidegate_common.errors import BrokerUnavailable, NotFound, Unreadable
+
+log = logging.getLogger(__name__)
 
 PAGE = 64
 """Jobs that are read at once: of a megabyte each they are what the server sends in one answer."""
@@ -27,7 +32,8 @@ _DEAD = msgspec.json.Decoder(DeadJob)
 
 class _Kept(NamedTuple):
     sequence: int
-    dead: DeadJob
+    dead: DeadJob | None
+    """None for what can't be read."""
 
 
 class DeadJobs:
@@ -45,17 +51,23 @@ class DeadJobs:
     async def keep(self, dead: DeadJob) -> None:
         try:
             await self._bucket.put(dead.job.job_id, msgspec.json.encode(dead))
+        except nats_errors.MaxPayloadError:  # it came into the queue without what is known of its end
+            log.warning("job %s is too large to be kept among the dead", dead.job.job_id)
         except (nats_errors.Error, JetStreamError, TimeoutError) as error:
             raise BrokerUnavailable("NATS did not keep the dead job") from error
 
     async def get(self, job_id: str) -> DeadJob:
-        """Raises NotFound."""
+        """Raises NotFound; Unreadable, which is one, for what is kept there and is no dead job of ours."""
         try:
-            return _DEAD.decode((await self._bucket.get(job_id)).value or b"{}")
+            value = (await self._bucket.get(job_id)).value or b""
         except KeyNotFoundError:
             raise NotFound(f"no dead job {job_id} is kept") from None
         except (nats_errors.Error, JetStreamError, TimeoutError) as error:
             raise BrokerUnavailable("NATS does not give the dead job") from error
+        found = self._decoded(job_id, value)
+        if found is None:
+            raise Unreadable(f"what is kept of dead job {job_id} can't be read")
+        return found
 
     async def remove(self, job_id: str) -> None:
         """Does nothing where there is none."""
@@ -68,31 +80,46 @@ class DeadJobs:
             raise BrokerUnavailable("NATS did not remove the dead job") from error
 
     async def latest(self, most: int) -> tuple[list[DeadJob], int]:
-        """The `most` that failed last, the newest first, and how many are kept in all."""
+        """The `most` that failed last, the newest first, and how many are kept in all.
+
+        What can't be read is left out, and of the number too as far as it was come across.
+        """
         try:
             state = (await self._bus.jetstream.stream_info(self._stream)).state
         except (nats_errors.Error, JetStreamError, TimeoutError) as error:
             raise BrokerUnavailable("NATS does not list the dead jobs") from error
         found: list[DeadJob] = []
-        upto = state.last_seq
+        unreadable, upto = 0, state.last_seq
         while len(found) < most and state.messages and upto >= state.first_seq:
-            page = await self._page(upto - PAGE + 1)
-            found += (kept.dead for kept in reversed(page) if kept.sequence <= upto)
+            page = [kept.dead for kept in await self._page(upto - PAGE + 1) if kept.sequence <= upto]
+            unreadable += page.count(None)
+            found += (dead for dead in reversed(page) if dead is not None)
             upto -= PAGE
-        return found[:most], state.messages
+        return found[:most], max(0, state.messages - unreadable)
+
+    def _decoded(self, job_id: str, value: bytes) -> DeadJob | None:
+        try:
+            dead = _DEAD.decode(mended_json(value))
+            fault = dead_fault(dead, job_id)
+        except UNREADABLE as error:
+            fault = str(error)
+        if fault:
+            self._bus.foreign.note("dead", job_id, fault)
+            return None
+        return dead
 
     async def _page(self, start: int) -> list[_Kept]:
         """The first jobs from sequence `start` on, in order, by direct batch get."""
         client = self._bus.client
         done: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        found: list[_Kept] = []
+        found: list[tuple[Place, bytes]] = []
         origin = Origin(self._stream)
 
         def receive(_: bytes, block: bytes, payload: bytes) -> None:
             place = origin.got(block)
             if place is not None:
                 if payload:  # else the trace of a removal
-                    found.append(_Kept(place.sequence, _DEAD.decode(payload)))
+                    found.append((place, payload))
             elif not done.done():
                 done.set_result(headers.status(block) or 0)
 
@@ -111,4 +138,8 @@ class DeadJobs:
             client.unsubscribe_direct(sid)
         if status not in (204, 404):
             raise BrokerUnavailable(f"NATS does not give the dead jobs (status {status})")
-        return found
+        return [self._kept(place, payload) for place, payload in found]
+
+    def _kept(self, place: Place, payload: bytes) -> _Kept:
+        key = place.subject.decode(errors="replace").removeprefix(f"$KV.{self._bus.subjects.dead_bucket}.")
+        return _Kept(place.sequence, self._decoded(key, payload))

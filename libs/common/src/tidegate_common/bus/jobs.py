@@ -13,7 +13,9 @@ from nats.js.kv import KeyValue
 
 from tidegate_common.bus.connection import Bus
 from tidegate_common.contract.jobs import JobState
-from tidegate_common.errors import BrokerUnavailable, NotFound
+from tidegate_common.contract.soundness import is_job_id, state_fault
+from tidegate_common.contract.text import UNREADABLE, mended_json
+from tidegate_common.errors import BrokerUnavailable, NotFound, Unreadable
 
 WRONG_REVISION = 10071
 """JetStream's error code for a key that has changed since: the client names it for an update, not for a removal."""
@@ -22,7 +24,10 @@ _STATE = msgspec.json.Decoder(JobState)
 
 
 class JobStates:
-    """The KV bucket of job records, one key per job, changed by compare-and-set."""
+    """The KV bucket of job records, one key per job, changed by compare-and-set.
+
+    A record that can't be read is Unreadable, which is a NotFound: nothing here writes over it.
+    """
 
     def __init__(self, bus: Bus, bucket: KeyValue) -> None:
         self._bus = bus
@@ -112,6 +117,8 @@ class JobStates:
             raise BrokerUnavailable("NATS is away")  # at once: the client would keep the request until it is back
 
     async def _read(self, job_id: str) -> tuple[JobState, int]:
+        if not is_job_id(job_id):
+            raise NotFound("there is no job of such an id")
         self._check()
         try:
             entry = await self._bucket.get(job_id)
@@ -119,7 +126,18 @@ class JobStates:
             raise NotFound(f"there is no job {job_id}, or it is not kept any more") from None
         except (nats_errors.Error, TimeoutError) as error:
             raise BrokerUnavailable("NATS does not give the job's record") from error
-        return _STATE.decode(entry.value or b"{}"), int(entry.revision or 0)
+        return self._decoded(job_id, entry.value or b""), int(entry.revision or 0)
+
+    def _decoded(self, job_id: str, value: bytes) -> JobState:
+        try:
+            state = _STATE.decode(mended_json(value))
+            fault = state_fault(state, job_id)
+        except UNREADABLE as error:
+            fault = str(error)
+        if fault:
+            self._bus.foreign.note("record", job_id, fault)
+            raise Unreadable(f"the record of job {job_id} can't be read")
+        return state
 
 
 async def announce_cancel(bus: Bus, job_id: str) -> None:
@@ -137,7 +155,7 @@ def on_cancel(bus: Bus, called: Cancelled) -> Callable[[], None]:
     prefix = len(bus.subjects.cancel(""))
 
     def receive(subject: bytes, _: bytes, __: bytes) -> None:
-        called(subject.decode()[prefix:])
+        called(subject.decode(errors="replace")[prefix:])
 
     sid = bus.client.subscribe_direct(bus.subjects.cancel("*"), receive)
     return lambda: bus.client.unsubscribe_direct(sid)

@@ -10,7 +10,9 @@ from nats.js.errors import Error as JetStreamError
 from nats.js.errors import NotFoundError
 
 from tidegate_common.bus.connection import Bus
+from tidegate_common.bus.lookup import message
 from tidegate_common.contract.jobs import Job
+from tidegate_common.contract.text import UNREADABLE
 from tidegate_common.errors import BrokerUnavailable
 
 TURNS = (2, 8, 32)
@@ -75,16 +77,35 @@ async def stream_state(bus: Bus, subjects: str) -> StreamState:
 async def holds(bus: Bus, job: Job) -> bool:
     """Whether the queue holds this job, in work or not; reads all of its owner's. Raises BrokerUnavailable."""
     sequence, subjects = 1, bus.subjects.jobs(owner=job.owner or job.tail)
+    while (found := await message(bus, bus.subjects.jobs_stream, sequence, subjects)) is not None:
+        if _named(found.payload) == _Named(job.job_id, job.created):
+            return True
+        sequence = found.sequence + 1
+    return False
+
+
+async def strays(bus: Bus) -> int:
+    """How many messages are in the queue on subjects that no worker of this release takes jobs from.
+
+    They are somebody else's, or another release's. Raises BrokerUnavailable.
+    """
+    state = await stream_state(bus, ">")
+    levels = {str(level) for level in LEVELS}
+    place = len(bus.subjects.jobs().split(".")) - 2
+    return sum(number for subject, number in state.subjects.items() if _token(subject, place) not in levels)
+
+
+def _token(subject: str, place: int) -> str:
+    """Empty where the subject has none there."""
+    return (subject.split(".")[place : place + 1] or [""])[0]
+
+
+def _named(message: bytes) -> _Named | None:
+    """None for a message that is no job."""
     try:
-        while True:
-            found = await bus.jetstream.get_msg(bus.subjects.jobs_stream, sequence, subjects, next=True)
-            if _NAMED.decode(found.data or b"{}") == _Named(job.job_id, job.created):
-                return True
-            sequence = (found.seq or 0) + 1
-    except NotFoundError:
-        return False
-    except (nats_errors.Error, JetStreamError, TimeoutError) as error:
-        raise BrokerUnavailable("NATS does not say what is in the job queue") from error
+        return _NAMED.decode(message)
+    except UNREADABLE:
+        return None
 
 
 async def queue_state(bus: Bus) -> QueueState:

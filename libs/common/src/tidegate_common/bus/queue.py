@@ -19,10 +19,12 @@ from nats.js.api import AckPolicy, ConsumerConfig
 from nats.js.errors import Error as JetStreamError
 
 from tidegate_common.bus.connection import Bus
-from tidegate_common.bus.levels import ANSWER_SECONDS, LEVELS, consumer_of
+from tidegate_common.bus.levels import ANSWER_SECONDS, LEVELS, consumer_of, strays
 from tidegate_common.bus.queueing import notify
 from tidegate_common.contract.jobs import Job
-from tidegate_common.errors import BrokerUnavailable
+from tidegate_common.contract.soundness import job_fault
+from tidegate_common.contract.text import UNREADABLE, mended_json
+from tidegate_common.errors import BrokerUnavailable, Unreadable
 
 ACK_WAIT_SECONDS = 10
 """A job whose worker shows no progress for so long is given to another."""
@@ -63,8 +65,15 @@ class Delivery:
         self.payload: bytes = message.data
 
     def job(self) -> Job:
-        """Raises msgspec.ValidationError or msgspec.DecodeError for a message that is no job."""
-        return _JOB.decode(self._message.data)
+        """Raises Unreadable for a message that is no job, or names what no job of ours can."""
+        try:
+            job = _JOB.decode(mended_json(self._message.data))
+            fault = job_fault(job)
+        except UNREADABLE as error:
+            raise Unreadable(str(error)) from None
+        if fault:
+            raise Unreadable(f"no job of ours has such a value: {fault}")
+        return job
 
     async def done(self) -> None:
         """The job leaves the queue, and the server has confirmed it. Raises BrokerUnavailable."""
@@ -241,6 +250,10 @@ class JobQueue:
         if _status(message) is None:
             with contextlib.suppress(BrokerUnavailable):
                 await Delivery(message, partial(notify, self._bus)).give_back()
+
+    async def strays(self) -> int:
+        """Messages that are nobody's jobs here: their subjects name no level. Raises BrokerUnavailable."""
+        return await strays(self._bus)
 
     async def depth(self) -> int:
         """Jobs that wait for a worker. Raises BrokerUnavailable."""

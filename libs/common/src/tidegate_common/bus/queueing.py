@@ -22,7 +22,7 @@ from tidegate_common.bus.levels import TURNS, holds
 from tidegate_common.bus.publishing import Publisher
 from tidegate_common.bus.shares import Entry, Shares
 from tidegate_common.contract.jobs import Job, JobState, JobStatus
-from tidegate_common.errors import BrokerUnavailable, QueueFull, TidegateError
+from tidegate_common.errors import BrokerUnavailable, KeyReused, NotFound, QueueFull, TidegateError, Unreadable
 
 STORED_ONCE_SECONDS = 100
 """Within this time the stream takes a repeated job for the one that it has (its window is of 120)."""
@@ -84,7 +84,7 @@ class Queueing:
             revision = making.result()
             before, held = counting.result()
             if not revision:
-                state = await self._states.get(job.job_id)
+                state = await self._earlier(job)
                 job = replace(job, created=state.created, owner=state.owner or job.owner)
                 if state.status is not JobStatus.QUEUED or await self._is_there(job):
                     return state, None
@@ -99,6 +99,15 @@ class Queueing:
                 return await self._states.get(job.job_id), None
             raise
         return state, level
+
+    async def _earlier(self, job: Job) -> JobState:
+        """The record that the job has already."""
+        try:
+            return await self._states.get(job.job_id)
+        except Unreadable:
+            raise KeyReused("another key: what was asked for under this one can't be read") from None
+        except NotFound:
+            raise BrokerUnavailable("the job's record was removed meanwhile: send it again") from None
 
     async def _store(self, job: Job, level: int, headers: Mapping[str, str]) -> int:
         subject = self._bus.subjects.job(job.kind, level, job.owner or job.tail)

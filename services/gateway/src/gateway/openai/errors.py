@@ -54,6 +54,7 @@ def unsupported(param: str, why: str) -> ApiError:
 # The first class that fits decides: (class, status, type, code).
 TABLE: list[tuple[type[errors.TidegateError], int, str, str | None]] = [
     (errors.InvalidBody, 400, INVALID, "invalid_body"),
+    (errors.KeyReused, 422, INVALID, "idempotency_key_reused"),
     (errors.InvalidField, 400, INVALID, "invalid_value"),
     (errors.InvalidHost, 400, INVALID, "invalid_host"),
     (errors.WrongHost, 421, INVALID, "wrong_host"),

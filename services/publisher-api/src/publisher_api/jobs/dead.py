@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from publisher_api.jobs.looking import checked
 from publisher_api.jobs.starting import Starting
 from tidegate_common.bus.dead import DeadJobs
 from tidegate_common.contract.jobs import DeadJob, JobState
+from tidegate_common.errors import Unreadable
 
 MOST = 1_000
 
@@ -32,6 +35,7 @@ class DeadLetters:
         return state
 
     async def remove(self, job_id: str) -> None:
-        """Raises NotFound."""
-        await self._dead.get(checked(job_id))
+        """Raises NotFound. What is kept there and can't be read can be removed all the same."""
+        with suppress(Unreadable):
+            await self._dead.get(checked(job_id))
         await self._dead.remove(job_id)

@@ -1,0 +1,79 @@
+"""Whether what was read from the queue or a bucket can be ours: names that can stand in subjects, times that there are.
+
+NATS takes what anybody writes who may. A job with an impossible name would be refused by NATS at each attempt, and one
+with a line end in it would write into the connection.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+
+from tidegate_common.contract.jobs import DeadJob, Job, JobState
+from tidegate_common.contract.subjects import BROADCAST
+
+LATEST = 1e11
+"""Seconds: a time past this is none (it would be after the year 5000)."""
+
+_JOB_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_KIND = re.compile(r"[A-Za-z0-9_.-]{1,64}")
+_TOKENS = re.compile(r"[A-Za-z0-9_%-]+(\.[A-Za-z0-9_%-]+)*")
+_ADDRESSED = ("client.", "user.", "topic.", "job.")
+_LONGEST = 1_000
+"""Characters of a tail, whose names of 200 bytes may have tripled."""
+
+
+def is_job_id(text: str) -> bool:
+    """Whether a job can have it as its id: it is a key, and a subject's token."""
+    return _JOB_ID.fullmatch(text) is not None
+
+
+def is_kind(text: str) -> bool:
+    return _KIND.fullmatch(text) is not None
+
+
+def is_tail(text: str) -> bool:
+    """Whether events can be addressed so."""
+    return text == BROADCAST or (text.startswith(_ADDRESSED) and _is_legal(text))
+
+
+def job_fault(job: Job) -> str:
+    """The field that no job of ours can have so; empty where there is none."""
+    checks = {
+        "job_id": is_job_id(job.job_id),
+        "kind": is_kind(job.kind),
+        "tail": is_tail(job.tail),
+        "owner": not job.owner or _is_legal(job.owner),
+        "created": _is_time(job.created),
+        "deadline": job.deadline is None or _is_time(job.deadline),
+        "grace_seconds": _is_time(job.grace_seconds),
+        "revision": 0 <= job.revision < 2**63,
+    }
+    return next((name for name, good in checks.items() if not good), "")
+
+
+def state_fault(state: JobState, job_id: str) -> str:
+    """The same of a record, which is that of `job_id`."""
+    checks = {
+        "job_id": state.job_id == job_id,
+        "tail": not state.tail or is_tail(state.tail),
+        "owner": not state.owner or _is_legal(state.owner),
+        "created": _is_time(state.created),
+        "updated": _is_time(state.updated),
+    }
+    return next((name for name, good in checks.items() if not good), "")
+
+
+def dead_fault(dead: DeadJob, job_id: str) -> str:
+    """The same of a job that failed, which is kept under `job_id`."""
+    if dead.job.job_id != job_id:
+        return "job_id"
+    return job_fault(dead.job) or ("" if _is_time(dead.failed) else "failed")
+
+
+def _is_legal(text: str) -> bool:
+    return len(text) <= _LONGEST and _TOKENS.fullmatch(text) is not None
+
+
+def _is_time(seconds: float) -> bool:
+    return math.isfinite(seconds) and 0 <= seconds <= LATEST
