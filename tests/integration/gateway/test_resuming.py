@@ -18,6 +18,7 @@ from tidegate_common.bus.connection import Bus
 from tidegate_common.bus.history import PAGE, History, Position
 from tidegate_common.bus.pages import Page
 from tidegate_common.bus.publishing import Durable, Publisher
+from tidegate_common.bus.streams import StreamLimits
 from tidegate_common.contract.events import Event
 from tidegate_common.errors import BrokerUnavailable
 
@@ -126,6 +127,20 @@ async def test_an_id_that_is_not_of_this_stream_gets_a_gap_and_then_what_it_can_
             assert (gap["reason"], gap["from"], gap["to"]) == ("epoch", last_event_id, stream.events[0].id)
             await publisher.durable("client.a", Event("n", "new"), headers={})
             assert [(await stream.next()).data for _ in due] == due
+
+
+async def test_one_gap_says_that_the_id_is_of_another_life_though_a_subject_is_full(tmp_path: Path) -> None:
+    async with (
+        broker(tmp_path, StreamLimits(max_per_subject=3)) as (server, bus),
+        running_gateway(server.url) as running,
+    ):
+        publisher = Publisher(bus, History(bus))
+        for number in range(8):
+            await publisher.durable("client.a", Event("n", str(number)), headers={})
+            await publisher.durable("broadcast", Event("n", str(number)), headers={})
+        async with open_stream(running.url, {"client_id": "a"}, {"last-event-id": "otherone-5"}) as stream:
+            await stream.connected()
+            assert [(await stream.next()).event for _ in range(7)] == ["gap"] + ["n"] * 6
 
 
 @pytest.mark.parametrize("way", ["header", "query", "body"])

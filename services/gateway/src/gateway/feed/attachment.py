@@ -95,14 +95,18 @@ class Attachments:
         session.send(welcome(EventId(position.epoch, due.after), due.resumed))
         if due.gap is not None:
             self.replay.announce(session, due.gap)
+        told = due.after if due.gap is not None and due.gap.reason == "epoch" else -1
         try:
-            await self._catch_up(session, position)
+            await self._catch_up(session, position, told)
         except BaseException:
             self._hub.end(session, Ending.FEED)
             raise
 
-    async def _catch_up(self, session: Session, position: Position | None = None) -> None:
-        """Reads the stream until the session has all of it, then releases it. `position` is of after the hold."""
+    async def _catch_up(self, session: Session, position: Position | None = None, told: int = -1) -> None:
+        """Reads the stream until the session has all of it, then releases it.
+
+        `position` is of after the hold, `told` the place that the client was given by a gap of the kind `epoch`.
+        """
         doubtful_since: float | None = None
         failing = _Failing()
         while True:
@@ -118,10 +122,10 @@ class Attachments:
                         raise BrokerUnavailable("a server that is behind answers for the stream")
                 if position.epoch != session.epoch or position.last < session.position:
                     self._begin_anew(session, position)
-                    position = None
+                    position, told = None, session.covered
                     continue
                 self._expire(session, position)
-                await self.replay.run(session, position)
+                await self.replay.run(session, position, told)
                 await self.replay.room(session)
             except BrokerUnavailable as error:
                 # NATS is away: the connection stays open, and is tried again when there is something to ask. But where

@@ -33,17 +33,18 @@ class Replay:
         self.replayed = 0
         self.gaps = {"expired": 0, "epoch": 0}
 
-    async def run(self, session: Session, position: Position) -> None:
+    async def run(self, session: Session, position: Position, told: int = -1) -> None:
         """Writes what the stream keeps for the session up to `position`, beginning on each tail where its own place is.
 
         An event that later ones on other tails have overtaken has no `id:` line: ids on one connection never go back,
-        and a client's last id stays that of its present place. Raises BrokerUnavailable; then what was written counts,
-        and the next run goes on from there.
+        and a client's last id stays that of its present place. It was `told` that what is before that place is lost to
+        it: what a subject has dropped just after it is no other gap. Raises BrokerUnavailable; then what was written
+        counts, and the next run goes on from there.
         """
         if session.known is None and session.covered >= position.last:
             return  # a new client: generators for each of its tails cost a third of its accepting
         reached, batch, size = session.position, list[bytes](), 0
-        sources = [self._due(session, number, tail, position) for number, tail in enumerate(session.tails)]
+        sources = [self._due(session, number, tail, position, told) for number, tail in enumerate(session.tails)]
         async for stored in merge(sources):
             late = stored.sequence <= reached
             event_id = None if late else self._subscriptions.event_id(stored.sequence)
@@ -59,7 +60,9 @@ class Replay:
         if batch:
             await self._write(session, batch, last)
 
-    async def _due(self, session: Session, number: int, tail: str, position: Position) -> AsyncIterator[Stored]:
+    async def _due(
+        self, session: Session, number: int, tail: str, position: Position, told: int
+    ) -> AsyncIterator[Stored]:
         """What the session has not had on one of its tails."""
         start, wide = session.covered, None
         if session.known is not None:
@@ -70,7 +73,8 @@ class Replay:
                 start = max(start, known)
         first = True
         async for stored in self.missed.after(tail, start, position.last):
-            if first and _fills_its_subject(stored, position.per_subject) and stored.sequence > start + 1:
+            full = first and start != told and _fills_its_subject(stored, position.per_subject)
+            if full and stored.sequence > start + 1:
                 kept = EventId(position.epoch, stored.sequence - 1)
                 self.announce(session, Gap("expired", str(EventId(position.epoch, start)), str(kept)))
             first = False
