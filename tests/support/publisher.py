@@ -27,7 +27,7 @@ async def running_publisher(nats_url: str, **settings: Any) -> AsyncIterator[tup
         async with connect(nats_url, SUBJECTS, "publisher-api") as bus:
             await ensure_streams(bus, chosen.stream_limits(), update=True)
             built = await build(chosen, bus, signals)
-            server = serving(built.app, chosen, built.readiness)
+            server = serving(built, chosen)
             task = asyncio.create_task(server.serve())
             telling = asyncio.create_task(built.progress.run())
             await until(lambda: server.started, "publisher-api listens")

@@ -19,6 +19,7 @@ from gateway.sse.plain import PlainStream
 from gateway.sse.slim import SlimStream
 from gateway.sse.takeover import TakeoverHttpProtocol, offered
 from tests.support.waiting import until
+from tidegate_common.runtime.guard import Guard
 from tidegate_common.runtime.protocol import LimitedHttpProtocol, limited
 from tidegate_common.runtime.server import Server, server
 
@@ -49,7 +50,7 @@ class Streams:
 async def serving(kind: str) -> AsyncIterator[Streams]:
     streams = Streams()
     settings = GatewaySettings(nats_url="nats://127.0.0.1:1", port=0, drain_seconds=1.0)
-    protocol = limited(settings.max_header_bytes, TakeoverHttpProtocol if kind == "slim" else LimitedHttpProtocol)
+    protocol = limited(Guard(settings.http_limits()), TakeoverHttpProtocol if kind == "slim" else LimitedHttpProtocol)
     streams.server = server(streams, settings, protocol=protocol)
     task = asyncio.create_task(streams.server.serve())
     await until(lambda: streams.server.started, "the server listens")
@@ -101,8 +102,9 @@ async def test_a_client_that_leaves_is_reported_once(kind: str) -> None:
         assert stream.ending is Ending.CLIENT
 
 
-async def test_an_http_1_0_client_gets_no_chunks() -> None:
-    async with serving("slim") as streams:
+@KINDS
+async def test_an_http_1_0_client_gets_no_chunks(kind: str) -> None:
+    async with serving(kind) as streams:
         reader, writer, stream = await opened(streams, b"GET / HTTP/1.0\r\n\r\n")
         stream.close(Ending.IDLE, BYE)
         head, _, body = (await asyncio.wait_for(reader.read(), 5)).partition(b"\r\n\r\n")

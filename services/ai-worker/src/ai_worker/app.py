@@ -32,6 +32,7 @@ from tidegate_common.bus.streams import ensure_streams
 from tidegate_common.contract.jobs import Job
 from tidegate_common.errors import Unavailable, Unreadable
 from tidegate_common.runtime import problems
+from tidegate_common.runtime.guard import HTTP_REFUSED, Guard
 from tidegate_common.runtime.health import Readiness, health_routes
 from tidegate_common.runtime.server import Server, check_port_free, server
 from tidegate_common.runtime.tasks import end
@@ -77,7 +78,9 @@ class Worker:
         self.readiness = Readiness(bus, model=self._model_ready)
         self.app = Starlette(routes=health_routes(signals, self.readiness))
         problems.install(self.app)
+        guard = self._guard = Guard(settings.http_limits())
         intake, observe = self.intake, signals.observe
+        observe("counter", names.METRIC_HTTP_REFUSED, lambda: guard.refused, "{request}", HTTP_REFUSED)
         observe("updown", names.METRIC_JOBS_ACTIVE, lambda: len(intake.active), "{job}", "Jobs in hand")
         observe("counter", names.METRIC_JOBS, lambda: dict(intake.outcomes), "{job}", "Attempts by how they ended")
         observe(
@@ -103,7 +106,7 @@ class Worker:
             await catalogue.aclose()
 
     def server(self) -> Server:
-        return server(self.app, self._settings, drain=self._drain)
+        return server(self.app, self._settings, drain=self._drain, guard=self._guard)
 
     async def _drain(self) -> None:
         self.readiness.draining = True

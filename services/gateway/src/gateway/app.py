@@ -38,6 +38,7 @@ from tidegate_common.bus.history import History
 from tidegate_common.bus.publishing import Publisher
 from tidegate_common.bus.streams import ensure_streams
 from tidegate_common.runtime import problems
+from tidegate_common.runtime.guard import HTTP_REFUSED, Guard
 from tidegate_common.runtime.health import Readiness, health_routes
 from tidegate_common.runtime.hosts import Hosts
 from tidegate_common.runtime.paths import Utf8Paths
@@ -84,6 +85,7 @@ class Gateway:
             self.attachments.rejoining,
             settings.audit_seconds,
         )
+        self.guard = Guard(settings.http_limits())
         self.admission = Admission(settings.max_connections, settings.max_connections_per_ip)
         self.readiness = Readiness(bus, stream=self.history.answers)
         self.hub.interest = self.subscriptions
@@ -128,11 +130,11 @@ class Gateway:
 
     def server(self) -> Server:
         settings = self._settings
-        protocol: Any = limited(settings.max_header_bytes)
+        protocol: Any = limited(self.guard)
         if settings.streams == "slim":
-            usual = limited(settings.max_header_bytes, TakeoverHttpProtocol)
+            usual = limited(self.guard, TakeoverHttpProtocol)
             hosts = Hosts(settings.allowed_hosts)
-            protocol = Front(usual, self._endpoint.directly, PATH, settings.max_header_bytes, hosts)
+            protocol = Front(usual, self._endpoint.directly, PATH, self.guard, hosts)
         return server(
             self.app,
             settings,
@@ -140,6 +142,7 @@ class Gateway:
             protocol=protocol,
             sockets=SocketOptions(settings.write_timeout_seconds, settings.socket_send_bytes),
             refusal=refusal,
+            guard=self.guard,
         )
 
     def _observe(self, signals: Telemetry) -> None:
@@ -149,6 +152,7 @@ class Gateway:
         observe("counter", names.METRIC_CONNECTIONS, lambda: admission.total, "{connection}", "Streams opened")
         observe("counter", names.METRIC_REFUSED, lambda: admission.refused, "{connection}", "Streams refused")
         observe("counter", names.METRIC_CLOSED, lambda: hub.ended, "{connection}", "Streams ended")
+        observe("counter", names.METRIC_HTTP_REFUSED, lambda: self.guard.refused, "{request}", HTTP_REFUSED)
         asked = self.openai.admission
         observe("updown", names.METRIC_COMPLETIONS_ACTIVE, lambda: asked.active, "{request}", "Completions waited for")
         observe("counter", names.METRIC_COMPLETIONS, lambda: asked.total, "{request}", "Completions asked for")

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from urllib.parse import urlsplit
 
+from msgspec.structs import replace
+
+from tidegate_common.runtime.guard import HttpLimits
 from tidegate_common.runtime.settings import AtLeastOne, CommonSettings, Count, Port, Positive
+
+SPARE_SOCKETS = 1000
+"""Beside the streams: probes, completions, requests that are refused."""
 
 
 class GatewaySettings(CommonSettings, frozen=True, kw_only=True):
@@ -16,6 +22,8 @@ class GatewaySettings(CommonSettings, frozen=True, kw_only=True):
     """First of as many ports, each one worker's alone, for its probes and metrics; 0: none."""
     max_connections: AtLeastOne = 10_000
     """Streams that this process holds at most."""
+    max_sockets: Count = 0
+    """Connections of any kind; 0: 1000 more than `max_connections`."""
     max_connections_per_ip: Count = 100
     heartbeat_seconds: Positive = 15
     idle_seconds: Count = 1800
@@ -45,6 +53,9 @@ class GatewaySettings(CommonSettings, frozen=True, kw_only=True):
     """Where browsers find publisher-api; the console asks its own origin and then port 8001 when this is empty."""
     streams: str = "slim"
     """`slim` takes a stream's socket over from the HTTP server; `plain` stays within ASGI, at a higher cost."""
+
+    def http_limits(self) -> HttpLimits:
+        return replace(super().http_limits(), sockets=self.max_sockets or self.max_connections + SPARE_SOCKETS)
 
     def faults(self) -> list[str]:
         found = super().faults()

@@ -33,6 +33,7 @@ from tidegate_common.bus.queueing import Queueing
 from tidegate_common.bus.streams import ensure_streams
 from tidegate_common.errors import BrokerUnavailable
 from tidegate_common.runtime import problems
+from tidegate_common.runtime.guard import HTTP_REFUSED, Guard
 from tidegate_common.runtime.health import Readiness, health_routes
 from tidegate_common.runtime.paths import Utf8Paths
 from tidegate_common.runtime.query import Ignored, strict
@@ -56,6 +57,7 @@ class Built(NamedTuple):
     app: ASGIApp
     progress: Progress
     readiness: Readiness
+    guard: Guard
 
 
 async def build(settings: PublisherSettings, bus: Bus, signals: Telemetry) -> Built:
@@ -103,7 +105,9 @@ async def build(settings: PublisherSettings, bus: Bus, signals: Telemetry) -> Bu
     signals.observe(
         "counter", names.METRIC_PUBLISHED, lambda: publisher.published, "{message}", "Events published", label="kind"
     )
-    return Built(traced(app, signals), progress, readiness)
+    guard = Guard(settings.http_limits())
+    signals.observe("counter", names.METRIC_HTTP_REFUSED, lambda: guard.refused, "{request}", HTTP_REFUSED)
+    return Built(traced(app, signals), progress, readiness, guard)
 
 
 async def main(settings: PublisherSettings) -> None:
@@ -118,7 +122,7 @@ async def main(settings: PublisherSettings) -> None:
                 spawn(built.progress.run(), "telling places in the queue"),
             ]
             try:
-                listening = serving(built.app, settings, built.readiness)
+                listening = serving(built, settings)
                 listening.on_stopping = signals.stop_by
                 await listening.serve()
             finally:
@@ -136,10 +140,10 @@ async def keep_streams(bus: Bus, settings: PublisherSettings, every_seconds: flo
             log.warning("the streams could not be looked after: %s", error)
 
 
-def serving(app: ASGIApp, settings: PublisherSettings, readiness: Readiness) -> Server:
+def serving(built: Built, settings: PublisherSettings) -> Server:
     """A server that says it is not ready before it stops."""
 
     async def drain() -> None:
-        readiness.draining = True
+        built.readiness.draining = True
 
-    return server(app, settings, drain=drain)
+    return server(built.app, settings, drain=drain, guard=built.guard)

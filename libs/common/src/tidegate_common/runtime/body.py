@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from typing import TypeVar
 
 import msgspec
-from starlette.requests import ClientDisconnect, Request
+from starlette.requests import Request
 
 from tidegate_common.errors import InvalidBody, InvalidField, TooLarge, UnsupportedCoding, UnsupportedMedia
+from tidegate_common.runtime.guard import EXTENSION, Bodies
 
 T = TypeVar("T")
 
@@ -18,7 +19,11 @@ _FIELD = re.compile(r"Object (?:contains unknown|missing required) field `([^`]*
 
 
 async def read_body(request: Request, limit: int, media_type: str = "application/json") -> bytes:
-    """The whole body. Raises UnsupportedMedia, UnsupportedCoding, TooLarge (as soon as that is known), InvalidBody."""
+    """The whole body.
+
+    Raises UnsupportedMedia, UnsupportedCoding, TooLarge (as soon as that is known), InvalidBody (cut off), and
+    Unavailable where the process holds too much of other bodies that are not there as a whole.
+    """
     sent = request.headers.get("content-type", "").split(";")[0].strip().lower()
     if sent != media_type:
         raise UnsupportedMedia(media_type)
@@ -29,15 +34,23 @@ async def read_body(request: Request, limit: int, media_type: str = "application
     length = request.headers.get("content-length", "")
     if length.isdigit() and int(length) > limit:
         raise TooLarge("the body", limit)
+    bodies: Bodies = request.scope.get("extensions", {}).get(EXTENSION) or Bodies(limit)
     body = bytearray()
+    held = 0
     try:
-        async for chunk in request.stream():
-            body += chunk
+        while True:
+            message = await request.receive()
+            if message["type"] == "http.disconnect":
+                raise InvalidBody("the body was cut off")
+            body += message.get("body", b"")
             if len(body) > limit:
                 raise TooLarge("the body", limit)
-    except ClientDisconnect:
-        raise InvalidBody("the body was cut off") from None
-    return bytes(body)
+            if not message.get("more_body", False):
+                return bytes(body)
+            bodies.take(len(body) - held)
+            held = len(body)
+    finally:
+        bodies.give_back(held)
 
 
 def decode(decoder: msgspec.json.Decoder[T], body: bytes) -> T:

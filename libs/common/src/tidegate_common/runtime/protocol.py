@@ -1,91 +1,305 @@
-"""uvicorn's HTTP/1.1 protocol with a limit on the size of a request's head."""
+"""uvicorn's HTTP/1.1 protocol with limits on a connection's size and time, and an end that loses no answer.
+
+This module and gateway.sse.takeover are the only ones that rest on uvicorn's private names;
+tests/integration/common/test_http_connections.py and tests/integration/gateway/test_streams.py fail when they move.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+import asyncio
+from typing import Any, cast
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+import httptools
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from tidegate_common.runtime import refusals
+from tidegate_common.runtime.answer import by_the_rules
+from tidegate_common.runtime.deadlines import Deadlines
+from tidegate_common.runtime.discard import Discard, GracefulTransport
+from tidegate_common.runtime.guard import DISCARD_BYTES, EXTENSION, PIECE_BYTES, Guard
 from tidegate_common.runtime.hosts import AUTHORITY, split_target
+from tidegate_common.runtime.refusals import Refusal
 
-_TOO_LARGE = (
-    b"HTTP/1.1 431 Request Header Fields Too Large\r\nContent-Type: application/problem+json\r\n"
-    b"Content-Length: %d\r\nConnection: close\r\n\r\n%s"
-)
-_BODY = (
-    b'{"type":"urn:tidegate:problem:headers-too-large","title":"Request headers too large","status":431,'
-    b'"detail":"the request\'s line and headers are over the limit of %d bytes"}'
-)
+FRAMING = frozenset({b"content-length", b"transfer-encoding", b"connection"})
+"""Headers that say where a request ends, and whether another may follow."""
+
+MAX_PIPELINED = 64
+"""Requests that may wait on one connection: each costs a hundred times its bytes."""
 
 
 class LimitedHttpProtocol(HttpToolsProtocol):
-    """Answers 431 and closes once the request line and the headers are over `max_header_bytes` in all."""
+    """One connection. `_message` is whether a request has begun and not ended, `_in_head` where in it the parser is."""
 
-    max_header_bytes = 32_768
-    _in_head = True
-    _head_ended = False
-    _refused = False
-    _parsed = 0
-    _unparsed = 0
+    guard: Guard
+    transport: GracefulTransport
+
+    def __init__(self, *args: Any, **more: Any) -> None:
+        super().__init__(*args, **more)
+        self.bare: asyncio.Transport
+        self._clock: Deadlines | None = None
+        self._message = False
+        self._in_head = True
+        self._replay = False
+        """While a head that was read is read again: nothing of it is new."""
+        self._deaf = False
+        """Nothing more is read: the connection ends, at once or with the answers that are under way."""
+        self._last_words: Refusal | None = None
+        self._stopping = False
+        self._moved = False
+        self._parsed = 0
+        self._unparsed = 0
+        self._piece = 0
+        self._unwanted = 0
+
+    # The connection
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.bare = cast(asyncio.Transport, transport)
+        admitted = self.guard.admits(self.connections)
+        super().connection_made(GracefulTransport(self.bare, self._end))
+        if not admitted:
+            self.bare.abort()
+            return
+        self._clock = self.guard.heads
+        self._clock.start(self.bare)
+
+    def data_received(self, data: bytes) -> None:
+        if self._deaf:
+            return
+        self._moved = False
+        try:
+            self._feed(data)
+        except httptools.HttpParserError:
+            self._refuse(refusals.INVALID)
+        self._measure(len(data))
+        self._keep_time()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._deaf = self.transport.closed = True
+        self.guard.forget(self.bare)
+        super().connection_lost(exc)
+
+    def shutdown(self) -> None:
+        """uvicorn's way of asking a connection to end: after the answer that is under way, if there is one."""
+        self._stopping = True
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.cycle.keep_alive = False
+        elif self._message:
+            self.transport.close()
+        else:
+            self.bare.close()
+
+    def abort(self) -> None:
+        """Cuts the connection: nothing more is waited for."""
+        self.bare.abort()
+
+    # The parser's callbacks
+
+    def on_message_begin(self) -> None:
+        if self._replay or self._deaf:
+            return
+        if self._clock is self.guard.heads and self.cycle is not None:
+            self._watch(None)  # another head has begun: it has its own time
+        self._message = self._in_head = True
+        self._parsed = self._unwanted = 0
+        super().on_message_begin()
 
     def on_url(self, url: bytes) -> None:
-        if self._fits(len(url)):
+        if not self._replay and self._fits(len(url)):
             super().on_url(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self._fits(len(name) + len(value) + 4):
+        # What comes after a chunked body are trailers: they count, and are no headers (RFC 9110, 6.5.1).
+        if not self._replay and self._fits(len(name) + len(value) + 4) and self._in_head:
             super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        self._in_head = False
-        self._head_ended = True
-        self._parsed = self._unparsed = 0
-        if not self._refused:
+        if self._replay or self._deaf:
+            return
+        self._parsed = 0
+        if self.parser.get_method() == b"CONNECT":
+            self._refuse(refusals.INVALID)
+        elif self.parser.get_http_version() not in ("1.0", "1.1"):
+            self._refuse(refusals.VERSION)
+        elif len(self.pipeline) >= MAX_PIPELINED:
+            self._refuse(refusals.PIPELINED)
+        else:
             # RFC 9112 3.2.2: of an absolute-form target the host counts, and not the header's. uvicorn drops it.
             authority, self.url = split_target(self.url)
             if authority is not None:
                 self.scope["state"][AUTHORITY] = authority
             super().on_headers_complete()
+            self._in_head = False
+            self._progress()
 
     def on_body(self, body: bytes) -> None:
-        if not self._refused:
-            super().on_body(body)
+        if self._deaf:
+            return
+        self._progress()
+        super().on_body(body)
+        if self.cycle.response_complete:
+            self._unwanted += len(body)
+            if self._unwanted > DISCARD_BYTES:
+                self.bare.abort()
 
     def on_message_complete(self) -> None:
-        self._in_head = True
-        if not self._refused:
-            super().on_message_complete()
-
-    def data_received(self, data: bytes) -> None:
-        if self._refused:
+        # An upgrade that is not done makes its request no other than it is (RFC 9110, 7.8): its body is still to come.
+        if self._deaf or self.parser.should_upgrade():
             return
-        was_in_head, self._head_ended = self._in_head, False
-        super().data_received(data)
-        # httptools hands over a field only when it is whole: an endless one is counted by the bytes that came.
-        # A whole request in one piece is in a head before and after it too, the next one's: its body does not count.
-        if was_in_head and self._in_head and not self._head_ended:
-            self._unparsed += len(data)
-            if self._unparsed > self.max_header_bytes:
-                self._refuse()
+        self._message, self._in_head = False, True
+        self._progress()
+        super().on_message_complete()
 
-    def abort(self) -> None:
-        """Cuts the connection: nothing more is waited for."""
-        self.transport.abort()
+    # Answers
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        scope: Any = cycle.scope
+        scope["extensions"] = {**scope.get("extensions", {}), EXTENSION: self.guard.bodies}
+        super()._start_asgi_task(cycle, cast(Any, by_the_rules(app, cycle)))
+
+    def on_response_complete(self) -> None:
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+        elif self._last_words is not None:
+            self._say(self._last_words)
+        else:
+            self._keep_time()
+
+    def _refuse(self, refusal: Refusal) -> None:
+        """Reads no further and answers with `refusal`: after the answers that earlier requests are still to get."""
+        if self._deaf:
+            return
+        self._deaf = True
+        self._watch(None)
+        self.guard.count(refusal.reason)
+        begun = self._message and not self._in_head
+        if begun and self.pipeline:
+            self.pipeline.popleft()  # the request itself, which waits for others and is never to start
+        elif begun and self.cycle.response_started:
+            self.cycle.keep_alive = False
+            if self.cycle.response_complete:
+                self.transport.close()
+            return
+        elif begun:
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+            self._say(refusal)
+            return
+        if self.pipeline or (self.cycle is not None and not self.cycle.response_complete):
+            self._last_words = refusal
+        else:
+            self._say(refusal)
+
+    def _say(self, refusal: Refusal) -> None:
+        self.bare.write(refusal.encode(self.server_state.default_headers))
+        self.transport.close()
+
+    def _end(self) -> None:
+        """Ends the connection once the client has had time to read what was written to it."""
+        connections, bare = self.connections, self.bare
+        self.connection_lost(None)
+        rest = Discard(bare, connections, self.guard)
+        if self._stopping:
+            rest.shutdown()
+
+    # What is read
+
+    def _feed(self, data: bytes) -> None:
+        rest: bytes | memoryview = data
+        while True:
+            try:
+                self.parser.feed_data(rest)
+                return
+            except httptools.HttpParserUpgrade as upgrade:
+                if self._deaf:
+                    return
+                rest = memoryview(rest)[upgrade.args[0] :]
+                self._ignore_upgrade()
+            if not rest:
+                return
+
+    def _ignore_upgrade(self) -> None:
+        """Makes a parser that stands behind the request's head and has not read of any upgrade."""
+        version, method = self.scope["http_version"], self.scope["method"]
+        lines = [b"%s: %s\r\n" % header for header in self.headers if header[0] in FRAMING]
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        self._replay = True
+        self.parser.feed_data(f"{method} / HTTP/{version}\r\n".encode() + b"".join(lines) + b"\r\n")
+        self._replay = False
 
     def _fits(self, size: int) -> bool:
         self._parsed += size
-        if self._parsed > self.max_header_bytes:
-            self._refuse()
-        return not self._refused
+        if self._parsed > self.guard.limits.head_bytes:
+            self._refuse(refusals.head_large(self.guard.limits.head_bytes))
+        return not self._deaf
 
-    def _refuse(self) -> None:
-        if not self._refused:
-            self._refused = True
-            body = _BODY % self.max_header_bytes
-            self.transport.write(_TOO_LARGE % (len(body), body))
-            self.transport.close()
+    def _progress(self) -> None:
+        self._moved = True
+        self._unparsed = 0
+
+    def _measure(self, size: int) -> None:
+        # httptools hands over a field only when it is whole: an endless one, in a head, in trailers or in a chunk's
+        # line, is counted by the bytes that came and moved nothing on.
+        if not self._moved:
+            self._unparsed += size
+            if self._unparsed > self.guard.limits.head_bytes:
+                self._refuse(refusals.head_large(self.guard.limits.head_bytes))
+        if self._clock is self.guard.pieces:
+            self._piece += size
+            if self._piece >= PIECE_BYTES:
+                self._piece = 0
+                self._clock.restart(self.bare)
+
+    # Time
+
+    def _keep_time(self) -> None:
+        """Lets the time run that the connection's state has."""
+        if self._deaf:
+            return
+        if self._message:
+            self._watch(self.guard.heads if self._in_head else self.guard.pieces)
+        elif self.cycle is not None:
+            self._watch(self.guard.idle if self.cycle.response_complete else None)
+
+    def _watch(self, clock: Deadlines | None) -> None:
+        if clock is self._clock:
+            return
+        if self._clock is not None:
+            self._clock.stop(self.bare)
+        if self._clock is self.guard.pieces:
+            self.guard.totals.stop(self.bare)
+        self._clock = clock
+        if clock is not None:
+            clock.start(self.bare)
+        if clock is self.guard.pieces:
+            self._piece = 0
+            self.guard.totals.start(self.bare)
+
+    def head_late(self) -> None:
+        """The time for a head is over."""
+        if self._message:
+            self._refuse(refusals.head_late(self.guard.limits.head_seconds))
+        else:
+            self.guard.count("silent")
+            self.bare.close()
+
+    def body_late(self) -> None:
+        """The time for a body is over."""
+        if self.flow.read_paused:
+            self.guard.pieces.start(self.bare)  # it is not the client that is slow
+        else:
+            self._refuse(refusals.body_late(self.guard.limits.body_seconds))
+
+    def idle_late(self) -> None:
+        """The time for another request is over."""
+        self.bare.close()
 
 
-def limited(max_header_bytes: int, base: type[LimitedHttpProtocol] = LimitedHttpProtocol) -> type[Any]:
-    """`base` with this limit: uvicorn makes protocols without arguments of ours."""
-    return type(base.__name__, (base,), {"max_header_bytes": max_header_bytes})
+def limited(guard: Guard, base: type[LimitedHttpProtocol] = LimitedHttpProtocol) -> type[Any]:
+    """`base` with these limits: uvicorn makes protocols without arguments of ours."""
+    return type(base.__name__, (base,), {"guard": guard})

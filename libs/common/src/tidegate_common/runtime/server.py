@@ -13,6 +13,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from tidegate_common.errors import ConfigError
+from tidegate_common.runtime.guard import Guard
 from tidegate_common.runtime.hosts import HostCheck, Hosts, Refusal, problem
 from tidegate_common.runtime.protocol import limited
 from tidegate_common.runtime.settings import CommonSettings
@@ -118,20 +119,22 @@ def server(
     settings: CommonSettings,
     *,
     drain: Drain | None = None,
+    guard: Guard | None = None,
     protocol: Any = None,
     sockets: SocketOptions | None = None,
     refusal: Refusal = problem,
 ) -> Server:
     """A server for `app` as the settings say; its access log is off, since streams and probes would fill it.
 
-    `protocol` makes uvicorn's protocols, where it is to be another than the one with a limit on heads. `refusal` makes
-    the answer to a request for a host that is not ours.
+    `guard` holds the connections to their limits, for its counts to be read by others; `protocol` makes uvicorn's
+    protocols, where it is to be another than the usual one, which is given that guard; `refusal` makes the answer to a
+    request for a host that is not ours.
     """
     config = uvicorn.Config(
         HostCheck(app, Hosts(settings.allowed_hosts), refusal),
         host=settings.host,
         port=settings.port,
-        http=protocol or limited(settings.max_header_bytes),
+        http=protocol or limited(guard or Guard(settings.http_limits())),
         ws="none",
         lifespan="off",
         log_config=None,

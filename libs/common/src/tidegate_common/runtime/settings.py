@@ -13,6 +13,7 @@ from msgspec.structs import FieldInfo, fields
 from tidegate_common.bus.streams import StreamLimits
 from tidegate_common.contract.subjects import Subjects
 from tidegate_common.errors import ConfigError, InvalidField
+from tidegate_common.runtime.guard import HttpLimits
 from tidegate_common.runtime.hosts import HOST_NAME, canonical
 
 Port = Annotated[int, Meta(ge=0, le=65535)]
@@ -46,6 +47,16 @@ class CommonSettings(msgspec.Struct, frozen=True, kw_only=True):
     trusted_proxies: tuple[str, ...] = ()
     """Addresses or networks whose X-Forwarded-For is believed."""
     max_header_bytes: AtLeastOne = 32_768
+    head_seconds: Positive = 10
+    """From a connection's beginning, or a later request's, to the end of the request's head."""
+    body_seconds: Positive = 30
+    """For each 64 KiB of a body, or the rest of it."""
+    keep_alive_seconds: Positive = 75
+    """How long a connection waits for another request: longer than the proxy in front keeps its own."""
+    max_sockets: AtLeastOne = 4096
+    """Connections of this process at most, whatever they are for."""
+    max_bodies_bytes: AtLeastOne = 64 << 20
+    """What all bodies that are not there as a whole may hold together."""
     drain_seconds: Positive = 10
     """How long stopping may take."""
     log_level: str = "INFO"
@@ -89,6 +100,16 @@ class CommonSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     def subjects(self) -> Subjects:
         return Subjects.of(self.namespace)
+
+    def http_limits(self) -> HttpLimits:
+        return HttpLimits(
+            head_bytes=self.max_header_bytes,
+            head_seconds=self.head_seconds,
+            body_seconds=self.body_seconds,
+            keep_alive_seconds=self.keep_alive_seconds,
+            sockets=self.max_sockets,
+            bodies_bytes=self.max_bodies_bytes,
+        )
 
     def stream_limits(self) -> StreamLimits:
         return StreamLimits(

@@ -100,8 +100,6 @@ class OpenAiFront:
                 self.admission.check("")
                 asked = read(await read_body(request, self._settings.max_completion_bytes))
                 asking = caller_of(request)
-                if asked.stream and scope["http_version"] == "1.0":
-                    raise ApiError(505, "A stream needs HTTP/1.1.", code="http_version")
                 tracing.asked(span, asked)
                 self.admission.enter("")
                 self.admission.opened()

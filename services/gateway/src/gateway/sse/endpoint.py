@@ -9,7 +9,6 @@ from typing import Protocol
 from msgspec import UNSET
 from opentelemetry import trace
 from opentelemetry.trace import SpanKind
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -112,8 +111,6 @@ class StreamEndpoint:
     async def serve(self, request: Request, asked: stream_request.StreamRequest, send: Send) -> None:
         """The stream that `asked` is for, which `request` has asked for by way of ASGI."""
         scope, receive = request.scope, request.receive
-        if scope["http_version"] == "1.0" and offered(scope) is None:
-            raise HTTPException(505, "a stream of this gateway needs HTTP/1.1: uvicorn would send chunks to HTTP/1.0")
         if request.method == "HEAD":
             await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
             await send({"type": "http.response.body", "body": b""})

@@ -23,6 +23,8 @@ from uvicorn.server import ServerState
 
 from gateway.sse.takeover import DirectTakeover, Lost
 from tidegate_common.errors import TidegateError
+from tidegate_common.runtime.discard import Discard
+from tidegate_common.runtime.guard import Guard
 from tidegate_common.runtime.hosts import Hosts
 from tidegate_common.runtime.problems import problem_response
 
@@ -78,13 +80,14 @@ def plain(data: bytes, path: bytes, max_bytes: int) -> Head | None:
 class Front:
     """Makes the connections' first protocols for uvicorn, which takes it for a protocol class."""
 
-    def __init__(self, usual: type[Any], open_stream: Open, path: str, max_header_bytes: int, hosts: Hosts) -> None:
+    def __init__(self, usual: type[Any], open_stream: Open, path: str, guard: Guard, hosts: Hosts) -> None:
         """`usual` makes uvicorn's own protocol."""
         self.usual = usual
         self.open_stream = open_stream
         self.path = path.encode()
-        self.max_header_bytes = max_header_bytes
         self.hosts = hosts
+        self.guard = guard
+        self.max_header_bytes = guard.limits.head_bytes
 
     def __call__(self, config: Config, server_state: ServerState, **more: Any) -> FrontProtocol:
         def usual() -> asyncio.Protocol:
@@ -111,7 +114,12 @@ class FrontProtocol(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
         connections: set[Any] = self._state.connections
-        connections.add(self)
+        guard = self._front.guard
+        if guard.admits(connections):
+            connections.add(self)
+            guard.heads.start(self._transport)
+        else:
+            self._transport.abort()
 
     def data_received(self, data: bytes) -> None:
         if self._data:
@@ -122,6 +130,7 @@ class FrontProtocol(asyncio.Protocol):
         if head is None or not self._front.hosts.passes(head.headers):
             self._hand_over(data)
             return
+        self._front.guard.heads.stop(self._transport)
         address = self._forwarded(str(peer[0]), head.headers)
         task = asyncio.get_running_loop().create_task(self._open(head, address))
         self._state.tasks.add(task)
@@ -129,9 +138,15 @@ class FrontProtocol(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._state.connections.discard(self)
+        self._front.guard.heads.stop(self._transport)
         watcher, self.watcher = self.watcher, None
         if watcher is not None:
             watcher(exc)
+
+    def head_late(self) -> None:
+        """Nothing has come in all the time that there is for a head: there is nobody to be told."""
+        self._front.guard.count("silent")
+        self._transport.close()
 
     def shutdown(self) -> None:
         """uvicorn's way of asking a connection to end. One that is being opened has been drained by the hub."""
@@ -162,7 +177,9 @@ class FrontProtocol(asyncio.Protocol):
         headers = [*self._state.default_headers, *response.raw_headers, (b"vary", b"Origin"), (b"connection", b"close")]
         lines = b"".join(b"%s: %s\r\n" % header for header in headers)
         self._transport.write(b"%s%s\r\n%s" % (STATUS_LINE[response.status_code], lines, response.body))
-        self._transport.close()
+        connections: set[Any] = self._state.connections
+        connections.discard(self)
+        Discard(self._transport, connections, self._front.guard)
 
     def _hand_over(self, data: bytes) -> None:
         self._state.connections.discard(self)

@@ -66,7 +66,7 @@ class SlimStream(Session, asyncio.Protocol):
             head = takeover.head(headers)
         else:
             assert send is not None
-            await send({"type": "http.response.start", "status": 200, "headers": takeover.framing(headers)})
+            await send({"type": "http.response.start", "status": 200, "headers": list(headers)})
             if takeover.gone():
                 self.lost()
                 return

@@ -50,15 +50,6 @@ class Takeover:
             self._cycle.disconnected = True  # to uvicorn the app has forgotten to answer else
         return self._cycle.disconnected
 
-    def framing(self, headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-        """`headers` and what the body's framing needs: the connection ends with the stream."""
-        found = list(headers)
-        if not self.chunked:
-            assert self._cycle is not None
-            self._cycle.chunked_encoding = False  # uvicorn would send chunks to an HTTP/1.0 client too
-            return [*found, (b"connection", b"close")]
-        return found
-
     def take(self, heir: asyncio.Protocol) -> tuple[asyncio.Transport, set[Any]]:
         """The transport, which `heir` is the protocol of from now on. The request is over for uvicorn.
 
@@ -69,7 +60,7 @@ class Takeover:
         assert protocol is not None
         assert cycle is not None
         self._protocol = self._cycle = None
-        transport: asyncio.Transport = cycle.transport
+        transport = protocol.bare
         cycle.response_complete = True
         cycle.message_event.set()
         cycle.scope.pop("extensions", None)
@@ -138,14 +129,15 @@ class TakeoverHttpProtocol(LimitedHttpProtocol):
         self.watcher = None
         self._unset_keepalive_if_required()
         self.connections.discard(self)
-        transport = self.transport
+        transport = self.bare
+        self.guard.forget(transport)
         if not transport.is_closing():
             self.connections.add(heir)  # type: ignore[arg-type]
         self.flow.resume_reading()
         transport.set_protocol(heir)
         empty: Any = None
         self.pipeline.clear()
-        self.transport = self.flow = self.cycle = self.parser = self.scope = self.headers = empty
+        self.bare = self.transport = self.flow = self.cycle = self.parser = self.scope = self.headers = empty
 
 
 def offered(scope: Any) -> Takeover | None:

@@ -144,6 +144,7 @@ _KEY = {
 _REASONS = {
     400: "The body is no JSON",
     404: "No such job",
+    408: "The request came too slowly",
     413: "The body or the data is too large",
     415: "Another media type is expected, or the body is compressed",
     422: "A field is not allowed as it is",
@@ -261,7 +262,7 @@ def document() -> dict[str, Any]:
 def _post(
     summary: str, body: str, status: int, result: str, *, example: Any, media: str = "application/json"
 ) -> dict[str, Any]:
-    found = _operation(summary, {status: result}, (400, 413, 415, 422, 503))
+    found = _operation(summary, {status: result}, (400, 408, 413, 415, 422, 503))
     schema: dict[str, Any] = _ref(body) if media == "application/json" else {"type": "string", "description": body}
     found["parameters"] = [_KEY]
     found["requestBody"] = {"required": True, "content": {media: {"schema": schema, "example": example}}}

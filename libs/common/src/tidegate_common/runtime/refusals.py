@@ -1,0 +1,60 @@
+"""Answers to what never becomes a request: written to the socket as they are, and the connection ends with them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from http import HTTPStatus
+from typing import NamedTuple
+
+
+class Refusal(NamedTuple):
+    """`reason` is what it is counted as; `detail` is for whoever reads the answer."""
+
+    reason: str
+    status: HTTPStatus
+    type: str
+    detail: str
+
+    def encode(self, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+        """The whole answer (RFC 9457), with the server's own `headers`."""
+        problem = {
+            "type": f"urn:tidegate:problem:{self.type}",
+            "title": self.status.phrase,
+            "status": int(self.status),
+            "detail": self.detail,
+        }
+        body = json.dumps(problem).encode()
+        lines = b"".join(b"%s: %s\r\n" % header for header in headers)
+        return b"HTTP/1.1 %d %s\r\n%scontent-type: application/problem+json\r\ncontent-length: %d\r\n%s\r\n%s" % (
+            self.status,
+            self.status.phrase.encode(),
+            lines,
+            len(body),
+            b"connection: close\r\n",
+            body,
+        )
+
+
+INVALID = Refusal("invalid", HTTPStatus.BAD_REQUEST, "invalid-request", "this can't be read as HTTP")
+VERSION = Refusal(
+    "invalid", HTTPStatus.HTTP_VERSION_NOT_SUPPORTED, "http-version", "HTTP/1.1 and HTTP/1.0 are spoken here"
+)
+PIPELINED = Refusal(
+    "invalid", HTTPStatus.TOO_MANY_REQUESTS, "too-many-requests", "too many requests wait on this connection"
+)
+
+
+def head_large(most: int) -> Refusal:
+    detail = f"the request's line and headers are over the limit of {most} bytes"
+    return Refusal("head_large", HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, "headers-too-large", detail)
+
+
+def head_late(seconds: float) -> Refusal:
+    detail = f"the request's head was not there within {seconds:g} seconds"
+    return Refusal("head_late", HTTPStatus.REQUEST_TIMEOUT, "request-timeout", detail)
+
+
+def body_late(seconds: float) -> Refusal:
+    detail = f"the body came too slowly: 64 KiB, or the rest of it, within each {seconds:g} seconds, ten minutes in all"
+    return Refusal("body_late", HTTPStatus.REQUEST_TIMEOUT, "request-timeout", detail)
