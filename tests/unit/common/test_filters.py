@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable
-from typing import Any
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.counting import calls
 from tidegate_common.contract.filters import Filters
 from tidegate_common.contract.subjects import covers, minimal, overlap
 
@@ -39,22 +36,6 @@ def test_what_others_cover_is_what_pairs_say(tails: list[str]) -> None:
 def test_whether_some_overlap_is_what_pairs_say(tails: list[str]) -> None:
     pairs = [(one, other) for number, one in enumerate(tails) for other in tails[:number]]
     assert Filters(tails).overlap() == any(overlap(one, other) for one, other in pairs)
-
-
-def calls(work: Callable[[], object]) -> int:
-    """How many functions `work` calls, C's too."""
-    counted = 0
-
-    def count(_: Any, event: str, __: Any) -> None:
-        nonlocal counted
-        counted += event in ("call", "c_call")
-
-    sys.setprofile(count)
-    try:
-        work()
-    finally:
-        sys.setprofile(None)
-    return counted
 
 
 @pytest.mark.parametrize("shape", ["apart", "alike", "of stars"])

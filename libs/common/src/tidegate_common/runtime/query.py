@@ -54,6 +54,9 @@ IGNORED_STARTS = ("utm_", "__cf_", "__amp_")
 IGNORED_NUMBERS = frozenset({"_t", "_ts", "cb", "r", "rand", "random", "rnd", "t", "time", "timestamp", "ts"})
 """A time or a random number to pass caches by. With another value it is a slip: `t=prices.eur`."""
 
+MOST_PARAMETERS = 100
+"""Of a request, those that are ignored too. A stream may have as many topics beside them as it may."""
+
 _NUMBER = re.compile(r"[0-9.]*")
 _SAID = 64
 
@@ -73,12 +76,16 @@ class Ignored:
         return name in IGNORED_NUMBERS and _NUMBER.fullmatch(value) is not None
 
 
-def read_query(query: bytes, known: Sequence[str], ignored: Ignored) -> dict[str, list[str]]:
+def read_query(
+    query: bytes, known: Sequence[str], ignored: Ignored, most: int = MOST_PARAMETERS
+) -> dict[str, list[str]]:
     """The `known` parameters of a query string, each with its values in their order.
 
-    Raises InvalidField for a parameter that is neither known nor ignored, and for bytes that are not UTF-8: read
-    as U+FFFD, two names would be one.
+    Raises InvalidField for a parameter that is neither known nor ignored, for more than `most`, and for bytes that are
+    not UTF-8: read as U+FFFD, two names would be one.
     """
+    if query.count(b"&") >= most:  # before anything is made of them: thousands fit into a head
+        raise InvalidField("query", f"at most {most} parameters")
     values: dict[str, list[str]] = {}
     # As Latin-1, which keeps each byte, raw or percent-encoded.
     for name, value in parse_qsl(query.decode("latin-1"), keep_blank_values=True, encoding="latin-1"):

@@ -18,7 +18,7 @@ from tidegate_common.contract.subjects import (
 )
 from tidegate_common.errors import InvalidField
 from tidegate_common.runtime.body import decode, read_body
-from tidegate_common.runtime.query import Ignored, once, read_query, utf8
+from tidegate_common.runtime.query import MOST_PARAMETERS, Ignored, once, read_query, utf8
 
 MAX_ID_LENGTH = 256
 """What is longer is no id of ours, nor becomes one when it is cut: those are shorter by far."""
@@ -112,7 +112,7 @@ async def read(request: Request, max_topics: int, max_body_bytes: int, ignored: 
 
 def of_query(query: bytes, fields: Fields, max_topics: int, ignored: Ignored) -> StreamRequest:
     """What a query string and headers ask for. Raises InvalidField."""
-    values = read_query(query, PARAMETERS, ignored)
+    values = read_query(query, PARAMETERS, ignored, MOST_PARAMETERS + max_topics)
     asked = StreamBody(
         client_id=once(values, "client_id"),
         user_id=once(values, "user_id"),
