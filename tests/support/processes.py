@@ -77,7 +77,7 @@ async def running(
 
 
 @asynccontextmanager
-async def service(module: str, port: int, env: Mapping[str, str]) -> AsyncIterator[Running]:
+async def service(module: str, port: int, env: Mapping[str, str], seconds: float = 20) -> AsyncIterator[Running]:
     """`python -m module` on loopback `port`, ready to take traffic."""
     async with running(sys.executable, "-m", module, env={"TIDEGATE_PORT": str(port), **env}) as run:
         async with httpx.AsyncClient() as client:
@@ -89,5 +89,5 @@ async def service(module: str, port: int, env: Mapping[str, str]) -> AsyncIterat
                 except httpx.TransportError:
                     return False
 
-            await until(ready, f"{module} is ready", 20)
+            await until(ready, f"{module} is ready", seconds)
         yield run

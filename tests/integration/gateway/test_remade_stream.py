@@ -7,8 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from publisher_api.app import keep_streams
-from publisher_api.settings import PublisherSettings
 from tests.support.bus import broker, connected
 from tests.support.gateway import open_stream, running_gateway
 from tests.support.nats import nats_server
@@ -16,8 +14,10 @@ from tests.support.waiting import until
 from tidegate_common.bus.connection import connect
 from tidegate_common.bus.history import History
 from tidegate_common.bus.jobs import JobStates
+from tidegate_common.bus.leaders import Leaders
 from tidegate_common.bus.publishing import Publisher
 from tidegate_common.bus.streams import StreamLimits, ensure_streams
+from tidegate_common.bus.upkeep import Upkeep
 from tidegate_common.contract.events import Event
 from tidegate_common.contract.ids import EventId
 from tidegate_common.contract.jobs import JobState, JobStatus
@@ -41,7 +41,8 @@ async def test_open_streams_hear_of_the_new_life_by_a_gap_and_then_its_events(tm
                 await stream.next("n")
             old_epoch = stream.events[-1].id.split("-")[0]
             await bus.jetstream.delete_stream("TG_EVENTS")
-            keeping = asyncio.create_task(keep_streams(bus, PublisherSettings(), 0.05))
+            upkeep = Upkeep(bus, StreamLimits(), Leaders(bus), keeps=True, all_needed=True)
+            keeping = asyncio.create_task(upkeep.run(0.05))
             # Refused while there is no stream, then the first of a new life: sequence 1, below what clients have.
             for number in range(3):
                 await publisher.durable("client.a", Event("n", f"new {number}"), headers={})

@@ -228,11 +228,13 @@ async def test_while_nats_is_away_publishing_is_refused_with_a_time_to_come_back
 async def test_without_the_stream_it_is_not_ready_and_says_so(tmp_path: Path) -> None:
     """It asked NATS for a sign of life only: traffic went on to a process that could store nothing."""
     async with broker(tmp_path) as (server, bus):
-        async with running_publisher(server.url, publish_deadline_seconds=0.3) as (client, _):
+        async with running_publisher(server.url, publish_deadline_seconds=0.3, election_seconds=0.5) as (client, _):
             assert (await client.get("/readyz")).status_code == 200
             await bus.jetstream.delete_stream("TG_EVENTS")
             probe = await client.get("/readyz")
-            assert (probe.status_code, list(probe.json()["faults"])) == (503, ["stream"])
+            assert probe.status_code == 503
+            assert probe.json()["faults"] == {}
+            assert probe.json()["dependencies"] == {"TG_EVENTS": "the stream TG_EVENTS does not exist"}
             assert (await client.post("/api/sse/broadcast", json=EVENT)).status_code == 503
             await ensure_streams(bus, StreamLimits(), update=False)
             assert (await client.get("/readyz")).status_code == 200

@@ -26,9 +26,10 @@ from tidegate_common.bus.control import AllGateways
 from tidegate_common.bus.dead import DeadJobs
 from tidegate_common.bus.history import History
 from tidegate_common.bus.jobs import JobStates, on_cancel
+from tidegate_common.bus.leaders import Leaders
 from tidegate_common.bus.publishing import Publisher
 from tidegate_common.bus.queue import Delivery, JobQueue
-from tidegate_common.bus.streams import ensure_streams
+from tidegate_common.bus.upkeep import Upkeep
 from tidegate_common.contract.jobs import Job
 from tidegate_common.errors import Unavailable, Unreadable
 from tidegate_common.runtime import problems
@@ -49,14 +50,22 @@ class Worker:
     """The parts of one worker, wired. `handlers` is filled once the model is there."""
 
     def __init__(
-        self, settings: WorkerSettings, bus: Bus, states: JobStates, dead: DeadJobs, signals: Telemetry
+        self,
+        settings: WorkerSettings,
+        bus: Bus,
+        leaders: Leaders,
+        states: JobStates,
+        dead: DeadJobs,
+        upkeep: Upkeep,
+        signals: Telemetry,
     ) -> None:
         self._settings = settings
+        self._upkeep = upkeep
         self._bus = bus
         self._signals = signals
         self._loaded = False
-        history = History(bus)
-        publisher = Publisher(bus, history, settings.publish_deadline_seconds)
+        history = History(bus, leaders)
+        publisher = Publisher(bus, history, leaders=leaders)
         records = Records(states)
         self._holders = Holders(bus)
         conclusion = Conclusion(records, dead, history)
@@ -75,7 +84,7 @@ class Worker:
             signals,
         )
         bus.on_reconnect += [self.intake.show_life, self.intake.renew]
-        self.readiness = Readiness(bus, model=self._model_ready)
+        self.readiness = Readiness(bus, upkeep.lacks, model=self._model_ready)
         self.app = Starlette(routes=health_routes(signals, self.readiness))
         problems.install(self.app)
         guard = self._guard = Guard(settings.http_limits())
@@ -117,7 +126,7 @@ class Worker:
             raise Unavailable("model loading")
 
     async def _open_queue(self) -> JobQueue:
-        await ensure_streams(self._bus, self._settings.stream_limits(), update=False)
+        await self._upkeep.look()
         return await JobQueue.open(self._bus, self._settings.ai_ack_seconds)
 
     def _answering(self, job: Job, delivery: Delivery, work: Work) -> Answering:
@@ -135,10 +144,14 @@ async def main(settings: WorkerSettings) -> None:
     check_port_free(settings)
     with telemetry("ai-worker") as signals:
         async with connect(settings.nats_url, settings.subjects(), "ai-worker") as bus:
-            await ensure_streams(bus, settings.stream_limits(), update=False)
-            worker = Worker(settings, bus, await JobStates.open(bus), await DeadJobs.open(bus), signals)
+            leaders = Leaders(bus, settings.patience())
+            upkeep = Upkeep(bus, settings.stream_limits(), leaders, keeps=False, all_needed=True)
+            await upkeep.start()
+            states, dead = await JobStates.open(bus, leaders), await DeadJobs.open(bus)
+            worker = Worker(settings, bus, leaders, states, dead, upkeep, signals)
             model = build(settings)
             running = asyncio.create_task(worker.run(model))
+            looking = asyncio.create_task(upkeep.run())
             listening = worker.server()
             listening.on_stopping = signals.stop_by
 
@@ -151,5 +164,5 @@ async def main(settings: WorkerSettings) -> None:
                 if running.done():
                     running.result()
             finally:
-                await end([running])
+                await end([running, looking])
                 await model.aclose()

@@ -7,6 +7,7 @@ import gc
 import socket
 from typing import Any
 
+from msgspec import structs
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
@@ -35,9 +36,11 @@ from gateway.sse.takeover import TakeoverHttpProtocol
 from gateway.workers import WORKER_PORTS, Worker
 from tidegate_common.bus.connection import Bus, connect
 from tidegate_common.bus.history import History
+from tidegate_common.bus.leaders import Leaders
 from tidegate_common.bus.publishing import Publisher
-from tidegate_common.bus.streams import ensure_streams
+from tidegate_common.bus.upkeep import Upkeep
 from tidegate_common.runtime import problems
+from tidegate_common.runtime.attendance import attended
 from tidegate_common.runtime.guard import HTTP_REFUSED, Guard
 from tidegate_common.runtime.health import Readiness, health_routes
 from tidegate_common.runtime.hosts import Hosts
@@ -61,6 +64,10 @@ class Gateway:
     def __init__(self, settings: GatewaySettings, bus: Bus, signals: Telemetry) -> None:
         loop = asyncio.get_running_loop()
         self._settings = settings
+        # Streams that wait have places of their own: there are no more of them than there may be connections.
+        patience = settings.patience()
+        leaders = Leaders(bus, structs.replace(patience, most=patience.most + settings.max_connections))
+        self.upkeep = Upkeep(bus, settings.stream_limits(), leaders, keeps=False, all_needed=False)
         # Not the loop's call_soon: at the end of a read its events can be written without another turn of the loop.
         self.hub = Hub(bus.client.at_end_of_read, farewell)
         self.keeper = Keeper(
@@ -74,7 +81,7 @@ class Gateway:
         receipts = Receipts(self.hub)
         self.subscriptions = Subscriptions(bus, self.hub, receipts, signals)
         self.control = Control(bus, self.hub, receipts)
-        self.history = History(bus)
+        self.history = History(bus, leaders)
         self.attachments = Attachments(
             bus, self.hub, self.history, self.subscriptions, settings.replay_patience_seconds
         )
@@ -87,11 +94,11 @@ class Gateway:
         )
         self.guard = Guard(settings.http_limits())
         self.admission = Admission(settings.max_connections, settings.max_connections_per_ip)
-        self.readiness = Readiness(bus, stream=self.history.answers)
+        self.readiness = Readiness(bus, self.upkeep.lacks)
         self.hub.interest = self.subscriptions
         endpoint = StreamEndpoint(settings, self.admission, self.attachments, self.keeper, signals)
         self.hub.on_removed = endpoint.left
-        publisher = Publisher(bus, self.history, settings.publish_deadline_seconds)
+        publisher = Publisher(bus, self.history, leaders=leaders)
         completions = Completions(bus, self.history, publisher, signals.tracer, settings.completion_seconds)
         self.control.waiting = completions.waiting
         self.openai = OpenAiFront(settings, completions, ModelList(bus), signals)
@@ -136,7 +143,7 @@ class Gateway:
             hosts = Hosts(settings.allowed_hosts)
             protocol = Front(usual, self._endpoint.directly, PATH, self.guard, hosts)
         return server(
-            self.app,
+            attended(self.app),
             settings,
             drain=self.drain,
             protocol=protocol,
@@ -183,6 +190,9 @@ class Gateway:
             "Messages of other streams on our subjects",
         )
         observe("counter", names.METRIC_REPLAYS_STUCK, lambda: attachments.stuck, "{replay}", "Replays given up")
+        leaders = self.history.leaders
+        waiting = "Requests that wait for NATS"
+        observe("updown", names.METRIC_REQUESTS_WAITING, lambda: leaders.waiting, "{request}", waiting)
         observe("updown", names.METRIC_SUBSCRIPTIONS, lambda: hub.audiences, "{subscription}", "NATS subscriptions")
         observe("updown", names.METRIC_TASKS, lambda: len(asyncio.all_tasks(loop)), "{task}", "Tasks of the event loop")
 
@@ -203,11 +213,12 @@ async def main(settings: GatewaySettings) -> None:
     sockets = _own_sockets(settings, worker)
     with telemetry("gateway") as signals:
         async with connect(settings.nats_url, settings.subjects(), "gateway") as bus:
-            await ensure_streams(bus, settings.stream_limits(), update=False)
             gateway = Gateway(settings, bus, signals)
+            await gateway.upkeep.start()
             tasks = [
                 spawn(gateway.keeper.run(), "keeping streams alive"),
                 spawn(gateway.audit.run(), "the audit of the feed"),
+                spawn(gateway.upkeep.run(), "looking after the streams"),
             ]
             gateway.control.start()
             _spare_collections()

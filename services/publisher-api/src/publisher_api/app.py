@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import logging
 from typing import NamedTuple
 
 from starlette.applications import Starlette
@@ -28,11 +26,12 @@ from tidegate_common.bus.control import AllGateways
 from tidegate_common.bus.dead import DeadJobs
 from tidegate_common.bus.history import History
 from tidegate_common.bus.jobs import JobStates
+from tidegate_common.bus.leaders import Leaders
 from tidegate_common.bus.publishing import Publisher
 from tidegate_common.bus.queueing import Queueing
-from tidegate_common.bus.streams import ensure_streams
-from tidegate_common.errors import BrokerUnavailable
+from tidegate_common.bus.upkeep import Upkeep
 from tidegate_common.runtime import problems
+from tidegate_common.runtime.attendance import attended
 from tidegate_common.runtime.guard import HTTP_REFUSED, Guard
 from tidegate_common.runtime.health import Readiness, health_routes
 from tidegate_common.runtime.paths import Utf8Paths
@@ -42,13 +41,8 @@ from tidegate_common.runtime.tasks import end, spawn
 from tidegate_common.telemetry import names
 from tidegate_common.telemetry.providers import Telemetry, telemetry
 
-log = logging.getLogger(__name__)
-
 REQUEST_HEADERS = ["authorization", "content-type", "idempotency-key", "traceparent", "tracestate", "baggage"]
 """What a page of another origin may send: its token too, which a proxy in front of this service may want."""
-
-KEEP_STREAMS_SECONDS = 5.0
-"""A stream that was deleted is back after so long: publishing to it is refused meanwhile."""
 
 
 class Built(NamedTuple):
@@ -58,14 +52,17 @@ class Built(NamedTuple):
     progress: Progress
     readiness: Readiness
     guard: Guard
+    upkeep: Upkeep
 
 
 async def build(settings: PublisherSettings, bus: Bus, signals: Telemetry) -> Built:
     """One publisher-api on `bus`. Raises BrokerUnavailable."""
-    states, dead = await JobStates.open(bus), await DeadJobs.open(bus)
-    history = History(bus)
-    readiness = Readiness(bus, stream=history.answers)
-    publisher = Publisher(bus, history, settings.publish_deadline_seconds)
+    leaders = Leaders(bus, settings.patience())
+    states, dead = await JobStates.open(bus, leaders), await DeadJobs.open(bus)
+    history = History(bus, leaders)
+    publisher = Publisher(bus, history, leaders=leaders)
+    upkeep = Upkeep(bus, settings.stream_limits(), leaders, keeps=True, all_needed=True, refusals=publisher.refusals)
+    readiness = Readiness(bus, upkeep.lacks)
     progress = Progress(bus, states, publisher)
     gateways = AllGateways(bus)
     sending = Sending(publisher, gateways, bus.subjects, signals.tracer, settings.max_event_ttl_seconds)
@@ -107,7 +104,12 @@ async def build(settings: PublisherSettings, bus: Bus, signals: Telemetry) -> Bu
     )
     guard = Guard(settings.http_limits())
     signals.observe("counter", names.METRIC_HTTP_REFUSED, lambda: guard.refused, "{request}", HTTP_REFUSED)
-    return Built(traced(app, signals), progress, readiness, guard)
+    refused = publisher.refusals.counts
+    signals.observe("counter", names.METRIC_PUBLISHES_REFUSED, lambda: refused, "{message}", "Publishes refused")
+    signals.observe(
+        "updown", names.METRIC_REQUESTS_WAITING, lambda: leaders.waiting, "{request}", "Requests that wait for NATS"
+    )
+    return Built(attended(traced(app, signals)), progress, readiness, guard, upkeep)
 
 
 async def main(settings: PublisherSettings) -> None:
@@ -115,10 +117,10 @@ async def main(settings: PublisherSettings) -> None:
     check_port_free(settings)
     with telemetry("publisher-api") as signals:
         async with connect(settings.nats_url, settings.subjects(), "publisher-api") as bus:
-            await ensure_streams(bus, settings.stream_limits(), update=True)
             built = await build(settings, bus, signals)
+            await built.upkeep.start()
             beside = [
-                spawn(keep_streams(bus, settings), "looking after the streams"),
+                spawn(built.upkeep.run(), "looking after the streams"),
                 spawn(built.progress.run(), "telling places in the queue"),
             ]
             try:
@@ -127,17 +129,6 @@ async def main(settings: PublisherSettings) -> None:
                 await listening.serve()
             finally:
                 await end(beside)
-
-
-async def keep_streams(bus: Bus, settings: PublisherSettings, every_seconds: float = KEEP_STREAMS_SECONDS) -> None:
-    """Makes the streams and the bucket again where somebody has deleted them. Runs until it is cancelled."""
-    while True:
-        await asyncio.sleep(every_seconds)
-        try:
-            if bus.connected:
-                await ensure_streams(bus, settings.stream_limits(), update=False)
-        except BrokerUnavailable as error:
-            log.warning("the streams could not be looked after: %s", error)
 
 
 def serving(built: Built, settings: PublisherSettings) -> Server:

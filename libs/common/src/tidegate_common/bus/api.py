@@ -40,6 +40,15 @@ class JetStreamApi:
         self._bus = bus
         self._replies: Replies[bytes] = Replies(bus, bytes, CALL_SECONDS)
 
+    async def stores(self, subject: str, block: bytes, seconds: float) -> bool:
+        """Whether a stream confirms an empty message to `subject`, with the header `block`, within `seconds`."""
+        try:
+            async with asyncio.timeout(seconds):
+                answer = await self._replies.ask(subject, block, b"")
+        except TimeoutError:
+            return False
+        return bool(answer) and "error" not in msgspec.json.decode(answer or b"{}")
+
     async def call(self, name: str, body: Any = None, seconds: float = CALL_SECONDS) -> dict[str, Any]:
         """What JetStream answers to `name` (STREAM.INFO.TG_EVENTS) within `seconds`.
 
@@ -57,7 +66,7 @@ class JetStreamApi:
         if answer is None:
             raise BrokerUnavailable(f"JetStream does not answer (to {name})")
         if not answer:
-            raise NotSent("JetStream does not answer: it is off, or still starting")
+            raise NotSent("JetStream has to be on (nats-server -js): nobody answers for it")
         found: dict[str, Any] = msgspec.json.decode(answer)
         error = found.get("error")
         if error is None:

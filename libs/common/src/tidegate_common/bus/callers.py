@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from contextvars import ContextVar
-from typing import Protocol
+from typing import Any, Protocol
 
 
 class Caller(Protocol):
     """Whoever sent the request that is being answered."""
 
-    def gone(self) -> asyncio.Future[None]:
+    def gone(self) -> asyncio.Future[Any]:
         """Done once they have left. Asked for by whoever begins to wait, after the request has been read."""
 
 

@@ -46,7 +46,9 @@ class DeadJobs:
 
     @classmethod
     async def open(cls, bus: Bus) -> DeadJobs:
-        return cls(bus, await bus.jetstream.key_value(bus.subjects.dead_bucket))
+        """The bucket need not be there yet."""
+        name = bus.subjects.dead_bucket
+        return cls(bus, KeyValue(name=name, stream=f"KV_{name}", pre=f"$KV.{name}.", js=bus.jetstream, direct=True))
 
     async def keep(self, dead: DeadJob) -> None:
         try:

@@ -14,10 +14,11 @@ from typing import NamedTuple
 import msgspec
 
 from tidegate_common.bus.connection import Bus
+from tidegate_common.bus.leaders import Leaders
 from tidegate_common.bus.pages import AT_ONCE, TIMEOUT_SECONDS, Page, Pages, Stored
 from tidegate_common.bus.replies import Replies
 from tidegate_common.bus.streams import epoch_of
-from tidegate_common.errors import BrokerUnavailable
+from tidegate_common.errors import BrokerUnavailable, NotSent
 
 __all__ = ["PAGE", "History", "Latest", "Position", "Stored"]
 
@@ -27,8 +28,8 @@ PAGE = 256
 GATHER_SECONDS = 0.002
 """Between two questions for the position where many ask: those who come meanwhile share the next one."""
 
-PROBE_SECONDS = 1.0
-"""How long a probe waits for the leader."""
+POSITION_SECONDS = 2.0
+"""How long the leader has to tell the stream's position: where there is none, nobody answers."""
 
 BEHIND_SECONDS = 0.05
 """Between two looks at a copy of the stream that is behind its leader."""
@@ -68,6 +69,7 @@ class _Config(msgspec.Struct):
 
 
 class _Cluster(msgspec.Struct):
+    leader: str = ""
     replicas: list[msgspec.Raw] = []
 
 
@@ -100,8 +102,10 @@ _FOUND = msgspec.json.Decoder(_Found)
 class History:
     """Reads the event stream."""
 
-    def __init__(self, bus: Bus) -> None:
+    def __init__(self, bus: Bus, leaders: Leaders | None = None) -> None:
+        """`leaders` is who waits for the stream to have one, where a caller does."""
         self._bus = bus
+        self.leaders = leaders or Leaders(bus)
         self._stream = bus.subjects.events_stream
         self._asking: asyncio.Task[None] | None = None
         self._waiting: list[asyncio.Future[Position]] = []
@@ -113,6 +117,10 @@ class History:
         """Whether servers beside the leader answer for the stream."""
         self.pages = 0
         """Pages read so far."""
+
+    async def patient_position(self) -> Position:
+        """As `position`, but while NATS is away or the stream has no leader it is waited for, within bounds."""
+        return await self.leaders.outlast(self._stream, self.position, repeatable=True)
 
     async def position(self) -> Position:
         """The stream's position at some moment after this call. Raises BrokerUnavailable.
@@ -145,18 +153,16 @@ class History:
                     if not answer.done():  # cancelled: it does not wait any more
                         answer.set_result(position)
 
-    async def answers(self) -> None:
-        """Returns when the stream's leader has answered just now. Raises BrokerUnavailable, soon enough for a probe."""
+    async def _ask(self) -> Position:
         try:
-            async with asyncio.timeout(PROBE_SECONDS):
-                await self.position()
+            async with asyncio.timeout(POSITION_SECONDS):
+                info = _INFO.decode(await self._request("STREAM.INFO", b""))
         except TimeoutError as error:
             raise BrokerUnavailable("NATS does not answer for the stream") from error
-
-    async def _ask(self) -> Position:
-        info = _INFO.decode(await self._request("STREAM.INFO", b""))
         if info.state is None:
-            raise BrokerUnavailable(f"the stream {self._stream} does not exist")
+            raise NotSent(f"the stream {self._stream} does not exist, or has no leader")
+        if info.cluster is not None and not info.cluster.leader:
+            raise NotSent(f"the stream {self._stream} has no leader")
         self._copies = info.cluster is not None and bool(info.cluster.replicas)
         most = info.config.max_msgs_per_subject if info.config is not None else -1
         epoch = epoch_of(self._stream, info.created)
@@ -207,9 +213,11 @@ class History:
     async def _request(self, call: str, body: bytes) -> bytes:
         """Asks the stream's leader. Raises BrokerUnavailable, at once where the connection is lost meanwhile."""
         answer = await self._replies.ask(f"$JS.API.{call}.{self._stream}", _NO_FIELDS, body)
-        if not answer:
+        if answer:
+            return answer
+        if answer is None and self._bus.connected:
             raise BrokerUnavailable("NATS does not answer for the stream")
-        return answer
+        raise NotSent("NATS is away" if answer is None else f"nobody answers for the stream {self._stream}")
 
     async def latest(self, tails: Sequence[str], after: int) -> Latest | None:
         """The last event on each subject of `tails` (wildcards allowed), where its sequence is over `after`.

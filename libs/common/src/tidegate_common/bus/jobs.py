@@ -4,21 +4,31 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 
 import msgspec
 from nats import errors as nats_errors
-from nats.js.errors import BadRequestError, KeyNotFoundError, KeyWrongLastSequenceError
-from nats.js.errors import Error as JetStreamError
+from nats.js.errors import (
+    BadRequestError,
+    KeyNotFoundError,
+    KeyWrongLastSequenceError,
+    NoStreamResponseError,
+    ServiceUnavailableError,
+)
 from nats.js.kv import KeyValue
 
 from tidegate_common.bus.connection import Bus
+from tidegate_common.bus.leaders import Leaders
 from tidegate_common.contract.jobs import JobState
 from tidegate_common.contract.soundness import is_job_id, state_fault
 from tidegate_common.contract.text import UNREADABLE, mended_json
-from tidegate_common.errors import BrokerUnavailable, NotFound, Unreadable
+from tidegate_common.errors import BrokerUnavailable, NotFound, NotSent, Unreadable
 
 WRONG_REVISION = 10071
 """JetStream's error code for a key that has changed since: the client names it for an update, not for a removal."""
+
+NOBODY = (nats_errors.NoRespondersError, NoStreamResponseError, ServiceUnavailableError)
+"""What the client raises where nobody is there for a stream: nothing was sent to it."""
 
 _STATE = msgspec.json.Decoder(JobState)
 
@@ -29,29 +39,36 @@ class JobStates:
     A record that can't be read is Unreadable, which is a NotFound: nothing here writes over it.
     """
 
-    def __init__(self, bus: Bus, bucket: KeyValue) -> None:
+    def __init__(self, bus: Bus, bucket: KeyValue, leaders: Leaders) -> None:
         self._bus = bus
         self._bucket = bucket
+        self._leaders = leaders
+        self._stream = f"KV_{bus.subjects.jobs_bucket}"
 
     @classmethod
-    async def open(cls, bus: Bus) -> JobStates:
-        """Raises BrokerUnavailable."""
-        try:
-            return cls(bus, await bus.jetstream.key_value(bus.subjects.jobs_bucket))
-        except (nats_errors.Error, JetStreamError, TimeoutError) as error:
-            raise BrokerUnavailable("NATS does not open the jobs' records") from error
+    async def open(cls, bus: Bus, leaders: Leaders | None = None) -> JobStates:
+        """The bucket need not be there yet. `leaders` is who waits for it to have one."""
+        name = bus.subjects.jobs_bucket
+        # Not by asking for it, which fails in an election. Only its leader is read: what is changed has been seen.
+        bucket = KeyValue(name=name, stream=f"KV_{name}", pre=f"$KV.{name}.", js=bus.jetstream, direct=False)
+        return cls(bus, bucket, leaders or Leaders(bus))
 
     async def get(self, job_id: str) -> JobState:
         """Raises NotFound, BrokerUnavailable."""
-        return (await self._read(job_id))[0]
+        return (await self._leaders.outlast(self._stream, lambda: self._read(job_id), repeatable=True))[0]
 
     async def create(self, state: JobState) -> int:
         """Keeps a new record; gives its revision, 0 where the job has one already. Raises BrokerUnavailable."""
+        return await self._leaders.outlast(self._stream, lambda: self._create(state))
+
+    async def _create(self, state: JobState) -> int:
         self._check()
         try:
             revision: int = await self._bucket.create(state.job_id, msgspec.json.encode(state))
         except KeyWrongLastSequenceError:
             return 0
+        except NOBODY as error:
+            raise NotSent("the jobs' records have no leader") from error
         except (nats_errors.Error, TimeoutError) as error:
             raise BrokerUnavailable("NATS did not keep the job's record") from error
         return revision
@@ -103,18 +120,26 @@ class JobStates:
             if edited is None:
                 return state
             edited = msgspec.structs.replace(edited, updated=time.time())
-            self._check()
-            try:
-                await self._bucket.update(job_id, msgspec.json.encode(edited), last=revision)
-            except KeyWrongLastSequenceError:
-                continue
-            except (nats_errors.Error, TimeoutError) as error:
-                raise BrokerUnavailable("NATS did not keep the job's record") from error
-            return edited
+            update = partial(self._update, job_id, msgspec.json.encode(edited), revision)
+            if await self._leaders.outlast(self._stream, update):
+                return edited
+
+    async def _update(self, job_id: str, record: bytes, revision: int) -> bool:
+        """Whether the record was at `revision` still."""
+        self._check()
+        try:
+            await self._bucket.update(job_id, record, last=revision)
+        except KeyWrongLastSequenceError:
+            return False
+        except NOBODY as error:
+            raise NotSent("the jobs' records have no leader") from error
+        except (nats_errors.Error, TimeoutError) as error:
+            raise BrokerUnavailable("NATS did not keep the job's record") from error
+        return True
 
     def _check(self) -> None:
         if not self._bus.connected:
-            raise BrokerUnavailable("NATS is away")  # at once: the client would keep the request until it is back
+            raise NotSent("NATS is away")  # at once: the client would keep the request until it is back
 
     async def _read(self, job_id: str) -> tuple[JobState, int]:
         if not is_job_id(job_id):

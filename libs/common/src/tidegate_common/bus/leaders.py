@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -66,8 +66,9 @@ class Leaders:
 
     def __init__(self, bus: Bus, patience: Patience | None = None) -> None:
         self._bus = bus
-        self._api = JetStreamApi(bus)
+        self.api = JetStreamApi(bus)
         self.patience = patience or Patience()
+        self.copies = self.patience.copies
         self._missing: dict[str, _Missing] = {}
         self._doubtful: dict[str, tuple[float, float]] = {}
         """Since when it was missing, of a stream whose leader has answered, but stored nothing yet; and when that was.
@@ -103,7 +104,7 @@ class Leaders:
 
     def silent(self, stream: str) -> None:
         """NATS was asked and did not answer for `stream` in time."""
-        if self.patience.copies and self._bus.connected:
+        if self.copies and self._bus.connected:
             self.lost(stream, silent=True)
 
     def found(self, stream: str) -> None:
@@ -127,14 +128,14 @@ class Leaders:
         return max(deadline, min(since, began) + self.patience.election_seconds)
 
     @contextmanager
-    def place(self, size: int = 0) -> Iterator[None]:
-        """A place among those who wait, with `size` bytes in hand. Raises TooManyWaiting."""
+    def place(self, stream: str, began: float, size: int = 0) -> Iterator[Wait]:
+        """A place among those who wait for `stream`, from `began` on, with `size` bytes. Raises TooManyWaiting."""
         if self.waiting >= self.patience.most or self.waiting_bytes + size > self.patience.most_bytes:
             raise TooManyWaiting("NATS has no leader, and no more requests may wait for one", retry_after=5)
         self.waiting += 1
         self.waiting_bytes += size
         try:
-            yield
+            yield Wait(self, stream, began)
         finally:
             self.waiting -= 1
             self.waiting_bytes -= size
@@ -168,20 +169,21 @@ class Leaders:
             try:
                 return await ask()
             except kinds as error:
-                self._hear(stream, error)
+                self.hear(stream, error)
                 if not self.patience.election_seconds:
                     raise
-        with self.place():
+        with self.place(stream, began) as wait:
             while True:
-                await self.pause(stream, self.until(stream, began))
+                await wait.pause()
                 try:
                     return await ask()
                 except kinds as error:
-                    self._hear(stream, error)
-                    if self._now() >= self.until(stream, began):
+                    self.hear(stream, error)
+                    if wait.left() <= 0:
                         raise
 
-    def _hear(self, stream: str, error: BrokerUnavailable) -> None:
+    def hear(self, stream: str, error: BrokerUnavailable) -> None:
+        """A question to `stream`'s leader came to `error`."""
         if not self._bus.connected:
             return
         if isinstance(error, NotSent):
@@ -194,7 +196,7 @@ class Leaders:
         try:
             while missing.waiting and not missing.back.done():
                 try:
-                    if leader_of(await self._api.call(f"STREAM.INFO.{stream}", seconds=ANSWER_SECONDS)) is not None:
+                    if leader_of(await self.api.call(f"STREAM.INFO.{stream}", seconds=ANSWER_SECONDS)) is not None:
                         self.found(stream)
                         return
                 except BrokerUnavailable:
@@ -207,7 +209,33 @@ class Leaders:
         return asyncio.get_running_loop().time()
 
 
-def leader_of(info: dict[str, Any]) -> str | None:
+class Wait:
+    """One request's. It may end later than it was to at first, when the stream is seen to have no leader."""
+
+    def __init__(self, leaders: Leaders, stream: str, began: float) -> None:
+        self._leaders = leaders
+        self._stream = stream
+        self._began = began
+        deadline = leaders.patience.deadline_seconds
+        self._until = began + deadline
+        self._last = began + max(deadline, leaders.patience.election_seconds) + deadline
+
+    def left(self) -> float:
+        """Seconds until it is over."""
+        self._until = max(self._until, self._leaders.until(self._stream, self._began))
+        return self._until - asyncio.get_running_loop().time()
+
+    async def pause(self) -> None:
+        """Returns when there is something to try again, or it is over. Raises CallerGone."""
+        now, missing = asyncio.get_running_loop().time(), self._leaders.since(self._stream) is not None
+        await self._leaders.pause(self._stream, now + self.left())
+        if missing and self._leaders.since(self._stream) is None:
+            # A new leader has as long to answer as any.
+            fresh = asyncio.get_running_loop().time() + self._leaders.patience.deadline_seconds
+            self._until = max(self._until, min(fresh, self._last))
+
+
+def leader_of(info: Mapping[str, Any]) -> str | None:
     """Who leads the stream that `info` is of: a server's name, empty outside of a cluster; None for nobody."""
     cluster = info.get("cluster")
     return "" if cluster is None else cluster.get("leader") or None
@@ -217,7 +245,7 @@ async def _wait(what: asyncio.Future[None] | None, seconds: float) -> None:
     """Returns when `what` is done, or `seconds` are over. Raises CallerGone as soon as the caller has left."""
     caller = CALLER.get()
     gone = None if caller is None else caller.gone()
-    futures = {future for future in (what, gone) if future is not None}
+    futures: set[asyncio.Future[Any]] = {future for future in (what, gone) if future is not None}
     if futures:
         await asyncio.wait(futures, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
     else:

@@ -13,12 +13,15 @@ from tidegate_common.bus.connection import Bus
 from tidegate_common.bus.lookup import message
 from tidegate_common.contract.jobs import Job
 from tidegate_common.contract.text import UNREADABLE
-from tidegate_common.errors import BrokerUnavailable
+from tidegate_common.errors import BrokerUnavailable, NotSent
 
 TURNS = (2, 8, 32)
 """Jobs of one owner in the queue from which on another waits on the second, third and fourth level."""
 
 LEVELS = range(len(TURNS) + 1)
+
+STATE_SECONDS = 2.0
+"""How long the queue's leader has to tell how it stands: where there is none, nobody answers."""
 
 ANSWER_SECONDS = 5.0
 """How long NATS has for an answer."""
@@ -64,13 +67,13 @@ async def stream_state(bus: Bus, subjects: str) -> StreamState:
     ask = msgspec.json.encode({"subjects_filter": subjects})
     try:
         if not bus.connected:
-            raise BrokerUnavailable("NATS is away")
+            raise NotSent("NATS is away")
         call = f"$JS.API.STREAM.INFO.{bus.subjects.jobs_stream}"
-        state = _INFO.decode((await bus.client.request(call, ask, timeout=ANSWER_SECONDS)).data).state
+        state = _INFO.decode((await bus.client.request(call, ask, timeout=STATE_SECONDS)).data).state
     except (nats_errors.Error, TimeoutError) as error:
         raise BrokerUnavailable("NATS does not answer for the job queue") from error
     if state is None:
-        raise BrokerUnavailable("the job queue does not exist")
+        raise NotSent("the job queue does not exist, or has no leader")
     return state
 
 

@@ -42,7 +42,7 @@ class Publisher:
         leaders = leaders or Leaders(bus, Patience(deadline_seconds=deadline_seconds))
         self._bus = bus
         self._history = history
-        self._leaders = leaders
+        self.leaders = leaders
         self._deadline = leaders.patience.deadline_seconds
         self.refusals = Refusals()
         self._storing = Storing(bus, leaders, self.refusals)
@@ -105,7 +105,7 @@ class Publisher:
                 raise BrokerUnavailable("NATS is away: nothing was published") from error
 
         try:
-            await self._leaders.outlast(NO_STREAM, send)
+            await self.leaders.outlast(NO_STREAM, send)
         except NotSent:
             self.refusals.counts[AWAY] += 1
             raise

@@ -50,7 +50,7 @@ class Queueing:
         self._bus = bus
         self._publisher = publisher
         self._states = states
-        self._shares = Shares(bus)
+        self._shares = Shares(bus, publisher.leaders)
         self.on_put: Callable[[JobState, int, int], None] | None = None
         """Called with the record of each job that was put into the queue, its level, and its sequence there."""
 

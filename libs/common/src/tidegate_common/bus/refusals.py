@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from tidegate_common.errors import NotStored
-
 log = logging.getLogger(__name__)
 
 AWAY = "away"
@@ -84,11 +82,16 @@ class Refusals:
         spell = self._now.get(stream)
         return spell.text if spell is not None and spell.reason in NEEDS_CARE else None
 
-    def check(self, stream: str) -> None:
-        """Raises NotStored where publishes to `stream` are refused at present."""
-        text = self.of(stream)
-        if text is not None:
-            raise NotStored(text)
+    @property
+    def lasting(self) -> bool:
+        """Whether any are refused at present for such a reason."""
+        return any(spell.reason in NEEDS_CARE for spell in self._now.values())
+
+    def over(self) -> None:
+        """NATS stores again: what still refuses says so with its next publish."""
+        for stream, spell in list(self._now.items()):
+            if spell.reason in NEEDS_CARE:
+                self.stored(stream)
 
 
 class _Spell:

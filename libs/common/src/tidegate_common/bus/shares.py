@@ -9,8 +9,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
+from tidegate_common.bus.callers import CALLER
 from tidegate_common.bus.connection import Bus
+from tidegate_common.bus.leaders import Leaders
 from tidegate_common.bus.levels import stream_state
 
 
@@ -44,8 +47,9 @@ class _Asked:
 class Shares:
     """Counts the jobs that are put into the queue from here."""
 
-    def __init__(self, bus: Bus) -> None:
+    def __init__(self, bus: Bus, leaders: Leaders) -> None:
         self._bus = bus
+        self._leaders = leaders
         self._asked: dict[str, _Asked] = {}
         self._entries: dict[str, set[Entry]] = {}
         """By owner, those that the queue has not confirmed."""
@@ -71,7 +75,10 @@ class Shares:
                 del self._asked[owner]
 
     async def _count(self, owner: str, earlier: tuple[Entry, ...]) -> tuple[int, int]:
-        state = await stream_state(self._bus, self._bus.subjects.jobs(owner=owner))
+        CALLER.set(None)  # for all who share the answer: it goes on when the first of them has gone
+        subjects = self._bus.subjects
+        ask = partial(stream_state, self._bus, subjects.jobs(owner=owner))
+        state = await self._leaders.outlast(subjects.jobs_stream, ask, repeatable=True)
         on_their_way = sum(each.sequence is None or each.sequence > state.last_seq for each in earlier)
         return on_their_way + sum(state.subjects.values()), state.messages
 

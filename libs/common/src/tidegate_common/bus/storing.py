@@ -12,7 +12,7 @@ import msgspec
 from tidegate_common.bus import refusals
 from tidegate_common.bus.api import LEADERLESS
 from tidegate_common.bus.connection import Bus
-from tidegate_common.bus.leaders import Leaders
+from tidegate_common.bus.leaders import Leaders, Wait
 from tidegate_common.bus.refusals import Refusals
 from tidegate_common.bus.replies import Replies
 from tidegate_common.errors import (
@@ -110,8 +110,9 @@ class Storing:
                 return self._noted(stream, [result for result in results if result])
         refused: BrokerUnavailable = late()
         try:
-            with self._leaders.place(sum(len(messages[place].payload) for place in _left(results))):
-                await self._go_on(messages, results, stream, began)
+            size = sum(len(messages[place].payload) for place in _left(results))
+            with self._leaders.place(stream, began, size) as wait:
+                await self._go_on(messages, results, stream, wait)
         except (TooManyWaiting, CallerGone) as error:
             refused = error
         return self._counted(stream, [result or refused for result in results])
@@ -122,28 +123,23 @@ class Storing:
         asked = [self._replies.ask(*message) for message in messages]
         return [self._settled(await answer, stream) for answer in asked]
 
-    async def _go_on(
-        self, messages: Sequence[Message], results: list[Result | None], stream: str, began: float
-    ) -> None:
-        """Tries again what has no result, until all have one or the time is over."""
-        loop, leaders = asyncio.get_running_loop(), self._leaders
-        while left := _left(results):
-            if loop.time() >= leaders.until(stream, began):
-                return
-            await leaders.pause(stream, leaders.until(stream, began))
-            if leaders.since(stream) is None:
-                for part in (left[:1], left[1:]):
-                    await self._try(messages, results, part, stream, began)
-                    if part and results[part[0]] is None:
-                        break
+    async def _go_on(self, messages: Sequence[Message], results: list[Result | None], stream: str, wait: Wait) -> None:
+        """Tries again what has no result, until all have one or the wait is over."""
+        while (left := _left(results)) and wait.left() > 0:
+            await wait.pause()
+            if self._leaders.since(stream) is not None:
+                continue
+            for part in (left[:1], left[1:]):
+                await self._try(messages, results, part, stream, wait)
+                if results[left[0]] is None:
+                    break
 
     async def _try(
-        self, messages: Sequence[Message], results: list[Result | None], places: list[int], stream: str, began: float
+        self, messages: Sequence[Message], results: list[Result | None], places: list[int], stream: str, wait: Wait
     ) -> None:
         asked = {place: self._replies.ask(*messages[place]) for place in places}
         if asked:
-            left = self._leaders.until(stream, began) - asyncio.get_running_loop().time()
-            await asyncio.wait(asked.values(), timeout=max(0.0, left))
+            await asyncio.wait(asked.values(), timeout=max(0.0, wait.left()))
         for place, answer in asked.items():  # at the deadline too: what is confirmed by then is
             if answer.done():
                 results[place] = self._settled(answer.result(), stream)

@@ -1,22 +1,33 @@
-"""The streams and the bucket that the contract names: made where they are missing, and told apart by epoch."""
+"""The streams and the buckets that the contract names: made where they are missing, and told apart by epoch."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
-from dataclasses import asdict
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import msgspec
-from nats.errors import Error as NatsError
-from nats.js import JetStreamContext
-from nats.js.api import DiscardPolicy, KeyValueConfig, RePublish, RetentionPolicy, StorageType, StreamConfig
-from nats.js.errors import BadRequestError, NotFoundError
 
+from tidegate_common.bus.api import STREAM_NOT_FOUND, ApiError, JetStreamApi
 from tidegate_common.bus.connection import Bus
-from tidegate_common.errors import BrokerUnavailable
+from tidegate_common.bus.differences import USUAL, Difference, differences
+from tidegate_common.contract.subjects import Subjects
+from tidegate_common.errors import BrokerUnavailable, Unavailable
+
+log = logging.getLogger(__name__)
 
 STREAM_NAME_IN_USE = 10058
 """JetStream's error code for a stream that exists with another configuration."""
+
+REPLICAS = frozenset({10005, 10074})
+"""Too few servers of a cluster, or no cluster."""
+
+DUPLICATE_SECONDS = 120
+"""How long a stream knows the id of a message."""
+
+SECOND = 1_000_000_000
 
 
 class StreamLimits(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,82 +53,135 @@ def epoch_of(stream: str, created: str) -> str:
     return base64.b32encode(digest).decode().lower()
 
 
-async def ensure_streams(bus: Bus, limits: StreamLimits, *, update: bool) -> None:
-    """Makes the streams and the bucket; with `update`, gives existing ones `limits`, which loses nothing they keep.
+def configs(subjects: Subjects, limits: StreamLimits) -> list[dict[str, Any]]:
+    """The streams as they should be, as JetStream's API has it: what a field is not given for is as usual.
 
-    All services make them, so that any may start first; one alone updates. Raises BrokerUnavailable.
+    The event stream, the job queue, and two key-value buckets: of jobs' records and of dead jobs.
     """
+    return [_events(subjects, limits), _jobs(subjects, limits), _records(subjects, limits), _dead(subjects, limits)]
+
+
+def _events(subjects: Subjects, limits: StreamLimits) -> dict[str, Any]:
+    return {
+        "name": subjects.events_stream,
+        "subjects": [subjects.inbound(">")],
+        "max_age": limits.max_age_seconds * SECOND,
+        "max_bytes": limits.max_bytes,
+        "max_msgs_per_subject": limits.max_per_subject,
+        "num_replicas": limits.replicas,
+        "duplicate_window": min(DUPLICATE_SECONDS, limits.max_age_seconds) * SECOND,
+        "republish": {"src": subjects.inbound(">"), "dest": subjects.outbound(">")},
+        "allow_direct": True,
+        "allow_msg_ttl": True,
+    }
+
+
+def _jobs(subjects: Subjects, limits: StreamLimits) -> dict[str, Any]:
+    return {
+        "name": subjects.jobs_stream,
+        "subjects": [subjects.jobs()],
+        "retention": "workqueue",
+        "discard": "new",
+        "max_msgs": limits.max_jobs,
+        "max_bytes": limits.max_job_bytes,
+        "num_replicas": limits.replicas,
+        "duplicate_window": DUPLICATE_SECONDS * SECOND,
+    }
+
+
+def _records(subjects: Subjects, limits: StreamLimits) -> dict[str, Any]:
+    return {
+        **_bucket(subjects.jobs_bucket, limits.job_state_seconds, limits.replicas),
+        "discard": "new",
+    }
+
+
+def _dead(subjects: Subjects, limits: StreamLimits) -> dict[str, Any]:
+    """A bucket of its own kind: where it is full the oldest go, so that no job is kept from ending."""
+    return {
+        **_bucket(subjects.dead_bucket, limits.dead_job_seconds, limits.replicas),
+        "max_bytes": limits.max_dead_bytes,
+        "allow_direct": True,
+    }
+
+
+def _bucket(bucket: str, seconds: int, replicas: int) -> dict[str, Any]:
+    return {
+        "name": f"KV_{bucket}",
+        "subjects": [f"$KV.{bucket}.>"],
+        "max_age": seconds * SECOND,
+        "max_msgs_per_subject": 1,
+        "num_replicas": replicas,
+        "duplicate_window": min(DUPLICATE_SECONDS, seconds) * SECOND,
+        "allow_rollup_hdrs": True,
+        "allow_msg_ttl": True,
+        "deny_delete": True,
+    }
+
+
+async def ensure_streams(bus: Bus, limits: StreamLimits, *, update: bool, api: JetStreamApi | None = None) -> None:
+    """Makes the streams and the buckets that are missing; with `update`, gives existing ones `limits`.
+
+    That loses nothing they keep. All services make them, so that any may start first; one alone updates. Raises
+    StreamDiffers where a stream is something else, which no update changes, and BrokerUnavailable.
+    """
+    api = api or JetStreamApi(bus)
+    for config in configs(bus.subjects, limits):
+        info = await made(api, config)
+        if update and info is not None:
+            await change(api, config, info["config"], differences(config, info["config"]))
+
+
+async def made(api: JetStreamApi, config: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What JetStream says of the stream; None where it was missing and is made now. Raises BrokerUnavailable."""
+    name = config["name"]
     try:
-        await _make(bus, limits, update)
-    except (NatsError, TimeoutError) as error:
-        reason = str(error) or type(error).__name__
-        raise BrokerUnavailable(
-            f"NATS does not make the streams ({reason}): JetStream has to be on (nats-server -js), with "
-            "TIDEGATE_REPLICAS servers"
-        ) from error
-
-
-async def _make(bus: Bus, limits: StreamLimits, update: bool) -> None:
-    subjects = bus.subjects
-    events = StreamConfig(
-        name=subjects.events_stream,
-        subjects=[subjects.inbound(">")],
-        retention=RetentionPolicy.LIMITS,
-        discard=DiscardPolicy.OLD,
-        storage=StorageType.FILE,
-        max_age=limits.max_age_seconds,
-        max_bytes=limits.max_bytes,
-        max_msgs_per_subject=limits.max_per_subject,
-        num_replicas=limits.replicas,
-        duplicate_window=min(120, limits.max_age_seconds),
-        republish=RePublish(src=subjects.inbound(">"), dest=subjects.outbound(">")),
-        allow_direct=True,
-        allow_msg_ttl=True,
-    )
-    jobs = StreamConfig(
-        name=subjects.jobs_stream,
-        subjects=[subjects.jobs()],
-        retention=RetentionPolicy.WORK_QUEUE,
-        discard=DiscardPolicy.NEW,
-        storage=StorageType.FILE,
-        max_msgs=limits.max_jobs,
-        max_bytes=limits.max_job_bytes,
-        num_replicas=limits.replicas,
-        duplicate_window=120,
-    )
-    # A key-value bucket of its own kind: where it is full the oldest go, so that no job is kept from ending.
-    dead = StreamConfig(
-        name=f"KV_{subjects.dead_bucket}",
-        subjects=[f"$KV.{subjects.dead_bucket}.>"],
-        discard=DiscardPolicy.OLD,
-        storage=StorageType.FILE,
-        max_age=limits.dead_job_seconds,
-        max_bytes=limits.max_dead_bytes,
-        max_msgs_per_subject=1,
-        num_replicas=limits.replicas,
-        duplicate_window=min(120, limits.dead_job_seconds),
-        allow_direct=True,
-        allow_rollup_hdrs=True,
-        allow_msg_ttl=True,
-        deny_delete=True,
-    )
-    for config in (events, jobs, dead):
-        await _ensure(bus.jetstream, config, update)
+        return await api.call(f"STREAM.INFO.{name}")
+    except ApiError as error:
+        if error.code != STREAM_NOT_FOUND:
+            raise _not_made(name, error) from error
     try:
-        await bus.jetstream.key_value(subjects.jobs_bucket)
-    except NotFoundError:
-        await bus.jetstream.create_key_value(
-            KeyValueConfig(
-                bucket=subjects.jobs_bucket, ttl=limits.job_state_seconds, history=1, replicas=limits.replicas
-            )
-        )
+        await api.call(f"STREAM.CREATE.{name}", _given({**USUAL, **config}))
+    except ApiError as error:
+        if error.code != STREAM_NAME_IN_USE:  # another service was faster
+            raise _not_made(name, error) from error
+    return None
 
 
-async def _ensure(jetstream: JetStreamContext, config: StreamConfig, update: bool) -> None:
+async def change(
+    api: JetStreamApi, config: Mapping[str, Any], found: Mapping[str, Any], differing: Sequence[Difference]
+) -> None:
+    """Gives a stream what is `wanted` of each difference, and says so before.
+
+    Raises StreamDiffers, BrokerUnavailable.
+    """
+    name = config["name"]
+    if any(each.fixed for each in differing):
+        raise StreamDiffers(name, differing)
+    if not differing:
+        return
+    for each in differing:
+        log.warning("changing the stream %s: %s", name, each, extra={"stream": name, "field": each.field})
     try:
-        await jetstream.add_stream(config)
-    except BadRequestError as error:
-        if error.err_code != STREAM_NAME_IN_USE:
-            raise
-        if update:
-            await jetstream.update_stream(StreamConfig(**asdict(config)))
+        await api.call(f"STREAM.UPDATE.{name}", _given({**found, **{each.field: each.wanted for each in differing}}))
+    except ApiError as error:
+        raise BrokerUnavailable(f"NATS does not change the stream {name}: {error.words}") from error
+
+
+class StreamDiffers(Unavailable):
+    """A stream is something else than Tidegate makes: `stream` by name, with its `differences`."""
+
+    def __init__(self, stream: str, differing: Sequence[Difference]) -> None:
+        self.stream = stream
+        self.differences = list(differing)
+        super().__init__(f"{stream} is not as Tidegate makes it: {'; '.join(map(str, differing))}")
+
+
+def _given(config: Mapping[str, Any]) -> dict[str, Any]:
+    """`config` without what is none, which JetStream does not read."""
+    return {field: value for field, value in config.items() if value is not None}
+
+
+def _not_made(name: str, error: ApiError) -> BrokerUnavailable:
+    hint = " TIDEGATE_REPLICAS needs as many servers, in a cluster." if error.code in REPLICAS else ""
+    return BrokerUnavailable(f"NATS does not make the stream {name} ({error.words}).{hint}")

@@ -3,28 +3,45 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from typing import NamedTuple
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from tidegate_common.bus.connection import Bus
+from tidegate_common.bus.upkeep import Lack
 from tidegate_common.errors import TidegateError
 from tidegate_common.telemetry.providers import Telemetry
 
 Check = Callable[[], Awaitable[None]]
 """Raises a TidegateError where the thing that it checks is not ready."""
 
+Lacks = Callable[[], Awaitable[list[Lack]]]
+
+
+class Standing(NamedTuple):
+    """How a process stands: `faults` are its own, `dependencies` what others lack, in words, by name."""
+
+    ready: bool
+    faults: dict[str, str]
+    dependencies: dict[str, str]
+
 
 class Readiness:
-    """Whether a process may take traffic: NATS answers a round trip, nothing drains, and `checks` hold."""
+    """Whether a process may take traffic: NATS answers a round trip, nothing drains, `checks` hold, and the streams it
+    can't do without are as they have to be. A stream in an election is named, and no reason to send traffic elsewhere:
+    the process waits, as any other would.
+    """
 
-    def __init__(self, bus: Bus, **checks: Check) -> None:
+    def __init__(self, bus: Bus, streams: Lacks | None = None, **checks: Check) -> None:
+        """`checks` are of what this process does itself."""
         self.draining = False
+        self._streams = streams
         self._checks: dict[str, Check] = {"nats": bus.round_trip, **checks}
 
     async def faults(self) -> dict[str, str]:
-        """What is not ready, and why."""
+        """What is not ready of the process itself, and why."""
         found = {"process": "draining"} if self.draining else {}
         for name, check in self._checks.items():
             try:
@@ -33,15 +50,27 @@ class Readiness:
                 found[name] = str(error)
         return found
 
+    async def standing(self) -> Standing:
+        faults = await self.faults()
+        # Without NATS nothing can be asked about them.
+        lacks = await self._streams() if self._streams is not None and "nats" not in faults else []
+        ready = not faults and not any(each.needed and not each.passing for each in lacks)
+        return Standing(ready, faults, {each.stream: each.reason for each in lacks})
+
 
 def health_routes(telemetry: Telemetry, readiness: Readiness) -> list[Route]:
     async def healthz(_: Request) -> Response:
         return JSONResponse({"status": "alive", "service": telemetry.service})
 
     async def readyz(_: Request) -> Response:
-        faults = await readiness.faults()
-        body = {"status": "not ready" if faults else "ready", "service": telemetry.service, "faults": faults}
-        return JSONResponse(body, 503 if faults else 200, {"Cache-Control": "no-store"})
+        ready, faults, dependencies = await readiness.standing()
+        body = {
+            "status": "ready" if ready else "not ready",
+            "service": telemetry.service,
+            "faults": faults,
+            "dependencies": dependencies,
+        }
+        return JSONResponse(body, 200 if ready else 503, {"Cache-Control": "no-store"})
 
     async def metrics(_: Request) -> Response:
         body, media_type = telemetry.prometheus()

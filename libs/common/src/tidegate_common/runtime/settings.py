@@ -10,6 +10,7 @@ import msgspec
 from msgspec import Meta
 from msgspec.structs import FieldInfo, fields
 
+from tidegate_common.bus.leaders import Patience
 from tidegate_common.bus.streams import StreamLimits
 from tidegate_common.contract.subjects import Subjects
 from tidegate_common.errors import ConfigError, InvalidField
@@ -18,6 +19,7 @@ from tidegate_common.runtime.hosts import HOST_NAME, canonical
 
 Port = Annotated[int, Meta(ge=0, le=65535)]
 Positive = Annotated[float, Meta(gt=0)]
+Seconds = Annotated[float, Meta(ge=0)]
 Count = Annotated[int, Meta(ge=0)]
 AtLeastOne = Annotated[int, Meta(ge=1)]
 
@@ -62,6 +64,12 @@ class CommonSettings(msgspec.Struct, frozen=True, kw_only=True):
     log_level: str = "INFO"
     publish_deadline_seconds: Positive = 3
     """How long a publish is tried again before it is refused with 503."""
+    election_seconds: Seconds = 12
+    """How long a publish or a new stream waits, from the moment when the stream was seen to have no leader."""
+    max_waiting: AtLeastOne = 2_000
+    """Requests that may wait for NATS at once, in this process."""
+    max_waiting_bytes: AtLeastOne = 64 << 20
+    """Bytes of events that they may have in hand together."""
     events_max_age_seconds: AtLeastOne = 86_400
     events_max_bytes: AtLeastOne = 1 << 30
     events_max_per_subject: AtLeastOne = 100_000
@@ -109,6 +117,15 @@ class CommonSettings(msgspec.Struct, frozen=True, kw_only=True):
             keep_alive_seconds=self.keep_alive_seconds,
             sockets=self.max_sockets,
             bodies_bytes=self.max_bodies_bytes,
+        )
+
+    def patience(self) -> Patience:
+        return Patience(
+            deadline_seconds=self.publish_deadline_seconds,
+            election_seconds=self.election_seconds,
+            most=self.max_waiting,
+            most_bytes=self.max_waiting_bytes,
+            copies=self.replicas > 1,
         )
 
     def stream_limits(self) -> StreamLimits:

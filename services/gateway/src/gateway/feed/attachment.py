@@ -18,6 +18,7 @@ from gateway.hub.endings import Ending
 from gateway.hub.hub import Hub
 from gateway.hub.session import Session
 from gateway.hub.tails import overlapping
+from tidegate_common.bus.callers import CALLER
 from tidegate_common.bus.connection import Bus
 from tidegate_common.bus.history import History, Position
 from tidegate_common.contract.ids import EventId
@@ -73,11 +74,11 @@ class Attachments:
         A client that comes for the first time, or with an id that means nothing here, gets what there is after the id
         `since`, or only what comes now. `ends_at` is the sequence of the last event of a stream that is known to end,
         which is ended there though that event may be gone. Raises BrokerUnavailable before `start`, where the stream's
-        position can't be had.
+        position can't be had for so long as an election may take.
         """
         self._hub.add(session, tails, overlapping=overlapping(tails))
         try:
-            position = await self._position()
+            position = await self._first_position(session)
             due = plan(last_event_id, position, since)
             await start()
         except BaseException:
@@ -163,6 +164,16 @@ class Attachments:
                 extra={"replays": self.stuck},
             )
         self._hub.end(session, Ending.FEED)
+
+    async def _first_position(self, session: Session) -> Position:
+        """As `_position`, waited for as long as the client does, and an election may take."""
+        token = CALLER.set(session)
+        try:
+            position = await self._history.patient_position()
+        finally:
+            CALLER.reset(token)
+        self.rejoining.found(position)
+        return position
 
     async def _position(self) -> Position:
         """Where the stream is. Said on the spot, so that what is asked later is also told later."""

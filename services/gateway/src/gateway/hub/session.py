@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from asyncio import Future
+from asyncio import Future, get_running_loop
 from collections.abc import Callable
 
 from gateway.hub.endings import Ending
@@ -83,6 +83,14 @@ class Session:
             self.room.set_result(None)
         if called is not None:
             called(self)
+
+    def gone(self) -> Future[None]:
+        """Done when the session has ended. Only while nothing has been written to it yet."""
+        if self.room is None:
+            self.room = get_running_loop().create_future()
+        if self.ending is not None and not self.room.done():
+            self.room.set_result(None)
+        return self.room
 
     def closing(self) -> bool:
         """Whether the connection is lost already, though `lost` has not been called yet. For long writes to ask."""

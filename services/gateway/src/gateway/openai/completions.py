@@ -100,7 +100,7 @@ class Completions:
         Raises QueueFull, BrokerUnavailable, TooLarge: then there is no such job.
         """
         cancelling, queueing = await self._open()
-        position = await self._history.position()
+        position = await self._history.patient_position()
         start = EventId(position.epoch, position.last)
         job = self._job(asked, caller, start)
         async with AsyncExitStack() as stack:
@@ -164,7 +164,7 @@ class Completions:
 
     async def _open(self) -> tuple[Cancelling, Queueing]:
         if self._opened is None:
-            states = await JobStates.open(self._bus)
+            states = await JobStates.open(self._bus, self._publisher.leaders)
             cancelling = Cancelling(self._bus, states, self._publisher, self._history)
             self._opened = cancelling, Queueing(self._bus, self._publisher, states)
         return self._opened

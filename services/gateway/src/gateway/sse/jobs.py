@@ -42,7 +42,7 @@ class JobStreams:
         client_id, last_event_id = stream_request.of_job_query(query, fields, self._streams.ignored)
         try:
             state = await self._state(request.path_params["job_id"])
-            position = await self._history.position()
+            position = await self._history.patient_position()
         except Unavailable as error:
             self._streams.refused(error)
             raise
@@ -75,7 +75,7 @@ class JobStreams:
         if not _KEY.issuperset(job_id):
             raise NotFound(f"there is no job {job_id}")
         if self._states is None:
-            self._states = await JobStates.open(self._bus)
+            self._states = await JobStates.open(self._bus, self._history.leaders)
         state = await self._states.get(job_id)
         if not state.tail or not state.start:
             raise HTTPException(404, f"job {job_id} has no stream of its own")

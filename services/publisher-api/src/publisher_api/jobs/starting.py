@@ -77,7 +77,7 @@ class Starting:
         return await self._queue(wanted, more)
 
     async def _queue(self, wanted: _Wanted, more: dict[str, Any]) -> JobState:
-        position = await self._history.position()
+        position = await self._history.patient_position()
         start = str(EventId(position.epoch, position.last))
         job = Job(**wanted._asdict(), created=time.time(), start=start, **more)
         with producing(self._tracer, f"{self._subjects.namespace}.jobs.{job.kind}") as (span, headers):

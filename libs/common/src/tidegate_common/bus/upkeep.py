@@ -1,0 +1,233 @@
+"""The streams as one process finds them: waited for at the start, made where they are missing, looked at ever after.
+
+What differs, has no leader or lacks a copy is said once, when it begins and when it is over, and readiness is told.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from tidegate_common.bus import headers
+from tidegate_common.bus.api import STREAM_NOT_FOUND, ApiError
+from tidegate_common.bus.connection import Bus
+from tidegate_common.bus.differences import Difference, differences
+from tidegate_common.bus.leaders import Leaders, leader_of
+from tidegate_common.bus.levels import LEVELS, consumer_of
+from tidegate_common.bus.refusals import Refusals
+from tidegate_common.bus.streams import StreamDiffers, StreamLimits, change, configs, made
+from tidegate_common.errors import BrokerUnavailable, NotSent, TidegateError
+
+log = logging.getLogger(__name__)
+
+EVERY_SECONDS = 5.0
+"""Between two looks: a stream that was deleted is back after so long."""
+
+START_SECONDS = 60.0
+"""How long a starting process waits for JetStream and its leaders before it gives up."""
+
+START_AGAIN_SECONDS = 0.5
+
+PROBE_SECONDS = 1.0
+"""How long a readiness probe waits for a stream's leader."""
+
+
+PROBE = "probe"
+"""The tail of what is stored to see whether anything is: nobody listens to it, and it is gone after a second."""
+
+
+class Lack(NamedTuple):
+    """What a process needs of NATS and does not have."""
+
+    stream: str
+    reason: str
+    passing: bool
+    """Whether it is waited out: an election. Requests need not go elsewhere."""
+    needed: bool
+    """Whether this process is of no use without it."""
+
+
+class Upkeep:
+    """One process's care for the streams."""
+
+    def __init__(
+        self,
+        bus: Bus,
+        limits: StreamLimits,
+        leaders: Leaders,
+        *,
+        keeps: bool,
+        all_needed: bool,
+        refusals: Refusals | None = None,
+    ) -> None:
+        """`keeps`: whether it changes what differs, as one service alone does. `all_needed`: else the event stream.
+
+        `refusals` are those of the process's own publishes, where readiness is to say that they are refused.
+        """
+        self._refusals = refusals
+        self._bus = bus
+        self._leaders = leaders
+        self._api = leaders.api
+        self._keeps = keeps
+        self._configs = {config["name"]: config for config in configs(bus.subjects, limits)}
+        self._needed = set(self._configs) if all_needed else {bus.subjects.events_stream}
+        self._due = set(self._configs) if keeps else set[str]()
+        """Streams that have not been given yet what the settings say is kept."""
+        self._strangers: list[str] = []
+        """Consumers of the job queue that are not Tidegate's."""
+        self._said: dict[tuple[str, str], str] = {}
+        """What was said last, by stream and matter."""
+
+    async def start(self, seconds: float = START_SECONDS) -> None:
+        """Returns when the streams are there and have leaders. Raises BrokerUnavailable after `seconds`.
+
+        Where a stream differs the process starts, and is not ready.
+        """
+        deadline = asyncio.get_running_loop().time() + seconds
+        while True:
+            try:
+                await self.look()
+                for stream in self._needed:
+                    self._check_leader(stream, await self._api.call(f"STREAM.INFO.{stream}"))
+                return
+            except BrokerUnavailable as error:
+                if self._without_jetstream() or asyncio.get_running_loop().time() > deadline:
+                    raise
+                self._say("", "start", f"waiting for NATS to be ready: {error}", logging.WARNING)
+            await asyncio.sleep(START_AGAIN_SECONDS)
+
+    async def run(self, every_seconds: float = EVERY_SECONDS) -> None:
+        """Looks until it is cancelled."""
+        while True:
+            await asyncio.sleep(every_seconds)
+            try:
+                if self._bus.connected:
+                    await self.look()
+                    await self._try_again()
+                self._over("", "look")
+            except TidegateError as error:
+                if self._bus.connected:
+                    self._say("", "look", f"the streams could not be looked after: {error}", logging.WARNING)
+
+    async def look(self) -> None:
+        """One look at all of them. Raises BrokerUnavailable."""
+        for name, config in self._configs.items():
+            info = await made(self._api, config)
+            if info is not None:
+                await self._look_at(name, config, info)
+        await self._look_for_strangers()
+
+    async def lacks(self) -> list[Lack]:
+        """What is not as it has to be, by asking just now."""
+        found = await asyncio.gather(*map(self._lack, self._configs))
+        return [each for each in found if each is not None]
+
+    async def _look_at(self, name: str, config: Mapping[str, Any], info: Mapping[str, Any]) -> None:
+        differing = self._differing(name, info)
+        if self._keeps and not any(each.fixed for each in differing):
+            due = differences(config, info["config"]) if name in self._due else differing
+            await change(self._api, config, info["config"], due)
+            self._due.discard(name)
+            differing = []
+        if differing:
+            self._say(name, "differs", f"{StreamDiffers(name, differing)}: {_remedy(differing)}", logging.ERROR)
+        else:
+            self._over(name, "differs")
+        self._tell_copies(name, config, info)
+
+    def _tell_copies(self, name: str, config: Mapping[str, Any], info: Mapping[str, Any]) -> None:
+        wanted = config["num_replicas"]
+        replicas = (info.get("cluster") or {}).get("replicas") or []
+        self._leaders.copies |= bool(replicas)
+        if not self._keeps or wanted == 1:
+            return
+        there = bool(leader_of(info)) + sum(bool(each.get("current")) for each in replicas)
+        if there >= wanted:
+            self._say(name, "copies", f"all {wanted} copies of the stream {name} are there")
+        else:
+            why = "the others are being made, or their servers are away"
+            self._say(name, "copies", f"the stream {name} has {there} of {wanted} copies: {why}", logging.WARNING)
+
+    async def _look_for_strangers(self) -> None:
+        """Other consumers take jobs away, or keep the workers' own from being made."""
+        stream = self._bus.subjects.jobs_stream
+        names = (await self._api.call(f"CONSUMER.NAMES.{stream}")).get("consumers") or []
+        self._strangers = sorted(set(names) - {consumer_of(level) for level in LEVELS})
+        if self._strangers:
+            self._say(stream, "consumers", self._of_strangers(), logging.ERROR)
+        else:
+            self._over(stream, "consumers")
+
+    async def _try_again(self) -> None:
+        """Stores something, where publishes were refused: a process that is not ready gets none to find out by."""
+        if self._refusals is None or not self._refusals.lasting:
+            return
+        block = headers.block({"Nats-TTL": "1s"})
+        if await self._api.stores(self._bus.subjects.inbound(PROBE), block, PROBE_SECONDS):
+            self._refusals.over()
+
+    def _of_strangers(self) -> str:
+        stream = self._bus.subjects.jobs_stream
+        return (
+            f"{stream} has consumers that are not Tidegate's ({', '.join(self._strangers)}): they take jobs away, or "
+            f"keep workers from theirs. Remove them: nats consumer rm {stream} {self._strangers[0]}"
+        )
+
+    async def _lack(self, name: str) -> Lack | None:
+        reason = ""
+        try:
+            info = await self._api.call(f"STREAM.INFO.{name}", seconds=PROBE_SECONDS)
+            self._check_leader(name, info)
+            self._leaders.found(name)
+            differing = self._differing(name, info)
+            if differing:
+                reason = str(StreamDiffers(name, differing))
+            elif self._strangers and name == self._bus.subjects.jobs_stream:
+                reason = self._of_strangers()
+            elif self._refusals is not None:
+                reason = self._refusals.of(name) or ""
+        except ApiError as error:
+            missing = error.code == STREAM_NOT_FOUND
+            reason = f"the stream {name} does not exist" if missing else str(error)
+        except BrokerUnavailable as error:
+            self._leaders.hear(name, error)
+            reason = f"the stream {name} has no leader ({error})"
+            return Lack(name, reason, self._leaders.passing(name), name in self._needed)
+        return Lack(name, reason, False, name in self._needed) if reason else None
+
+    def _check_leader(self, name: str, info: Mapping[str, Any]) -> None:
+        if leader_of(info) is None:
+            raise NotSent(f"JetStream names no leader of {name}")
+
+    def _differing(self, name: str, info: Mapping[str, Any]) -> list[Difference]:
+        """But for how much is kept, which another service's settings say."""
+        return [each for each in differences(self._configs[name], info["config"]) if not each.of_what_is_kept]
+
+    def _without_jetstream(self) -> bool:
+        """Whether the server says that it has no JetStream, and is no part of a cluster that may have it."""
+        server: dict[str, Any] = self._bus.client._server_info
+        return self._bus.connected and not server.get("jetstream") and not server.get("cluster")
+
+    def _say(self, stream: str, matter: str, text: str, level: int = logging.INFO) -> None:
+        if self._said.get((stream, matter)) != text:
+            self._said[stream, matter] = text
+            log.log(level, "%s", text, extra={"stream": stream} if stream else None)
+
+    def _over(self, stream: str, matter: str) -> None:
+        if self._said.pop((stream, matter), None) is not None:
+            log.info("%s", OVER[matter].format(stream=stream))
+
+
+OVER = {
+    "look": "the streams are looked after again",
+    "differs": "the stream {stream} is as it should be again",
+    "consumers": "the stream {stream} has no consumers any more that are not Tidegate's",
+}
+
+
+def _remedy(differing: list[Difference]) -> str:
+    if any(each.fixed for each in differing):
+        return "it can't be changed, so move it away (delete it, or use another TIDEGATE_NAMESPACE)"
+    return "publisher-api changes it when it looks, within some seconds"

@@ -1,0 +1,51 @@
+"""Whether whoever sent a request is still there, asked only where something is waited for on their account."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from tidegate_common.bus.callers import CALLER
+
+
+class AsgiCaller:
+    """The sender of a request that came by way of ASGI. `receive` is read to its end: the body has been read before."""
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._watching: asyncio.Future[Any] | None = None
+
+    def gone(self) -> asyncio.Future[Any]:
+        if self._watching is None:
+            self._watching = asyncio.ensure_future(self._left())
+        return self._watching
+
+    def let_go(self) -> None:
+        """Watches no more."""
+        if self._watching is not None:
+            self._watching.cancel()
+            self._watching = None
+
+    async def _left(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+
+
+def attended(app: ASGIApp) -> ASGIApp:
+    """`app`, in which no request waits for NATS when its sender has gone."""
+
+    async def attend(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await app(scope, receive, send)
+            return
+        caller = AsgiCaller(receive)
+        token = CALLER.set(caller)
+        try:
+            await app(scope, receive, send)
+        finally:
+            CALLER.reset(token)
+            caller.let_go()
+
+    return attend

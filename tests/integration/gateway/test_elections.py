@@ -1,0 +1,124 @@
+"""The leader of all streams killed in a cluster of three: nobody is refused, neither a publish nor a new stream."""
+
+import asyncio
+import signal
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.support.bus import broker
+from tests.support.cluster import NAMES, Cluster, leader, made, nats_cluster
+from tests.support.gateway import open_stream, running_gateway
+from tests.support.ports import free_port
+from tests.support.processes import service
+from tests.support.publisher import running_publisher
+from tests.support.waiting import until
+from tidegate_common.bus.connection import connect
+from tidegate_common.bus.history import History
+from tidegate_common.bus.streams import StreamLimits, ensure_streams
+from tidegate_common.contract.subjects import Subjects
+
+SUBJECTS = Subjects.of("tg")
+ROUNDS = 24
+
+
+@pytest.mark.timeout(120)
+async def test_an_election_refuses_no_publish_and_no_new_stream(tmp_path: Path) -> None:
+    """For 5 to 10 seconds all were refused with 503, and a browser's EventSource gives up for good on that."""
+    async with nats_cluster(tmp_path) as cluster, AsyncExitStack() as stack:
+        async with connect(cluster.url, SUBJECTS, "test") as bus:
+            await made(bus)
+            victim = await leader(bus)
+        others = ",".join(cluster.url_of(name) for name in NAMES if name != victim)
+        running = await stack.enter_async_context(running_gateway(cluster.url, replicas=3))
+        api, _ = await stack.enter_async_context(running_publisher(others, replicas=3))
+        api.timeout = httpx.Timeout(30)
+        probes: list[tuple[int, dict[str, str]]] = []
+
+        async def send(number: int) -> int:
+            answer = await api.post("/api/sse/send", json={"client_id": "a", "event_type": "n", "data": number})
+            return answer.status_code
+
+        async def chat() -> int:
+            return (await api.post("/api/ai/chat", json={"client_id": "b", "prompt": "hi"})).status_code
+
+        async def listen(number: int) -> int:
+            async with open_stream(running.url, {"client_id": f"c{number}"}) as stream:
+                await stream.connected()
+                return 200
+
+        async def probe() -> None:
+            for base in (str(api.base_url), running.url):
+                async with httpx.AsyncClient(timeout=10) as client:
+                    answer = await client.get(f"{base}/readyz")
+                    if answer.json()["faults"] == {}:  # its own connection may have been to the victim
+                        probes.append((answer.status_code, answer.json()["dependencies"]))
+
+        await cluster.servers[victim].run.stop(signal.SIGKILL)
+        asked: list[asyncio.Task[int]] = []
+        for number in range(ROUNDS):
+            asked += [asyncio.create_task(send(number)), asyncio.create_task(listen(number))]
+            if number % 4 == 0:
+                asked.append(asyncio.create_task(chat()))
+            await probe()
+            await asyncio.sleep(0.1)
+        assert {await each for each in asked} == {200, 202}
+        assert {status for status, _ in probes} == {200}
+        assert any("TG_EVENTS" in dependencies for _, dependencies in probes), "it names who lacks a leader"
+        history = running.gateway.history
+        position = await history.position()
+        stored = [int(each.payload) async for each in history.after("client.a", 0, position.last)]
+        assert sorted(stored) == list(range(ROUNDS)), "each is stored once"
+
+
+@pytest.mark.parametrize("streams", ["slim", "plain"])
+async def test_a_new_stream_waits_for_a_leader_and_no_longer_than_its_client(tmp_path: Path, streams: str) -> None:
+    async with broker(tmp_path) as (server, bus):
+        async with running_gateway(server.url, streams=streams, election_seconds=50) as running:
+            await bus.jetstream.delete_stream("TG_EVENTS")
+            leaders, host = running.gateway.history.leaders, running.url.removeprefix("http://")
+            opening = asyncio.create_task(connects(running.url))
+            await until(lambda: leaders.waiting == 1, "it waits")
+            _, writer = await asyncio.open_connection(*host.split(":"))
+            writer.write(b"GET /api/sse?client_id=b HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            await until(lambda: leaders.waiting == 2, "another one waits")
+            writer.close()
+            await until(lambda: leaders.waiting == 1, "it does not any more")
+            assert running.gateway.admission.active == 1
+            assert not opening.done()
+            await ensure_streams(bus, StreamLimits(), update=False)
+            assert await opening
+            assert running.gateway.hub.ended["client"] >= 1
+
+
+async def connects(url: str) -> bool:
+    async with open_stream(url, {"client_id": "a"}) as stream:
+        await stream.connected()
+    return True
+
+
+@pytest.mark.timeout(120)
+async def test_services_that_start_before_the_cluster_has_a_leader_wait_for_one(tmp_path: Path) -> None:
+    """publisher-api gave up and ended where the three servers had not found each other yet."""
+    cluster = Cluster(tmp_path)
+    try:
+        await cluster.start("n1")
+        env = {"TIDEGATE_NATS_URL": cluster.url, "TIDEGATE_REPLICAS": "3", "TIDEGATE_AI_BACKEND": "scripted"}
+        async with AsyncExitStack() as stack:
+            starting = [
+                asyncio.create_task(stack.enter_async_context(service(name, free_port(), env, seconds=60)))
+                for name in ("publisher_api", "gateway", "ai_worker")
+            ]
+            done, _ = await asyncio.wait(starting, timeout=7)
+            assert not done, "none is ready, and none has ended"
+            for name in ("n2", "n3"):
+                await cluster.start(name)
+            for each in starting:
+                run = await each
+                assert run.said("waiting for NATS to be ready")
+            async with connect(cluster.url, SUBJECTS, "test") as bus:
+                assert (await History(bus).position()).copies
+    finally:
+        await cluster.aclose()
