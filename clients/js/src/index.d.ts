@@ -52,7 +52,7 @@ interface Named {
 export class Tidegate {
   /**
    * `url` is the stream's whole address, as `/api/sse`, or what gives it before each attempt. Outside of a page it has
-   * to be absolute. One that can't be used ends the client.
+   * to be absolute. One that can't be used ends the client. Throws TypeError for an option that there is not.
    */
   constructor(url: string | URL | (() => string | URL), options?: Options);
   /** What to go on from: store it to resume later. */

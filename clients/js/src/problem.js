@@ -1,6 +1,8 @@
 /** What passes of 4xx. */
 export const PASSING = new Set([408, 425, 429]);
 
+const LONGEST_PROBLEM = 65_536;
+
 /** No server keeps a client away for longer, whatever number it sends. */
 export const LONGEST_WAIT_SECONDS = 86_400;
 
@@ -14,7 +16,7 @@ export class Problem extends Error {
 
 /** The problem that a response other than a success tells. */
 export async function problemOf(response) {
-  const text = await response.text().catch(() => "");
+  const text = await beginning(response);
   const facts = parsed(text);
   const said = (name) => (typeof facts[name] === "string" ? facts[name] : "");
   return new Problem({
@@ -25,6 +27,23 @@ export async function problemOf(response) {
     traceId: said("trace_id"),
     retryAfterMs: retryAfter(response.headers.get("Retry-After")),
   });
+}
+
+/** As much of a body as comes: what the head says counts without it too. */
+async function beginning(response) {
+  if (!response.body) return "";
+  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+  let text = "";
+  try {
+    for (let piece = await reader.read(); !piece.done; piece = await reader.read()) {
+      text += piece.value;
+      if (text.length >= LONGEST_PROBLEM) break;
+    }
+    await reader.cancel();
+  } catch {
+    // It was cut off.
+  }
+  return text;
 }
 
 /** Why `fetch` failed, for people: browsers say little on purpose, Node says it in the cause. */

@@ -8,6 +8,9 @@ import { nextRequest, RequestFault } from "./request.js";
 const CONNECT_SECONDS = 15;
 const PROVEN_SECONDS = 10;
 const SILENT = "nothing was heard for too long";
+const OPTIONS = new Set(
+  "clientId userId topics lastEventId headers fetchOptions fetch silence attempts random".split(" "),
+);
 const OWN_TYPES = new Set(["connected", "gap", "closing"]);
 const NOT_TYPES = new Set(["event", "state"]); // what `on` means by these names is not events of that type
 
@@ -32,6 +35,12 @@ export class Tidegate {
   #opened = false;
 
   constructor(url, options = {}) {
+    for (const name of Object.keys(options)) {
+      if (!OPTIONS.has(name)) throw new TypeError(`${name} is no option; ${[...OPTIONS].join(", ")} are`);
+    }
+    for (const name of ["headers", "signal"]) {
+      if (options.fetchOptions?.[name]) throw new TypeError(`fetchOptions.${name}: the client makes its own`);
+    }
     this.#url = url;
     const { silence = 45, attempts = Infinity, random = Math.random } = options;
     // The topics are asked for with each attempt, and not every iterable can be gone through again. A text is one, too.
@@ -244,7 +253,7 @@ function reasonOf(error, opened) {
 async function refusal(response) {
   const { status } = response;
   if (status < 300) {
-    await response.body?.cancel();
+    await response.body?.cancel().catch(() => {});
     if (status === 204) return { final: true, reason: "the server asks not to come back (204)" };
     const title = "The answer is no event stream";
     return { final: true, reason: title, problem: new Problem({ title, status }) };

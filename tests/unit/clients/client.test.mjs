@@ -190,6 +190,13 @@ test("a listener hears the events of its type, and every one is an event", async
   });
 });
 
+// With `topic` for `topics` it listened to nothing, and `fetchOptions.headers` were never sent.
+test("an option that there is not is said at once", () => {
+  for (const options of [{ topic: ["a"] }, { fetchOptions: { headers: { a: "b" } } }, { fetchOptions: { signal: AbortSignal.abort() } }]) {
+    assert.throws(() => new Tidegate("http://127.0.0.1:9/", options), TypeError);
+  }
+});
+
 test("what can't be listened to is said at once", () => {
   const client = new Tidegate("http://127.0.0.1:9/");
   for (const [type, listener] of [["note"], ["", () => {}], [null, () => {}], ["note", {}]]) {
@@ -301,6 +308,18 @@ test("an answer of a type that only begins like an event stream is none", async 
     assert.match(client.state.reason, /no event stream/);
   });
 });
+
+// A refusal counts by its head: its body may stall, break off or never end.
+for (const [what, body] of [["is cut off", "{\"title\":"], ["is endless", "x".repeat(1_000_000)]]) {
+  test(`a refusal whose body ${what} is one all the same`, async () => {
+    const head = "HTTP/1.1 403 No\r\nContent-Length: 10000000\r\n\r\n";
+    await scripted([head + body + (what === "is endless" ? HOLD : "")], {}, async (client, seen) => {
+      await seen.closed();
+      assert.deepEqual([client.state.reason, client.state.problem.status], ["403 No", 403]);
+      assert.equal(seen.requests.length, 1);
+    });
+  });
+}
 
 test("odd facts of a server do not become the client's", async () => {
   const connected = HEAD + 'event: connected\ndata: {"client_id":{"a":1}}\n\n';

@@ -386,6 +386,28 @@ async def test_an_answer_of_a_type_that_only_begins_like_an_event_stream_is_none
             await anext(stream)
 
 
+@pytest.mark.parametrize("body", ['{"title":' + Scripted.HOLD, '{"title":', "x" * 1_000_000 + Scripted.HOLD])
+async def test_a_refusal_counts_by_its_head_whatever_becomes_of_its_body(
+    body: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One whose body stalled or broke off was tried again for ever, as a server that says nothing."""
+    monkeypatch.setattr("tidegate_client.stream.PROBLEM_SECONDS", 0.2)
+    head = "HTTP/1.1 403 No\r\nContent-Length: 10000000\r\n\r\n"
+    async with scripted([head + body]) as server, connect(server.url) as stream:
+        with pytest.raises(Stopped, match="403 No"):
+            await anext(stream)
+    assert len(server.requests) == 1
+
+
+async def test_no_limit_of_silence_may_be_written_as_nought() -> None:
+    async with scripted([HEAD + Scripted.HOLD]) as server, connect(server.url, silence=0) as stream:
+        reading = asyncio.ensure_future(anext(stream))
+        await until(lambda: bool(server.held), "the stream is open")
+        server.say("data: x\n\n")
+        assert (await reading).data == "x"
+    assert len(server.requests) == 1
+
+
 async def test_odd_facts_of_a_server_break_nothing() -> None:
     """JSON that is nested too deeply came out as a RecursionError."""
     deep = "[" * 100_000

@@ -51,10 +51,10 @@ class Problem:
     facts: dict[str, Any]
 
     @staticmethod
-    def of(response: httpx.Response) -> Problem:
-        """The problem that a response, read to its end, tells."""
+    def of(response: httpx.Response, body: bytes) -> Problem:
+        """The problem that a response tells; `body` is as much of it as could be read."""
         try:
-            document = response.json()
+            document = json.loads(body)
         except (ValueError, RecursionError):
             document = None
         facts = document if isinstance(document, dict) else {}

@@ -19,6 +19,8 @@ from tidegate_client.request import PASSING, Headers, HeadersFailed
 
 CONNECT_SECONDS = 15.0
 PROVEN_SECONDS = 10.0
+PROBLEM_SECONDS = 5.0
+LONGEST_PROBLEM = 65_536
 KINDS: dict[str, type[Event]] = {"gap": Gap, "closing": Closing}
 
 
@@ -59,7 +61,7 @@ class Stream:
         self._client = client
         self._url = url
         self._headers = headers
-        self._timeout = httpx.Timeout(CONNECT_SECONDS, read=silence)
+        self._timeout = httpx.Timeout(CONNECT_SECONDS, read=silence or None)
         self._attempts = attempts
         self._on_state = on_state
         self._back_off = BackOff(random)
@@ -198,33 +200,29 @@ class Stream:
         self._tell(State("connecting"))
         async with asyncio.timeout(CONNECT_SECONDS):
             response = await self._ask()
-        if self._open is None:
-            await self._refused(response)
-        else:
+        if response.status_code == 200 and _essence(response) == "text/event-stream":
+            self._open = _Open(response)
             self._tell(State("open"))
+        else:
+            await self._refused(response, await _beginning(response))
 
     async def _ask(self) -> httpx.Response:
-        """An answer, which is the open stream now or has been read to its end."""
+        """The next attempt's answer, as far as its head."""
         fields = await request.fields(self._headers)
         fields["Accept"], fields["Cache-Control"] = "text/event-stream", "no-store"
         url, fields = request.place(self._url, fields, self.last_event_id)
         asked = self._client.build_request("GET", url, headers=fields, timeout=self._timeout)
         request.check_address(asked.url)  # which may stand below the client's own base
-        response = await self._client.send(asked, stream=True)
-        if response.status_code == 200 and _essence(response) == "text/event-stream":
-            self._open = _Open(response)
-        else:
-            await _read_refusal(response)
-        return response
+        return await self._client.send(asked, stream=True)
 
-    async def _refused(self, response: httpx.Response) -> None:
+    async def _refused(self, response: httpx.Response, body: bytes) -> None:
         status = response.status_code
         if status == 204:
             await self._end("the server asks not to come back (204)")
             return
         if status == 200:
             raise Stopped("the answer is no event stream", Problem(status, "the answer is no event stream", "", {}))
-        problem = Problem.of(response)
+        problem = Problem.of(response, body)
         if status < 500 and status not in PASSING:
             raise Stopped(problem.title, problem)
         await self._wait(problem.title, retry_after(response.headers.get("Retry-After")), problem)
@@ -252,13 +250,21 @@ class Stream:
         await asyncio.sleep(seconds)
 
 
-async def _read_refusal(response: httpx.Response) -> None:
-    """Reads the body where it may tell the problem, and lets go of the connection."""
+async def _beginning(response: httpx.Response) -> bytes:
+    """The body where it may tell the problem, as much of it as comes: what the head says counts without it too."""
+    body = bytearray()
     try:
         if response.status_code not in (200, 204):
-            await response.aread()
+            async with asyncio.timeout(PROBLEM_SECONDS):
+                async for piece in response.aiter_bytes():
+                    body += piece
+                    if len(body) >= LONGEST_PROBLEM:
+                        break
+    except (TimeoutError, httpx.RequestError, httpx.StreamError):
+        pass
     finally:
         await response.aclose()
+    return bytes(body)
 
 
 def _essence(response: httpx.Response) -> str:
@@ -289,8 +295,9 @@ async def connect(
     raises ends the stream and comes out of the iteration, unless it is a TimeoutError, an error of httpx's on the way
     or a status that passes (408, 425, 429, 5xx): then it is an attempt that failed. Stopped is raised where an attempt
     can't be made at all: an address that is none, fields that can't be sent. `topics`: one or several.
-    `silence`: seconds without a byte after which the connection counts as dead, or None. `attempts`: after so many in a
-    row that failed Stopped is raised; None is no limit. `client` is left open; without one redirects are followed.
+    `silence`: seconds without a byte after which the connection counts as dead; 0 or None is never. `attempts`: after
+    so many in a row that failed Stopped is raised; None is no limit. `client` is left open; without one redirects are
+    followed.
     """
     address = request.address(url, client_id, user_id, topics)
     used = httpx.AsyncClient(follow_redirects=True) if client is None else client
