@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -42,12 +42,41 @@ REFUSALS: dict[str, tuple[int, Any]] = {
 }
 
 
+def at_openai(name: str) -> tuple[Any, int]:
+    """How OpenAI's reasoning models refuse `max_tokens`."""
+    message = f"Unsupported parameter: '{name}' is not supported with this model. Use 'max_completion_tokens' instead."
+    error = {"message": message, "type": "invalid_request_error", "param": name, "code": "unsupported_parameter"}
+    return {"error": error}, 400
+
+
+def at_mistral(name: str) -> tuple[Any, int]:
+    """How Mistral refuses a parameter that it does not have."""
+    detail = [{"type": "extra_forbidden", "loc": ["body", name], "msg": "Extra inputs are not permitted", "input": 9}]
+    return {"object": "error", "message": {"detail": detail}, "type": "invalid_request_error", "code": None}, 422
+
+
+def at_fastapi(name: str) -> tuple[Any, int]:
+    """How a server of one's own does, with no more than its framework's check."""
+    return {
+        "detail": [{"type": "extra_forbidden", "loc": ["body", name], "msg": "Extra inputs are not permitted"}]
+    }, 422
+
+
+def too_large(name: str) -> tuple[Any, int]:
+    """The name is right, and the number is not."""
+    message = f"{name} is too large: 9. This model supports at most 8 completion tokens."
+    return {"error": {"message": message, "type": "invalid_request_error", "param": name, "code": None}}, 400
+
+
 class Endpoint:
     def __init__(self, url: str) -> None:
         self.url = url
         self.asked: list[dict[str, Any]] = []
         self.keys: list[str | None] = []
         self.times: list[float] = []
+        self.refuses: set[str] = set()
+        """Names of parameters that are refused, as `refusal` says it."""
+        self.refusal: Callable[[str], tuple[Any, int]] = at_openai
         self.script: list[bytes] = []
         """What the prompt "scripted" is answered with: the data of each event, whatever it may be."""
         self.disconnected = asyncio.Event()
@@ -61,6 +90,9 @@ class Endpoint:
         body = await request.json()
         self.asked.append(body)
         self.keys.append(request.headers.get("authorization"))
+        refused = self.refuses & body.keys()
+        if refused:
+            return JSONResponse(*self.refusal(min(refused)))
         prompt = body["messages"][-1]["content"]
         if prompt == "status 400":
             return JSONResponse({"error": {"message": "no", "code": "context_length_exceeded", "type": "x"}}, 400)
@@ -78,7 +110,10 @@ class Endpoint:
             return JSONResponse({"error": {"message": "later"}}, 503, {"retry-after-ms": "1"})
         if prompt == "silent" or prompt.startswith("at first: "):
             return StreamingResponse(self._trouble(prompt, len(self.asked)), media_type="text/event-stream")
-        if prompt == "scripted":
+        if prompt == "limit in the stream":
+            told = json.dumps(at_openai("max_tokens")[0] if "max_tokens" in body else {}).encode()
+            self.script = [told] if "max_tokens" in body else [chunk({"content": "a"}), chunk({}, "stop")]
+        if prompt in ("scripted", "limit in the stream"):
             return StreamingResponse(self._scripted(), media_type="text/event-stream")
         if prompt == "two":
             return StreamingResponse(self._two(), media_type="text/event-stream")

@@ -21,6 +21,7 @@ class Uncounting:
     """A model that counts no tokens and keeps what it was asked."""
 
     provider = "test"
+    most: int | None = None
 
     def __init__(self) -> None:
         self.asked: list[ChatRequest] = []
@@ -46,7 +47,8 @@ class Uncounting:
 async def answer(params: dict[str, Any], **settings: Any) -> tuple[list[Piece], list[ChatRequest]]:
     model = Uncounting()
     with telemetry("test", {}) as signals:
-        chat = Chat(Asking(model, await model.start(), signals), WorkerSettings(**settings))
+        wanted = WorkerSettings(**settings)
+        chat = Chat(Asking(model, await model.start(), signals, wanted.ai_max_tokens), wanted)
         async with aclosing(chat(Work("j1", 1, Context()), params)) as pieces:
             return [piece async for piece in pieces], model.asked
 

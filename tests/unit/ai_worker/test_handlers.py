@@ -26,11 +26,12 @@ class Shouting:
     """Answers with the last message in capitals."""
 
     provider = "test"
+    most: int | None = None
     continues = False
 
     def __init__(self) -> None:
         self.asked: list[str] = []
-        self.limits: list[int] = []
+        self.limits: list[int | None] = []
 
     async def start(self) -> str:
         return "first"
@@ -49,11 +50,13 @@ class Shouting:
         pass
 
 
-async def run(kind: str, params: dict[str, Any], *named: str, max_tokens: int = 512) -> tuple[list[Piece], Shouting]:
+async def run(
+    kind: str, params: dict[str, Any], *named: str, max_tokens: int | None = None
+) -> tuple[list[Piece], Shouting]:
     model = Shouting()
     with telemetry("test", {}) as signals:
-        settings = WorkerSettings(ai_handlers=named, scripted_think_seconds=0, ai_max_tokens=max_tokens)
-        asking = Asking(model, "first", signals)
+        settings = WorkerSettings(ai_handlers=named, scripted_think_seconds=0)
+        asking = Asking(model, "first", signals, max_tokens)
         handler: Handler = load_handlers(asking, settings)[kind]
         work = Work("j1", 1, Context())
         work.give_model(asking)
@@ -114,8 +117,8 @@ async def test_a_passage_that_was_cut_is_told_though_others_follow_it() -> None:
     assert pieces[-1].reason == "length"
 
 
-@pytest.mark.parametrize(("max_tokens", "most"), [(4000, 1500), (300, 600), (1, 200)])
-async def test_a_passage_is_no_longer_than_what_its_answer_may_come_to(max_tokens: int, most: int) -> None:
+@pytest.mark.parametrize(("max_tokens", "most"), [(None, 1500), (4000, 1500), (300, 600), (1, 200)])
+async def test_a_passage_is_no_longer_than_what_its_answer_may_come_to(max_tokens: int | None, most: int) -> None:
     _, model = await run("transform", {"text": "In and out. " * 400, "instruction": "Shout"}, max_tokens=max_tokens)
     assert most / 2 < max(len(asked) for asked in model.asked) <= most
     assert set(model.limits) == {max_tokens}

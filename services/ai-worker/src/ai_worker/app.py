@@ -101,7 +101,7 @@ class Worker:
     async def run(self, model: ChatModel) -> None:
         """Loads the model, then takes jobs until the drain. Raises Unavailable where it can't be loaded."""
         default = await model.start()
-        self._asking = Asking(model, default, self._signals)
+        self._asking = Asking(model, default, self._signals, self._settings.ai_max_tokens)
         self._handlers = load_handlers(self._asking, self._settings)
         self._loaded = True
         log.info("ready for jobs, model %s", default or "as each job names it")

@@ -36,8 +36,9 @@ class WorkerSettings(CommonSettings, frozen=True, kw_only=True):
     """Jobs that this process runs at once."""
     ai_max_prompt_chars: AtLeastOne = 16_000
     """Characters of all messages of a job together."""
-    ai_max_tokens: AtLeastOne = 512
-    """Length of an answer; a job may ask for less."""
+    ai_max_tokens: AtLeastOne | None = None
+    """The most tokens of an answer; a job may ask for less. None: as many as the job asks for, else as the backend
+    gives."""
     ai_job_seconds: Positive = 600
     """Time limit of a job."""
     ai_ack_seconds: Positive = ACK_WAIT_SECONDS

@@ -53,11 +53,10 @@ class Chat:
         limit = self._settings.ai_max_prompt_chars
         if sum(len(message.content) for message in chat.messages) > limit:
             raise PromptTooLong(f"{limit} characters are allowed")
-        most = self._settings.ai_max_tokens
         return ChatRequest(
             messages=chat.messages,
             model=chat.model or self._asking.default,
-            max_tokens=min(max(1, chat.max_tokens or most), most),
+            max_tokens=self._asking.limit(chat.max_tokens),
             temperature=chat.temperature,
             n=chat.n,
             top_p=chat.top_p,

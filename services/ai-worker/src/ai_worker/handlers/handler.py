@@ -37,10 +37,11 @@ class Work:
         """What `ask` asks."""
         self._asking = asking
 
-    async def ask(self, prompt: str, *, max_tokens: int = 512) -> AsyncGenerator[Piece]:
+    async def ask(self, prompt: str, *, max_tokens: int | None = None) -> AsyncGenerator[Piece]:
         """The worker's model's answer to `prompt`, in a span of its own. Raises JobError."""
         assert self._asking is not None, "a worker gives each job its model"
-        request = ChatRequest(messages=[ChatMessage("user", prompt)], model=self._asking.default, max_tokens=max_tokens)
+        limit = self._asking.limit(max_tokens)
+        request = ChatRequest(messages=[ChatMessage("user", prompt)], model=self._asking.default, max_tokens=limit)
         async with aclosing(self._asking.ask(request, self)) as answer:
             async for piece in answer:
                 yield piece

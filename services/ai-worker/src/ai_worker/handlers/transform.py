@@ -80,8 +80,9 @@ class Transform:
             wanted = msgspec.convert(params, TransformParams)
         except msgspec.ValidationError as error:
             raise InvalidParams(str(error)) from error
-        most = CHARACTERS_PER_TOKEN * self._settings.ai_max_tokens
-        parts = passages(wanted.text, min(PASSAGE, max(SMALLEST, most)))
+        limit = self._asking.limit()
+        most = PASSAGE if limit is None else min(PASSAGE, max(SMALLEST, CHARACTERS_PER_TOKEN * limit))
+        parts = passages(wanted.text, most)
         outer, usage, last, cut = work.trace, Usage(), Finish("stop"), False
         for number, passage in enumerate(parts):
             if number:
@@ -104,6 +105,6 @@ class Transform:
         return ChatRequest(
             messages=[ChatMessage("system", told), ChatMessage("user", text)],
             model=wanted.model or self._asking.default,
-            max_tokens=self._settings.ai_max_tokens,
+            max_tokens=self._asking.limit(),
             temperature=wanted.temperature,
         )

@@ -30,8 +30,10 @@ class Traced(Protocol):
 class Asking:
     """The model, as handlers ask it."""
 
-    def __init__(self, model: ChatModel, default_model: str, signals: Telemetry) -> None:
+    def __init__(self, model: ChatModel, default_model: str, signals: Telemetry, max_tokens: int | None = None) -> None:
+        """`max_tokens` is the operator's limit of an answer, None for none."""
         self._model = model
+        self._max_tokens = max_tokens
         self.default = default_model
         """The model for those who name none."""
         self._tracer = signals.tracer
@@ -45,6 +47,12 @@ class Asking:
     @property
     def continues(self) -> bool:
         return self._model.continues
+
+    def limit(self, wanted: int | None = None) -> int | None:
+        """The most tokens that an answer may have whose asker has `wanted` so many; None where nobody says."""
+        if wanted is not None:
+            return max(1, wanted if self._max_tokens is None else min(wanted, self._max_tokens))
+        return self._model.most if self._max_tokens is None else self._max_tokens
 
     async def ask(self, request: ChatRequest, work: Traced) -> AsyncGenerator[Piece]:
         """The answer, `Finish` last, with a usage that is counted in pieces where the backend counts none.
@@ -75,8 +83,9 @@ class Asking:
             names.GEN_AI_OPERATION: "chat",
             names.GEN_AI_PROVIDER: self._model.provider,
             names.GEN_AI_REQUEST_MODEL: request.model,
-            names.GEN_AI_REQUEST_MAX_TOKENS: request.max_tokens,
         }
+        if request.max_tokens is not None:
+            attributes[names.GEN_AI_REQUEST_MAX_TOKENS] = request.max_tokens
         if request.temperature is not None:
             attributes[names.GEN_AI_REQUEST_TEMPERATURE] = request.temperature
         if request.n > 1:

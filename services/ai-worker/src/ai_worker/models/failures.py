@@ -24,6 +24,14 @@ LONGEST_WAIT = 120.0
 BACK_OFF = (0.5, 8.0)
 """Where it does not say when: seconds before the second try, which double, and the most of them."""
 
+MOST_SEARCHED = 10_000
+"""Characters of an endpoint's words."""
+
+_UNKNOWN = re.compile(
+    r"(unsupported|unknown|unrecognized|unexpected)[_ ](parameter|field|argument|request argument|keyword)"
+    r"|extra[_ ](forbidden|inputs|fields)|not (supported|permitted|allowed)",
+    re.IGNORECASE,
+)
 _CONTEXT = re.compile(r"context (length|size|window)|maximum context", re.IGNORECASE)
 _MODEL = re.compile(r"\bmodel\b", re.IGNORECASE)
 _TRY_AGAIN = {408, 409, 429}
@@ -70,6 +78,13 @@ def pause(error: Exception, number: int) -> float | None:
         return told if told <= LONGEST_WAIT else None
     first, most = BACK_OFF
     return min(first * 2.0 ** (number - 1), most) * random.uniform(0.75, 1)
+
+
+def refuses_name(error: Exception, name: str) -> bool:
+    """Whether the endpoint does not know a parameter of that `name`, whatever its value."""
+    status, told = _said(error)
+    text = str(told)[:MOST_SEARCHED]
+    return status in (0, 400, 422) and _UNKNOWN.search(text) is not None and re.search(rf"\b{name}\b", text) is not None
 
 
 def _said(error: Exception) -> tuple[int, dict[str, Any]]:

@@ -30,6 +30,9 @@ BATCH_TOKENS = 128
 """Of a prompt that are read in one go: between two the engine looks whether the answer is still wanted. With its own
 default, 2,048, a long prompt that nobody wanted any more held its slot for 14 s."""
 
+ANSWER_TOKENS = 512
+"""Of an answer for which nobody has named a limit: so small a model may go on until its context is full."""
+
 CONTEXT_TOKENS = 2048
 """For one answer, its prompt included."""
 
@@ -60,6 +63,7 @@ class LocalModel:
     """SmolLM2 in memory (250 to 300 MB); `start` takes about half a second."""
 
     provider = "llama_cpp"
+    most: int | None = ANSWER_TOKENS
 
     def __init__(self) -> None:
         self._engine: Any = None

@@ -16,8 +16,9 @@ class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
 
     messages: list[ChatMessage]
     model: str
-    max_tokens: int
-    """Of a whole answer, what there is already included, as far as the backend can tell."""
+    max_tokens: int | None = None
+    """Of a whole answer, what there is already included, as far as the backend can tell. None where nobody has named a
+    limit: none is sent then."""
     temperature: float | None = None
     n: int = 1
     top_p: float | None = None
@@ -33,6 +34,9 @@ class ChatModel(Protocol):
     """A source of answers. `provider` is its name among the GenAI conventions."""
 
     provider: str
+
+    most: int | None
+    """Tokens of an answer for which nobody has named a limit; None where the backend knows an end of its own."""
 
     @property
     def continues(self) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
@@ -14,7 +13,8 @@ from openai import AuthenticationError, OpenAIError, omit
 
 from ai_worker.errors import JobError
 from ai_worker.models import chunks
-from ai_worker.models.failures import BrokeOff, Unreadable, failure, pause
+from ai_worker.models.failures import BrokeOff, Unreadable, failure, pause, refuses_name
+from ai_worker.models.limits import MAX_COMPLETION_TOKENS, MAX_TOKENS, OTHER, LimitNames
 from ai_worker.models.model import ChatRequest
 from ai_worker.pieces import CandidateEnd, Finish, Piece, Used
 from tidegate_common.contract.jobs import Usage
@@ -40,6 +40,7 @@ class OpenAIModel:
     says or with exponential back-off, and never after that."""
 
     provider = "openai"
+    most: int | None = None
 
     def __init__(
         self,
@@ -60,6 +61,7 @@ class OpenAIModel:
         self._continue = continue_by
         self._timings = timings
         self._retries = retries
+        self._limits = LimitNames()
         timeout = httpx2.Timeout(silence_seconds, connect=CONNECT_SECONDS)
         # It would ask again only until the head of the answer is there, and also where the question is being worked on.
         self._client = chunks.Client(
@@ -89,27 +91,35 @@ class OpenAIModel:
 
     async def stream(self, request: ChatRequest) -> AsyncGenerator[Piece | Used]:
         model = request.model or await self.start()
-        begun = False
-        for number in itertools.count(1):
+        limit, exchanged = self._limits.of(model), False
+        begun, number = False, 1
+        while True:
             try:
-                async with aclosing(self._once(request, model)) as pieces:
+                async with aclosing(self._once(request, model, limit)) as pieces:
                     async for piece in pieces:
                         begun = begun or not isinstance(piece, Used)
                         yield piece
+                if exchanged:
+                    self._limits.keep(model, limit)
                 return
             except (OpenAIError, httpx2.HTTPError, BrokeOff, Unreadable) as error:
+                if request.max_tokens is not None and not (begun or exchanged) and refuses_name(error, limit):
+                    # Under its other name at once: no answer was begun, so this is no try.
+                    limit, exchanged = OTHER[limit], True
+                    continue
                 seconds = None if begun or number > self._retries else pause(error, number)
                 if seconds is None:
                     hidden = isinstance(error, AuthenticationError)  # some endpoints repeat the key, which no log needs
                     raise failure(error, model) from (None if hidden else error)
                 log.info("the endpoint is asked again in %.1f s: %s", seconds, type(error).__name__)
+            number += 1
             await asyncio.sleep(seconds)
 
-    async def _once(self, request: ChatRequest, model: str) -> AsyncGenerator[Piece | Used]:
+    async def _once(self, request: ChatRequest, model: str, limit: str) -> AsyncGenerator[Piece | Used]:
         """One question, and what comes of it. Raises what the client does, BrokeOff, Unreadable."""
         choices = chunks.Choices(request.n)
         usage: Usage | None = None
-        async with await self._ask(request, model) as answer, aclosing(_read(answer)) as found:
+        async with await self._ask(request, model, limit) as answer, aclosing(_read(answer)) as found:
             async for chunk in found:
                 ends = []
                 for piece, place, reason in choices.pieces(chunk):
@@ -129,7 +139,7 @@ class OpenAIModel:
                 raise BrokeOff
         yield Finish(choices.reasons[min(choices.reasons)] if choices.reasons else "stop", usage, model)
 
-    async def _ask(self, request: ChatRequest, model: str) -> Any:
+    async def _ask(self, request: ChatRequest, model: str, limit: str) -> Any:
         messages: Any = [{"role": message.role, "content": message.content} for message in request.messages]
         extra: dict[str, Any] = {"timings_per_token": True} if self._timings else {}
         options: Any = {"include_usage": True}
@@ -143,13 +153,15 @@ class OpenAIModel:
             elif self._continue == "continue_final_message":
                 extra.update(continue_final_message=True, add_generation_prompt=False)
             messages.append(last)
-            most = max(1, most - len(request.prefix) // CHARACTERS_PER_TOKEN)
+            if most is not None:
+                most = max(1, most - len(request.prefix) // CHARACTERS_PER_TOKEN)
         return await self._client.chat.completions.create(
             model=model,
             messages=messages,
             stream=True,
             stream_options=options,
-            max_tokens=most,
+            max_tokens=_given(most) if limit == MAX_TOKENS else omit,
+            max_completion_tokens=_given(most) if limit == MAX_COMPLETION_TOKENS else omit,
             temperature=_given(request.temperature),
             n=request.n if request.n > 1 else omit,
             top_p=_given(request.top_p),

@@ -37,6 +37,7 @@ class ScriptedModel:
     up for it. A character counts as a token."""
 
     provider = "scripted"
+    most: int | None = None
 
     def __init__(self, think_seconds: float, token_seconds: float, continues: bool = False) -> None:
         self._think = think_seconds
@@ -76,7 +77,7 @@ class ScriptedModel:
                 await asyncio.sleep(self._think / len(thoughts))
         answer = f"{request.seed}. {ANSWERS[language]}" if request.seed else ANSWERS[language]
         wanted = LONG if "[long]" in prompt else len(answer)
-        limit = wanted if "[long]" in prompt else min(wanted, request.max_tokens)
+        limit = wanted if "[long]" in prompt or request.max_tokens is None else min(wanted, request.max_tokens)
         there = len(request.prefix)
         loop = asyncio.get_running_loop()
         start = loop.time()
