@@ -9,6 +9,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import httpx
 
@@ -74,6 +75,25 @@ async def running(
     finally:
         with contextlib.suppress(ProcessLookupError):
             await run.stop()
+
+
+@asynccontextmanager
+async def paused(run: Running) -> AsyncIterator[None]:
+    """`run` stands still meanwhile, with all threads: a signal needs a moment to reach them, in which they answer."""
+    run.process.send_signal(signal.SIGSTOP)
+    try:
+        await until(lambda: stands_still(run.process.pid), "it has stopped")
+        yield
+    finally:
+        if run.process.returncode is None:
+            run.process.send_signal(signal.SIGCONT)
+
+
+def stands_still(pid: int) -> bool:
+    """Whether a signal that stops a process has reached it, all its threads."""
+    return all(
+        path.read_text().rpartition(")")[2].split()[0] == "T" for path in Path(f"/proc/{pid}/task").glob("*/stat")
+    )
 
 
 @asynccontextmanager

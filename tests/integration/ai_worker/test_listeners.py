@@ -15,7 +15,7 @@ from tests.stress.proxy import Cut, FaultProxy, fault_proxy
 from tests.support.bus import broker
 from tests.support.gateway import open_stream, running_gateway
 from tests.support.ports import free_port
-from tests.support.processes import Running, service
+from tests.support.processes import Running, paused, service
 from tests.support.waiting import until
 from tests.support.working import some_job
 from tidegate_common.bus.connection import Bus
@@ -128,14 +128,11 @@ async def watched(data: Path) -> AsyncIterator[Watched]:
 async def test_a_gateway_that_is_paused_keeps_its_clients_jobs_and_counts_again_when_it_goes_on(tmp_path: Path) -> None:
     """It was forgotten after three seconds, and the job cancelled while its client was connected."""
     async with watched(tmp_path) as job:
-        job.gateway.process.send_signal(signal.SIGSTOP)
-        try:
+        async with paused(job.gateway):
             job.later(SILENCE_SECONDS)
             await job.still_there()
             job.later(DOUBT_SECONDS - 2 * SILENCE_SECONDS)
             await job.still_there()
-        finally:
-            job.gateway.process.send_signal(signal.SIGCONT)
         await until(lambda: not job.gateways.live.doubted, "it speaks again")
         assert (await job.gateways.listeners("client.ann", 5, "j1")) == (1, True)
 

@@ -1,7 +1,6 @@
 import asyncio
 import base64
 import json
-import signal
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from ai_worker.handlers.handler import Work
 from ai_worker.pieces import Artifact, CandidateEnd, Piece, Progress, Reasoning, Segment, Text
 from ai_worker.relay import BACKLOG, Pace, Relay
 from tests.integration.ai_worker.support import Desk, desk
+from tests.support.processes import paused
 from tests.support.waiting import until
 from tidegate_common.bus.history import History
 from tidegate_common.contract.answers import AiDone, Folding
@@ -112,8 +112,7 @@ async def test_enough_text_does_not_wait_for_the_window(tmp_path: Path) -> None:
 async def test_a_handler_that_is_faster_than_the_stream_waits(tmp_path: Path) -> None:
     async with desk(tmp_path) as (nats, asking):
         writing = await relay(asking, 60, size=1_000_000)
-        nats.run.process.send_signal(signal.SIGSTOP)
-        try:
+        async with paused(nats.run):
             pieces = asyncio.create_task(put_for_ever(writing))
             await until(lambda: writing.taken >= BACKLOG, "the backlog is full")
             taken = writing.taken
@@ -122,8 +121,6 @@ async def test_a_handler_that_is_faster_than_the_stream_waits(tmp_path: Path) ->
             assert writing.taken == taken <= 2 * BACKLOG
             await end([pieces])
             await writing.drop()
-        finally:
-            nats.run.process.send_signal(signal.SIGCONT)
 
 
 async def put_for_ever(writing: Relay) -> None:

@@ -1,16 +1,13 @@
 """NATS answers a request for a job after its worker has given it up."""
 
 import asyncio
-import signal
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
 from tests.integration.common.test_jobs import put, taken
 from tests.support.bus import broker
-from tests.support.nats import NatsServer
+from tests.support.processes import paused
 from tests.support.waiting import until
 from tidegate_common.bus.connection import Bus
 from tidegate_common.bus.jobs import JobStates
@@ -19,15 +16,6 @@ from tidegate_common.errors import BrokerUnavailable
 
 PATIENCE = 0.2
 LONG = 60.0
-
-
-@asynccontextmanager
-async def stalled(nats: NatsServer) -> AsyncIterator[None]:
-    nats.run.process.send_signal(signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        nats.run.process.send_signal(signal.SIGCONT)
 
 
 async def given_up(queue: JobQueue) -> None:
@@ -43,7 +31,7 @@ async def test_after_a_stall_each_request_has_its_own_answer_again(tmp_path: Pat
     """Each answer was taken for that of the request before it, for ever: a job lay in the inbox until the next look."""
     async with broker(tmp_path) as (nats, bus):
         states, queue = await JobStates.open(bus), await JobQueue.open(bus, LONG, PATIENCE)
-        async with stalled(nats):
+        async with paused(nats.run):
             await given_up(queue)
             await given_up(queue)
         await until(lambda: queue_answers(queue), "NATS goes on")
@@ -69,7 +57,7 @@ async def test_a_job_that_comes_too_late_is_given_back_at_once(tmp_path: Path) -
         states, queue = await JobStates.open(bus), await JobQueue.open(bus, LONG, PATIENCE)
         other = await JobQueue.open(bus, LONG)
         await put(bus, states, "j1")
-        async with stalled(nats):
+        async with paused(nats.run):
             await given_up(queue)
         delivery = await taken(other)
         assert (delivery.job().job_id, delivery.number) == ("j1", 2)
@@ -79,7 +67,7 @@ async def test_who_takes_while_the_queue_is_closed_is_told_at_once_and_it_does_n
     async with broker(tmp_path) as (nats, bus):
         queue = await JobQueue.open(bus, LONG, LONG)
         assert await queue.take(0) is None
-        async with stalled(nats):
+        async with paused(nats.run):
             taking = asyncio.create_task(queue.take(LONG))
             await asyncio.sleep(0)
             await queue.close()

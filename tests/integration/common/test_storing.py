@@ -12,6 +12,7 @@ from nats.aio.msg import Msg
 from tests.stress.proxy import Cut, Link, fault_proxy
 from tests.support.bus import SUBJECTS, broker, connected
 from tests.support.nats import nats_server
+from tests.support.processes import paused, stands_still
 from tests.support.waiting import until
 from tidegate_common.bus import headers, storing
 from tidegate_common.bus.connection import Bus, connect
@@ -125,6 +126,7 @@ async def test_what_was_refused_while_nats_hung_is_not_sent_by_the_next_connecti
     async with broker(tmp_path) as (server, bus):
         publisher = Publisher(bus, History(bus), deadline_seconds=0.3)
         server.run.process.send_signal(signal.SIGSTOP)
+        await until(lambda: stands_still(server.run.process.pid), "it has stopped")
         large = [Durable("topic.large", Event("n", "x" * 500_000))] * 40
         sending = [asyncio.create_task(publisher.durable_all(large, headers={}))]
         await until(lambda: bus.client.pending_data_size == 0, "the client has handed it over, and waits")
@@ -157,13 +159,11 @@ async def test_while_nats_hangs_the_deadline_is_kept_in_the_first_try_and_in_tho
     loop = asyncio.get_running_loop()
     async with broker(tmp_path) as (server, bus):
         publisher = Publisher(bus, History(bus), deadline_seconds=deadline)
-        server.run.process.send_signal(signal.SIGSTOP)
-        await until(lambda: stands_still(server.run.process.pid), "it has stopped")
-        began = loop.time()
-        with pytest.raises(BrokerUnavailable, match="may be stored"):
-            await publisher.durable("broadcast", Event("n", "1"), headers={})
-        assert deadline - 0.05 <= loop.time() - began < deadline + 0.6
-        server.run.process.send_signal(signal.SIGCONT)
+        async with paused(server.run):
+            began = loop.time()
+            with pytest.raises(BrokerUnavailable, match="may be stored"):
+                await publisher.durable("broadcast", Event("n", "1"), headers={})
+            assert deadline - 0.05 <= loop.time() - began < deadline + 0.6
         await bus.round_trip()
 
 
@@ -198,13 +198,6 @@ async def test_what_is_confirmed_by_the_deadline_is_even_if_what_comes_after_it_
         messages = [storing.Message("tg.in.broadcast", block, payload) for payload in (b"1", b"2", b"3")]
         found = await storing.Storing(bus, Leaders(bus, Patience(deadline_seconds=0.4)), Refusals()).store(messages)
         assert [type(each) for each in found] == [storing.Stored, storing.Stored, BrokerUnavailable]
-
-
-def stands_still(pid: int) -> bool:
-    """Whether a signal that stops a process has reached it, all its threads."""
-    return all(
-        path.read_text().rpartition(")")[2].split()[0] == "T" for path in Path(f"/proc/{pid}/task").glob("*/stat")
-    )
 
 
 async def stream(bus: Bus, hears: Callable[[bytes], bool]) -> None:

@@ -17,6 +17,7 @@ from gateway.sse.slim import SlimStream
 from tests.support.bus import broker
 from tests.support.gateway import RunningGateway, running_gateway
 from tests.support.loops import Quiet, on_both_loops
+from tests.support.processes import paused
 from tests.support.publisher import running_publisher
 from tests.support.waiting import until
 from tidegate_common.bus.history import History
@@ -133,8 +134,7 @@ async def test_a_client_that_leaves_while_it_is_attached_is_not_waited_for(
     """NATS hangs, so that attaching takes a while: who leaves meanwhile is gone at once, and nothing is said of it."""
     quiet = Quiet(caplog)
     async with broker(tmp_path) as (server, _), running_gateway(server.url, streams=streams) as running:
-        server.run.process.send_signal(signal.SIGSTOP)
-        try:
+        async with paused(server.run):
             for how in ("reset", "close", "half"):
                 client = Leaver(running.url)
                 client.send(REQUESTS[name])
@@ -142,8 +142,6 @@ async def test_a_client_that_leaves_while_it_is_attached_is_not_waited_for(
                 client.leave(how)
                 await until(lambda: running.gateway.hub.sessions == {}, "it is forgotten", 1)
                 client.close()
-        finally:
-            server.run.process.send_signal(signal.SIGCONT)
         await over(running)
         assert opened(running) == 3
         assert quiet.lines() == []
