@@ -5,12 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import httpx
+import pytest
 
+from tests.support.bus import broker
+from tests.support.gateway import running_gateway
 from tests.support.nats import nats_server
 from tests.support.ports import free_port
 from tests.support.processes import service
 from tests.support.publisher import running_publisher
-from tidegate_client import Closing, Event, Stream, connect
+from tidegate_client import Closing, Event, Gap, Stream, connect
 
 
 async def send(publisher: httpx.AsyncClient, numbers: range) -> None:
@@ -45,3 +48,14 @@ async def test_a_restart_of_gateway_and_nats_is_told_by_closing_and_loses_and_re
     assert [event.data for event in got if event.type == "note"] == [str(number) for number in range(12)]
     assert [event.json()["reason"] for event in got if isinstance(event, Closing)] == ["drain"]
     assert {event.type for event in got} == {"note", "closing", "connected"}
+
+
+@pytest.mark.parametrize("id_", ["名前 1", "é", " a ", "a\x01\x7f", "%41+&="])
+async def test_an_id_of_any_characters_reaches_the_gateway_as_it_is(tmp_path: Path, id_: str) -> None:
+    """One outside of ASCII never left the client, which tried again for ever."""
+    async with broker(tmp_path) as (server, _), running_gateway(server.url) as running:
+        async with connect(f"{running.url}/api/sse", last_event_id=id_) as stream:
+            assert (await anext(stream)).type == "connected"
+            gap = await anext(stream)
+        assert isinstance(gap, Gap)
+        assert gap.json()["from"] == id_
