@@ -44,9 +44,10 @@ from tidegate_common.runtime.attendance import attended
 from tidegate_common.runtime.guard import HTTP_REFUSED, Guard
 from tidegate_common.runtime.health import Readiness, health_routes
 from tidegate_common.runtime.hosts import Hosts
+from tidegate_common.runtime.listening import listening
 from tidegate_common.runtime.paths import Utf8Paths
 from tidegate_common.runtime.protocol import limited
-from tidegate_common.runtime.server import Server, SocketOptions, check_port_free, listening, server
+from tidegate_common.runtime.server import Server, SocketOptions, check_port_free, server
 from tidegate_common.runtime.tasks import end, spawn
 from tidegate_common.telemetry import names
 from tidegate_common.telemetry.providers import Telemetry, telemetry
@@ -240,7 +241,7 @@ def _own_sockets(settings: GatewaySettings, worker: Worker | None) -> list[socke
     if worker is None:
         check_port_free(settings)
         return None
-    sockets = [listening(settings.host, settings.port, shared=True)]
+    sockets = listening(settings.host, settings.port, shared=True)
     if settings.worker_ports:
-        sockets.append(listening(settings.host, settings.worker_ports + worker.number, variable=WORKER_PORTS))
+        sockets += listening(settings.host, settings.worker_ports + worker.number, variable=WORKER_PORTS)
     return sockets

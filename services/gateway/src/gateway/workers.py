@@ -16,8 +16,9 @@ import sys
 from typing import NamedTuple
 
 from gateway.settings import GatewaySettings
+from tidegate_common.runtime.listening import listening
 from tidegate_common.runtime.process import EXIT_UNAVAILABLE
-from tidegate_common.runtime.server import check_port_free, listening
+from tidegate_common.runtime.server import check_port_free
 
 log = logging.getLogger(__name__)
 
@@ -181,7 +182,8 @@ async def supervise(settings: GatewaySettings) -> None:
     """Runs `settings.workers` gateways. Raises ConfigError where a port is taken, SystemExit with a worker's code."""
     check_port_free(settings)
     for number in range(settings.workers if settings.worker_ports else 0):
-        listening(settings.host, settings.worker_ports + number, variable=WORKER_PORTS).close()
+        for bound in listening(settings.host, settings.worker_ports + number, variable=WORKER_PORTS):
+            bound.close()
     code = await Workers(settings.workers, settings.drain_seconds).run()
     if code:
         sys.exit(code)

@@ -15,6 +15,7 @@ from starlette.types import ASGIApp
 from tidegate_common.errors import ConfigError
 from tidegate_common.runtime.guard import Guard
 from tidegate_common.runtime.hosts import HostCheck, Hosts, Refusal, problem
+from tidegate_common.runtime.listening import cannot_listen, in_url, listening
 from tidegate_common.runtime.protocol import limited
 from tidegate_common.runtime.settings import CommonSettings
 
@@ -74,8 +75,15 @@ class Server(uvicorn.Server):
         self.on_stopping: Callable[[float], None] | None = None
         """Called once, when the stop begins, with the time of `time.monotonic` at which all of it is to be over."""
 
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        """On `sockets`, or on what the settings say. Raises ConfigError where that can't be listened on."""
+        await super().serve(sockets or listening(self.config.host, self.config.port))
+
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
+        try:
+            await super().startup(sockets)
+        except OSError as error:  # two processes may hold one port, until one of them listens
+            raise ConfigError([cannot_listen(in_url(self.config.host, self.config.port), error)]) from None
         for server in self.servers:
             for listener in server.sockets:
                 self._options.set(listener)
@@ -149,24 +157,5 @@ def server(
 
 def check_port_free(settings: CommonSettings) -> None:
     """Raises ConfigError where the address can't be listened on: said before anything else is started."""
-    listening(settings.host, settings.port).close()
-
-
-def listening(host: str, port: int, *, shared: bool = False, variable: str = "TIDEGATE_PORT") -> socket.socket:
-    """A bound socket. Raises ConfigError where the address can't be listened on; it names the port's `variable`.
-
-    A `shared` port is one that other processes of the same user may bind, too (SO_REUSEPORT): the kernel spreads
-    connections over them.
-    """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    made = socket.socket(family)
-    try:
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if shared:
-            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        made.bind((host, port))
-    except OSError as error:
-        made.close()
-        fault = f"{host}:{port} can't be listened on ({error.strerror})"
-        raise ConfigError([f"{fault}: set {variable} or TIDEGATE_HOST"]) from None
-    return made
+    for bound in listening(settings.host, settings.port):
+        bound.close()

@@ -16,6 +16,7 @@ from tidegate_common.contract.subjects import Subjects
 from tidegate_common.errors import ConfigError, InvalidField
 from tidegate_common.runtime.guard import HttpLimits
 from tidegate_common.runtime.hosts import HOST_NAME, canonical
+from tidegate_common.runtime.listening import is_loopback, plain_host
 
 Port = Annotated[int, Meta(ge=0, le=65535)]
 Positive = Annotated[float, Meta(gt=0)]
@@ -85,9 +86,13 @@ class CommonSettings(msgspec.Struct, frozen=True, kw_only=True):
             Subjects.of(self.namespace)
         except InvalidField as error:
             found.append(str(error))
+        try:
+            plain_host(self.host)
+        except ValueError as error:
+            found.append(f"TIDEGATE_HOST: {error}")
         if self.auth not in ("", "open"):
             found.append("TIDEGATE_AUTH: only open is built so far")
-        elif not self.auth and not _is_loopback(self.host):
+        elif not self.auth and not is_loopback(self.host) and not found:
             found.append(
                 f"TIDEGATE_HOST: {self.host} is reachable by others and nobody would be asked who they are; "
                 "set TIDEGATE_AUTH=open to accept that, or serve 127.0.0.1"
@@ -175,10 +180,3 @@ def variable(field: FieldInfo, hint: Any) -> str:
 
 def _is_list(hint: Any) -> bool:
     return getattr(hint, "__origin__", None) is tuple
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
