@@ -104,7 +104,7 @@ def read_by_compose(pages: dict[str, str]) -> dict[str, str]:
 
 def shown(default: Any) -> str:
     """A default as the tables have it, once spelling is taken off: digits for numbers, a comma list for several."""
-    if default is NODEFAULT:
+    if default is NODEFAULT or default is None:
         return ""
     if isinstance(default, tuple):
         return ",".join(default)
