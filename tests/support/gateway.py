@@ -35,10 +35,10 @@ class RunningGateway:
 
 
 @asynccontextmanager
-async def running_gateway(nats_url: str, **settings: Any) -> AsyncIterator[RunningGateway]:
-    """A gateway listening on a free port, stopped in order at the end."""
+async def running_gateway(nats_url: str, *, environ: Any = None, **settings: Any) -> AsyncIterator[RunningGateway]:
+    """A gateway listening on a free port, stopped in order at the end. `environ` is what its telemetry reads."""
     chosen = GatewaySettings(nats_url=nats_url, port=0, **{"drain_seconds": 2.0, **settings})
-    with telemetry("gateway", {}) as signals:
+    with telemetry("gateway", environ or {}) as signals:
         async with connect(nats_url, SUBJECTS, "gateway") as bus:
             await ensure_streams(bus, chosen.stream_limits(), update=False)
             gateway = Gateway(chosen, bus, signals)

@@ -250,14 +250,15 @@ async def test_a_dead_job_is_listed_looked_at_tried_again_once_and_forgotten(tmp
         listed = (await client.get("/api/ai/dead", params={"limit": 2})).json()
         assert ([each["job_id"] for each in listed["jobs"]], listed["total"]) == ([ids[2], ids[1]], 3)
         assert (await client.get(f"/api/ai/dead/{ids[1]}")).json()["job"]["params"] == {"x": 1}
-        retried = (await client.post(f"/api/ai/dead/{ids[1]}/retry")).json()
+        retried = (await client.post(f"/api/ai/dead/{ids[1]}/retry", json={})).json()
         assert retried["retry_of"] == ids[1]
         delivery = await (await JobQueue.open(bus)).take(5)
         assert delivery is not None
         job = delivery.job()
         assert (job.job_id, job.tail, job.params) == (retried["job_id"], f"job.{retried['job_id']}", {"x": 1})
         assert (job.deadline, job.start != "") == (None, True)
-        assert (await client.post(f"/api/ai/dead/{ids[1]}/retry")).status_code == 404, "it is not dead any more"
+        again = await client.post(f"/api/ai/dead/{ids[1]}/retry", json={})
+        assert again.status_code == 404, "it is not dead any more"
         assert (await client.delete(f"/api/ai/dead/{ids[0]}")).status_code == 204
         assert (await client.delete(f"/api/ai/dead/{ids[0]}")).status_code == 404
         assert (await client.get("/api/ai/dead")).json()["total"] == 1
@@ -271,7 +272,7 @@ async def test_a_dead_job_that_is_tried_again_does_not_end_for_want_of_listeners
         job = Job(job_id=job_id, kind="chat", tail=f"job.{job_id}", params={}, created=1, owner="key.x")
         job = replace(job, on_disconnect=OnDisconnect.CANCEL, grace_seconds=3.0)
         await (await DeadJobs.open(bus)).keep(DeadJob(job=job, error="backend_error: x", attempts=1, failed=2))
-        await client.post(f"/api/ai/dead/{job_id}/retry")
+        await client.post(f"/api/ai/dead/{job_id}/retry", json={})
         delivery = await (await JobQueue.open(bus)).take(5)
         assert delivery is not None
         assert (delivery.job().on_disconnect, delivery.job().owner) == ("continue", "key.x")

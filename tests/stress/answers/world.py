@@ -129,7 +129,7 @@ class AiWorld:
 
     async def retry(self, wanted: Wanted) -> Wanted:
         """A dead job as a new one, which is to end as any."""
-        answer = await self.http.post(f"/api/ai/dead/{wanted.job_id}/retry")
+        answer = await self.http.post(f"/api/ai/dead/{wanted.job_id}/retry", json={})
         again = Wanted(answer.raise_for_status().json()["job_id"], wanted.text)
         self.jobs.append(again)
         return again

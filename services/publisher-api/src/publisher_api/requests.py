@@ -99,11 +99,16 @@ class JobBody(JobFields, frozen=True, kw_only=True, forbid_unknown_fields=True):
     params: Annotated[dict[str, Any], Meta(description="What the kind's handler takes.")] = {}
 
 
+class RetryBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Body of `POST /api/ai/dead/{job_id}/retry`: an empty object, or nothing."""
+
+
 SEND = msgspec.json.Decoder(SendBody)
 BROADCAST_BODY = msgspec.json.Decoder(BroadcastBody)
 LINE = msgspec.json.Decoder(BatchLine)
 CHAT = msgspec.json.Decoder(ChatBody)
 JOB = msgspec.json.Decoder(JobBody)
+RETRY = msgspec.json.Decoder(RetryBody)
 _KIND = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 

@@ -6,7 +6,7 @@ import re
 import secrets
 from typing import NamedTuple
 
-from tidegate_common.errors import InvalidField
+from tidegate_common.errors import InvalidField, NotFound
 
 MAX_NAME_BYTES = 200
 """Limit of a client, user or topic name in UTF-8 bytes: encoded it may triple, and a subject line holds 4096."""
@@ -14,6 +14,7 @@ MAX_NAME_BYTES = 200
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _EVENT_TYPE = re.compile(r"[^\s\x00-\x1f\x7f-\x9f]{1,128}")
 _EVENT_ID = re.compile(r"([a-z0-9]{1,32})-(0|[1-9][0-9]{0,19})")
+_JOB_ID = re.compile(r"[0-9a-f]{32}")
 RESERVED_EVENT_TYPES = frozenset({"connected", "gap", "closing"})
 
 
@@ -44,6 +45,13 @@ def new_client_id() -> str:
 def new_job_id() -> str:
     """128 random bits in hexadecimal: 32 characters."""
     return secrets.token_hex(16)
+
+
+def check_job_id(job_id: str) -> str:
+    """`job_id`, where it can be one. Raises NotFound: nothing else has ever been given to anybody."""
+    if not _JOB_ID.fullmatch(job_id):
+        raise NotFound("a job's id is 32 hexadecimal digits")
+    return job_id
 
 
 def check_name(field: str, value: str) -> str:

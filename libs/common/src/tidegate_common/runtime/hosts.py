@@ -105,9 +105,9 @@ def _check_literal(literal: bytes) -> None:
         raise InvalidHost("Host has brackets without an IPv6 address in them") from None
 
 
-def problem(_: Scope, error: TidegateError) -> Response:
+def problem(scope: Scope, error: TidegateError) -> Response:
     """Problem details, which is what all answers are unless the path belongs to another protocol."""
-    return problem_response(error)
+    return problem_response(error, scope["headers"])
 
 
 class HostCheck:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from http import HTTPStatus
 from typing import Any
 
@@ -13,9 +14,11 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from tidegate_common import errors
-from tidegate_common.telemetry.propagation import trace_id
+from tidegate_common.telemetry.propagation import context_fields, extract, trace_id
 
 log = logging.getLogger(__name__)
+
+_NOTED = "tidegate_trace_id"
 
 PROBLEM_JSON = "application/problem+json"
 
@@ -64,25 +67,38 @@ def problem_of(error: Exception) -> Problem:
     return Problem("Internal error", "urn:tidegate:problem:internal", None, 500)
 
 
-def problem_response(error: Exception) -> Response:
-    """`error` as an HTTP answer; carries the trace id where there is one."""
+def note_trace(error: Exception, found: str) -> None:
+    """`error` was raised in the trace `found`, whose span is over by the time that it is answered."""
+    vars(error)[_NOTED] = found
+
+
+def trace_of(error: Exception, headers: Iterable[tuple[bytes, bytes]]) -> str:
+    """The id of the trace in which `error` is answered: the current one, the one of the request's `headers`, or new."""
+    return vars(error).get(_NOTED) or trace_id() or trace_id(extract(context_fields(headers)))
+
+
+def unforeseen_response(error: Exception, headers: Iterable[tuple[bytes, bytes]]) -> Response:
+    """The answer to an error of ours, which is logged with its stack."""
+    note_trace(error, trace_of(error, headers))
+    log.error("unforeseen error", exc_info=error, extra={"trace_id": trace_of(error, ())})
+    return problem_response(error)
+
+
+def problem_response(error: Exception, headers: Iterable[tuple[bytes, bytes]] = ()) -> Response:
+    """`error` as an HTTP answer to a request with `headers` (names in lower case); carries the trace's id."""
     problem = problem_of(error)
-    body = problem.marshal()
-    found = trace_id()
-    if found:
-        body["trace_id"] = found
+    body = {**problem.marshal(), "trace_id": trace_of(error, headers)}
     return JSONResponse(body, problem.status, dict(problem.headers or {}), media_type=PROBLEM_JSON)
 
 
 def install(app: Starlette) -> None:
     """All errors of `app` are answered as problem details; those that nobody foresaw are logged with their stack."""
 
-    async def expected(_: Request, error: Exception) -> Response:
-        return problem_response(error)
+    async def expected(request: Request, error: Exception) -> Response:
+        return problem_response(error, request.scope["headers"])
 
-    async def unforeseen(_: Request, error: Exception) -> Response:
-        log.error("unforeseen error", exc_info=error)
-        return problem_response(error)
+    async def unforeseen(request: Request, error: Exception) -> Response:
+        return unforeseen_response(error, request.scope["headers"])
 
     app.add_exception_handler(errors.TidegateError, expected)
     app.add_exception_handler(HTTPException, expected)

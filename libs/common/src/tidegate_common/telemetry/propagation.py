@@ -5,7 +5,7 @@ Every request has a trace id, also where nothing is exported: the answer and the
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
 from opentelemetry import context as otel_context
@@ -19,6 +19,25 @@ _PROPAGATOR = TraceContextTextMapPropagator()
 _IDS = RandomIdGenerator()
 
 
+def context_fields(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
+    """The carrier that a request's headers (names in lower case) are, as W3C Trace Context reads them.
+
+    Several `traceparent` are none (3.2.1), several `tracestate` are one list (3.3.1).
+    """
+    parents, states = list[bytes](), list[bytes]()
+    for name, value in headers:
+        if name == b"traceparent":
+            parents.append(value)
+        elif name == b"tracestate":
+            states.append(value)
+    if len(parents) != 1:
+        return {}
+    found = {"traceparent": parents[0].decode("latin-1")}
+    if states:
+        found["tracestate"] = b",".join(states).decode("latin-1")
+    return found
+
+
 def extract(carrier: Mapping[str, str]) -> Context:
     """The context that `carrier` holds; a new, unsampled trace where it holds none."""
     context = _PROPAGATOR.extract(carrier, context=Context())
@@ -28,14 +47,9 @@ def extract(carrier: Mapping[str, str]) -> Context:
     return trace.set_span_in_context(NonRecordingSpan(fresh), Context())
 
 
-def caller(traceparent: str | None, tracestate: str | None) -> Context:
-    """The context of these headers; an empty one where they hold none: there the sampler decides."""
-    if traceparent is None:
-        return Context()
-    carrier = (
-        {"traceparent": traceparent} if tracestate is None else {"traceparent": traceparent, "tracestate": tracestate}
-    )
-    return _PROPAGATOR.extract(carrier, context=Context())
+def caller(carrier: Mapping[str, str]) -> Context:
+    """The context that `carrier` holds; an empty one where it holds none: there the sampler decides."""
+    return _PROPAGATOR.extract(carrier, context=Context()) if carrier else Context()
 
 
 def inject(carrier: dict[str, str], context: Context | None = None) -> None:

@@ -95,7 +95,7 @@ class OpenAiFront:
         """One completion, from its request to the end of its answer."""
         request = Request(scope, receive)
         writer = Writer(send)
-        with tracing.serving(self._telemetry, request.headers, PATH) as span:
+        with tracing.serving(self._telemetry, scope["headers"], PATH) as span:
             try:
                 self.admission.check("")
                 asked = read(await read_body(request, self._settings.max_completion_bytes))

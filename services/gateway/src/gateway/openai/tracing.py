@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from opentelemetry.trace import INVALID_SPAN, Span, SpanKind, StatusCode
@@ -11,18 +11,18 @@ from gateway.openai.errors import ApiError
 from gateway.openai.request import Completion
 from tidegate_common.contract.jobs import Usage
 from tidegate_common.telemetry import names
-from tidegate_common.telemetry.propagation import attached, caller, extract
+from tidegate_common.telemetry.propagation import attached, caller, context_fields, extract
 from tidegate_common.telemetry.providers import Telemetry
 
 
 @contextmanager
-def serving(telemetry: Telemetry, headers: Mapping[str, str], path: str) -> Iterator[Span]:
+def serving(telemetry: Telemetry, headers: Iterable[tuple[bytes, bytes]], path: str) -> Iterator[Span]:
     """The request's span, current inside; a bare trace id where spans go nowhere."""
     if not telemetry.tracing:
-        with attached(extract(headers)):
+        with attached(extract(context_fields(headers))):
             yield INVALID_SPAN
         return
-    context = caller(headers.get("traceparent"), headers.get("tracestate"))
+    context = caller(context_fields(headers))
     attributes = {"http.request.method": "POST", "http.route": path, "url.path": path}
     with telemetry.tracer.start_as_current_span(f"POST {path}", context, SpanKind.SERVER, attributes) as span:
         yield span

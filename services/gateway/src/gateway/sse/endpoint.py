@@ -25,6 +25,7 @@ from gateway.sse.slim import SlimStream
 from gateway.sse.takeover import DirectTakeover, Takeover, offered
 from tidegate_common.contract.ids import EventId
 from tidegate_common.errors import Unavailable
+from tidegate_common.runtime.problems import note_trace
 from tidegate_common.runtime.query import Ignored
 from tidegate_common.telemetry import names
 from tidegate_common.telemetry.propagation import caller
@@ -153,7 +154,7 @@ class StreamEndpoint:
             route = PATH if asked.job_id is None else JOB_PATH
             span = self._telemetry.tracer.start_span(
                 f"{method} {route}",
-                caller(fields.traceparent, fields.tracestate),
+                caller(fields.context),
                 SpanKind.SERVER,
                 {"http.request.method": method, "http.route": route, "url.path": route},
             )
@@ -163,8 +164,12 @@ class StreamEndpoint:
                     path = f"{PATH}/jobs/{asked.job_id}"
                     facts = {names.JOB_ID: asked.job_id, names.JOB_TRACE_ID: asked.job_trace_id, "url.path": path}
                     span.set_attributes(facts)
-                with trace.use_span(span, end_on_exit=True):
-                    await self._open(asked, stream, address, send)
+                try:
+                    with trace.use_span(span, end_on_exit=True):
+                        await self._open(asked, stream, address, send)
+                except Exception as error:
+                    note_trace(error, trace.format_trace_id(span.get_span_context().trace_id))
+                    raise
                 return
         await self._open(asked, stream, address, send)
 

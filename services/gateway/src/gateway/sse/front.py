@@ -9,7 +9,6 @@ is uvicorn's from its first byte.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol, cast
 
@@ -26,9 +25,7 @@ from tidegate_common.errors import TidegateError
 from tidegate_common.runtime.discard import Discard
 from tidegate_common.runtime.guard import Guard
 from tidegate_common.runtime.hosts import Hosts
-from tidegate_common.runtime.problems import problem_response
-
-log = logging.getLogger(__name__)
+from tidegate_common.runtime.problems import problem_response, unforeseen_response
 
 NOT_PLAIN = frozenset({b"origin", b"content-length", b"transfer-encoding", b"expect", b"upgrade"})
 """With one of these headers a request is for uvicorn."""
@@ -163,11 +160,11 @@ class FrontProtocol(asyncio.Protocol):
             await self._front.open_stream(head.url.partition(b"?")[2], head.headers, address, takeover)
         except (TidegateError, HTTPException) as error:
             if not takeover.taken:
-                self._answer(problem_response(error))
+                self._answer(problem_response(error, head.headers))
         except Exception as error:
-            log.error("unforeseen error", exc_info=error)
+            answer = unforeseen_response(error, head.headers)
             if not takeover.taken:
-                self._answer(problem_response(error))
+                self._answer(answer)
 
     def _answer(self, response: Response) -> None:
         """Writes a whole response; the connection ends with it. Nothing where the client has gone meanwhile."""

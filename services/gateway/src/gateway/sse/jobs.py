@@ -15,9 +15,9 @@ from tidegate_common.bus.answers import belongs
 from tidegate_common.bus.connection import Bus
 from tidegate_common.bus.history import History, Position
 from tidegate_common.bus.jobs import JobStates
-from tidegate_common.contract.ids import EventId, check_name
+from tidegate_common.contract.ids import EventId, check_job_id
 from tidegate_common.contract.jobs import JobState
-from tidegate_common.errors import InvalidField, NotFound, Unavailable
+from tidegate_common.errors import NotFound, Unavailable
 
 METHODS = ["GET", "HEAD", "OPTIONS"]
 
@@ -68,12 +68,7 @@ class JobStreams:
 
     async def _state(self, job_id: str) -> JobState:
         """The job's record. Raises NotFound, BrokerUnavailable."""
-        try:
-            check_name("job_id", job_id)
-        except InvalidField as error:
-            raise NotFound(str(error)) from None
-        if not _KEY.issuperset(job_id):
-            raise NotFound(f"there is no job {job_id}")
+        check_job_id(job_id)
         if self._states is None:
             self._states = await JobStates.open(self._bus, self._history.leaders)
         state = await self._states.get(job_id)
@@ -91,10 +86,6 @@ class JobStreams:
         async for stored in self._history.after(state.tail, had.sequence - 1, had.sequence):
             return belongs(stored.header, state.job_id.encode()) and headers.JOB_END in stored.header
         return False
-
-
-_KEY = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_=.")
-"""Of keys in a NATS bucket."""
 
 
 def _gone(state: JobState, position: Position) -> bool:

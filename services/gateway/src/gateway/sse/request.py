@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import msgspec
@@ -19,6 +19,7 @@ from tidegate_common.contract.subjects import (
 from tidegate_common.errors import InvalidField
 from tidegate_common.runtime.body import decode, read_body
 from tidegate_common.runtime.query import MOST_PARAMETERS, Ignored, once, read_query, utf8
+from tidegate_common.telemetry.propagation import context_fields
 
 MAX_ID_LENGTH = 256
 """What is longer is no id of ours, nor becomes one when it is cut: those are shorter by far."""
@@ -34,39 +35,18 @@ PARAMETERS = ("client_id", "user_id", "topic", "last_event_id", *APPENDED_IDS)
 class Fields(NamedTuple):
     """The header fields that a stream's request is read from, on whichever way it comes in."""
 
-    last_event_id: str | None = None
-    traceparent: str | None = None
-    tracestate: str | None = None
+    last_event_id: str | None
+    context: dict[str, str]
+    """The trace context; empty where none is given. One that is none is no reason to refuse anybody."""
 
     @classmethod
     def of(cls, headers: Iterable[tuple[bytes, bytes]]) -> Fields:
-        """Of `headers` with names in lower case. Raises InvalidField for a Last-Event-ID given twice, or not UTF-8.
-
-        A trace context that is given twice, or is none, is no reason to refuse anybody (W3C Trace Context 3.2).
-        """
-        found: dict[bytes, list[bytes]] = {}
-        for name, value in headers:
-            if name in _READ:
-                found.setdefault(name, []).append(value)
-        if not found:
-            return _NO_FIELDS
-        parents = found.get(b"traceparent", ())
-        states = found.get(b"tracestate")
-        return cls(
-            _id_field(found.get(b"last-event-id", ())),
-            parents[0].decode("latin-1") if len(parents) == 1 else None,
-            b",".join(states).decode("latin-1") if states else None,
-        )
-
-
-_READ = frozenset({b"last-event-id", b"traceparent", b"tracestate"})
-_NO_FIELDS = Fields()
-
-
-def _id_field(values: Sequence[bytes]) -> str | None:
-    if len(values) > 1:
-        raise InvalidField("Last-Event-ID", "given once")
-    return utf8("Last-Event-ID", values[0].decode("latin-1")) if values else None
+        """Of `headers` with names in lower case. Raises InvalidField for a Last-Event-ID given twice, or not UTF-8."""
+        given = [value for name, value in headers if name == b"last-event-id"]
+        if len(given) > 1:
+            raise InvalidField("Last-Event-ID", "given once")
+        last_event_id = utf8("Last-Event-ID", given[0].decode("latin-1")) if given else None
+        return cls(last_event_id, context_fields(headers))
 
 
 class StreamBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

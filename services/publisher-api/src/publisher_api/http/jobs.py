@@ -9,10 +9,11 @@ from starlette.routing import Route
 
 from publisher_api.http.endpoints import answer, idempotency_key
 from publisher_api.jobs.dead import MOST, DeadLetters
-from publisher_api.jobs.looking import NOT_SHOWN, Looking, checked
+from publisher_api.jobs.looking import Looking, shown
 from publisher_api.jobs.starting import Starting
-from publisher_api.requests import CHAT, JOB
+from publisher_api.requests import CHAT, JOB, RETRY
 from tidegate_common.bus.cancelling import Cancelling
+from tidegate_common.contract.ids import check_job_id
 from tidegate_common.contract.jobs import DeadJob, JobState
 from tidegate_common.contract.subjects import encode_token
 from tidegate_common.errors import InvalidField
@@ -61,10 +62,10 @@ class JobEndpoints:
     async def one(self, request: Request) -> Response:
         job_id = request.path_params["job_id"]
         if request.method == "DELETE":
-            state = await self._cancelling.cancel(checked(job_id))
-            return answer(_shown(state), 200 if state.status.final else 202)
+            state = await self._cancelling.cancel(check_job_id(job_id))
+            return answer(shown(state), 200 if state.status.final else 202)
         state, found = await self._looking.at(job_id)
-        return answer({**_shown(state), "answer": found}, 200)
+        return answer({**shown(state), "answer": found}, 200)
 
     async def dead(self, request: Request) -> Response:
         jobs, total = await self._dead.latest(_limit(request))
@@ -75,16 +76,14 @@ class JobEndpoints:
         if request.method == "DELETE":
             await self._dead.remove(job_id)
             return Response(status_code=204)
-        return answer(await self._dead.get(job_id), 200)
+        found = await self._dead.get(job_id)
+        return answer({**msgspec.to_builtins(found), "job": shown(found.job)}, 200)
 
     async def retry(self, request: Request) -> Response:
         job_id = request.path_params["job_id"]
+        # Read for its media type: a page of another origin sends none of JSON without being allowed to (CORS).
+        decode(RETRY, await read_body(request, self._max_body_bytes) or b"{}")
         return answer({**_started(await self._dead.retry(job_id)), "retry_of": job_id}, 202)
-
-
-def _shown(state: JobState) -> dict[str, object]:
-    """The record without what is the services' own: whose it is, which may be an address, and who runs it."""
-    return {name: value for name, value in msgspec.to_builtins(state).items() if name not in NOT_SHOWN}
 
 
 def _asker(request: Request) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 
 from publisher_api.jobs.looking import NOT_SHOWN
-from publisher_api.requests import BatchLine, BroadcastBody, ChatBody, JobBody, SendBody
+from publisher_api.requests import BatchLine, BroadcastBody, ChatBody, JobBody, RetryBody, SendBody
 from tidegate_common.contract.answers import Answer
 from tidegate_common.contract.jobs import DeadJob, JobState
 
@@ -122,6 +122,7 @@ _TYPES = (
     Accepted,
     BatchAnswer,
     JobBody,
+    RetryBody,
     JobAccepted,
     JobRetried,
     JobState,
@@ -155,9 +156,9 @@ _REASONS = {
 def document() -> dict[str, Any]:
     """The whole description, as JSON-ready values."""
     _, components = msgspec.json.schema_components(_TYPES, ref_template="#/components/schemas/{name}")
-    for record in ("JobState", "JobAnswer"):
+    for record in ("Job", "JobState", "JobAnswer"):
         for hidden in NOT_SHOWN:
-            del components[record]["properties"][hidden]
+            components[record]["properties"].pop(hidden, None)
     note = {"event_type": "note", "data": {"text": "hello"}}
     job = [{"name": "job_id", "in": "path", "required": True, "schema": {"type": "string"}}]
     gone = (404, 503)
@@ -252,7 +253,13 @@ def document() -> dict[str, Any]:
             },
             "/api/ai/dead/{job_id}/retry": {
                 "parameters": job,
-                "post": _operation("Try a dead job again", {202: "JobRetried"}, gone),
+                "post": {
+                    **_operation("Try a dead job again", {202: "JobRetried"}, (400, 404, 413, 415, 422, 503)),
+                    "requestBody": {
+                        "required": False,
+                        "content": {"application/json": {"schema": _ref("RetryBody"), "example": {}}},
+                    },
+                },
             },
         },
         "components": {"schemas": components},

@@ -7,10 +7,9 @@ import re
 from typing import Any
 
 from opentelemetry.instrumentation.asgi import OpenTelemetryMiddleware
-from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from tidegate_common.telemetry.propagation import attached, extract
+from tidegate_common.telemetry.propagation import attached, context_fields, extract
 from tidegate_common.telemetry.providers import Telemetry
 
 UNTRACED = "/healthz$,/readyz$,/metrics$"
@@ -58,5 +57,5 @@ class _Untraced:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        with attached(extract(Headers(scope=scope))):
+        with attached(extract(context_fields(scope["headers"]))):
             await self._app(scope, receive, send)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from contextlib import suppress
 
-from publisher_api.jobs.looking import checked
 from publisher_api.jobs.starting import Starting
 from tidegate_common.bus.dead import DeadJobs
+from tidegate_common.contract.ids import check_job_id
 from tidegate_common.contract.jobs import DeadJob, JobState
 from tidegate_common.errors import Unreadable
 
@@ -26,16 +26,16 @@ class DeadLetters:
 
     async def get(self, job_id: str) -> DeadJob:
         """Raises NotFound."""
-        return await self._dead.get(checked(job_id))
+        return await self._dead.get(check_job_id(job_id))
 
     async def retry(self, job_id: str) -> JobState:
         """Queues it as a new job, whose record this gives, and forgets it. Raises NotFound, QueueFull, TooLarge."""
-        state = await self._starting.again(await self._dead.get(checked(job_id)))
+        state = await self._starting.again(await self._dead.get(check_job_id(job_id)))
         await self._dead.remove(job_id)
         return state
 
     async def remove(self, job_id: str) -> None:
         """Raises NotFound. What is kept there and can't be read can be removed all the same."""
         with suppress(Unreadable):
-            await self._dead.get(checked(job_id))
+            await self._dead.get(check_job_id(job_id))
         await self._dead.remove(job_id)

@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import re
+from typing import Any
+
+import msgspec
 
 from tidegate_common.bus.answers import read_answer
 from tidegate_common.bus.history import History
 from tidegate_common.bus.jobs import JobStates
 from tidegate_common.contract.answers import Answer
-from tidegate_common.contract.jobs import JobState
-from tidegate_common.errors import NotFound
+from tidegate_common.contract.ids import check_job_id
+from tidegate_common.contract.jobs import Job, JobState
 
-NOT_SHOWN = ("owner", "holder")
-"""Fields of a record that are the services' own."""
-
-_JOB_ID = re.compile(r"[0-9a-f]{32}")
+NOT_SHOWN = frozenset({"owner", "holder", "revision"})
+"""Fields of a record, and of a job as it was queued, that are the services' own: an owner may be an address."""
 
 
-def checked(job_id: str) -> str:
-    """Raises NotFound for what can't be a job's id."""
-    if not _JOB_ID.fullmatch(job_id):
-        raise NotFound("a job's id is 32 hexadecimal digits")
-    return job_id
+def shown(told: JobState | Job) -> dict[str, Any]:
+    """What whoever asks for it is shown."""
+    return {name: value for name, value in msgspec.to_builtins(told).items() if name not in NOT_SHOWN}
 
 
 class Looking:
@@ -33,5 +31,5 @@ class Looking:
 
     async def at(self, job_id: str) -> tuple[JobState, Answer]:
         """The job's record, and its answer as one document. Raises NotFound, BrokerUnavailable."""
-        state = await self._states.get(checked(job_id))
+        state = await self._states.get(check_job_id(job_id))
         return state, await read_answer(self._history, job_id, state.tail, state.start, state.end)
