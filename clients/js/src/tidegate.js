@@ -7,7 +7,6 @@ import { nextRequest, RequestFault } from "./request.js";
 
 const CONNECT_SECONDS = 15;
 const PROVEN_SECONDS = 10;
-const SILENT = "nothing was heard for too long";
 const OPTIONS = new Set(
   "clientId userId topics lastEventId headers fetchOptions fetch silence attempts random".split(" "),
 );
@@ -173,8 +172,10 @@ export class Tidegate {
   async #try(life) {
     const attempt = (this.#attempt = watched(CONNECT_SECONDS));
     const end = { useful: false, closing: false, final: false, reason: "the stream ended" };
+    let late = "headers() gave nothing in time";
     try {
       const { address, headers } = await unlessAborted(this.#request(), attempt.signal);
+      late = "nothing was heard for too long";
       const init = { cache: "no-store", ...this.#options.fetchOptions, headers, signal: attempt.signal };
       const response = await (this.#options.fetch ?? fetch)(address, init);
       if (!isStream(response)) return await refusal(response);
@@ -182,7 +183,7 @@ export class Tidegate {
       await readStream(response.body, this.#parser(end, life), attempt.heard);
     } catch (error) {
       if (error instanceof RequestFault) end.final = error.final;
-      end.reason = attempt.timedOut ? SILENT : reasonOf(error, attempt.opened());
+      end.reason = attempt.timedOut ? late : reasonOf(error, attempt.opened());
       end.problem = new Problem({ title: end.reason, cause: error?.cause ?? error });
     } finally {
       end.replaced = attempt.replaced;

@@ -357,6 +357,18 @@ test("headers that never come are given up with their attempt", async () => {
   });
 });
 
+test("headers that come too late are told as the cause", async () => {
+  const headers = [() => new Promise(() => {}), () => ({})];
+  await scripted([HEAD + "data: x\n\n" + HOLD], { headers: () => headers.shift()() }, async (client, seen) => {
+    await seen.until(() => headers.length === 1);
+    const later = Date.now() + 16_000;
+    const clock = mock.method(Date, "now", () => later);
+    await seen.until(() => client.state.name === "waiting");
+    clock.mock.restore();
+    assert.equal(client.state.reason, "headers() gave nothing in time");
+  });
+});
+
 test("topics that can be gone through once are asked for again by the next connection", async () => {
   const answers = [HEAD + "data: x\n\n", HEAD + "data: x\n\n" + HOLD];
   await scripted(answers, { topics: ["a", "b"].values() }, async (client, seen) => {

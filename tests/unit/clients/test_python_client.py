@@ -294,6 +294,19 @@ async def test_every_attempt_that_failed_tells_its_cause() -> None:
     assert [state.problem.status if state.problem else 0 for state in told] == [0, 0, 0, 0, 503, 0, 0]
 
 
+async def test_headers_that_never_come_are_told_as_the_cause(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A function that hung was told as a server that says nothing."""
+    monkeypatch.setattr("tidegate_client.stream.CONNECT_SECONDS", 0.1)
+
+    async def headers() -> dict[str, str]:
+        await asyncio.Event().wait()
+        return {}
+
+    async with connect("http://127.0.0.1:9/", headers=headers, attempts=1) as stream:
+        with pytest.raises(Stopped, match="headers.* failed: TimeoutError"):
+            await anext(stream)
+
+
 async def test_a_tokens_line_end_is_no_part_of_it() -> None:
     async with scripted([HEAD + "data: x\n\n" + Scripted.HOLD]) as server:
         async with connect(server.url, headers={"Authorization": " Bearer t\r\n", "X-Name": "é"}) as stream:

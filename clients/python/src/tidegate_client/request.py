@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 
@@ -33,12 +34,16 @@ def address(url: str, client_id: str, user_id: str, topics: str | Sequence[str])
     return made
 
 
-async def fields(given: Headers | None) -> httpx.Headers:
-    """The caller's fields for one attempt. Raises HeadersFailed, Stopped, and what the caller's function raises."""
+async def fields(given: Headers | None, seconds: float) -> httpx.Headers:
+    """The caller's fields for one attempt, which have to be there in `seconds`.
+
+    Raises HeadersFailed, Stopped, and what the caller's function raises.
+    """
     if callable(given):
         try:
             made = given()
-            given = await made if isinstance(made, Awaitable) else made
+            async with asyncio.timeout(seconds):
+                given = await made if isinstance(made, Awaitable) else made
         except (TimeoutError, httpx.RequestError) as error:
             raise _failed(error) from error
         except httpx.HTTPStatusError as error:

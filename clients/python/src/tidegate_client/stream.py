@@ -198,17 +198,17 @@ class Stream:
 
     async def _connect(self) -> None:
         self._tell(State("connecting"))
+        fields = await request.fields(self._headers, CONNECT_SECONDS)
         async with asyncio.timeout(CONNECT_SECONDS):
-            response = await self._ask()
+            response = await self._ask(fields)
         if response.status_code == 200 and _essence(response) == "text/event-stream":
             self._open = _Open(response)
             self._tell(State("open"))
         else:
             await self._refused(response, await _beginning(response))
 
-    async def _ask(self) -> httpx.Response:
+    async def _ask(self, fields: httpx.Headers) -> httpx.Response:
         """The next attempt's answer, as far as its head."""
-        fields = await request.fields(self._headers)
         fields["Accept"], fields["Cache-Control"] = "text/event-stream", "no-store"
         url, fields = request.place(self._url, fields, self.last_event_id)
         asked = self._client.build_request("GET", url, headers=fields, timeout=self._timeout)
