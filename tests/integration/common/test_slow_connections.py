@@ -5,10 +5,13 @@ import logging
 from typing import NamedTuple
 
 import pytest
+from msgspec import structs
 from starlette.types import Receive, Scope, Send
 
+from gateway.settings import GatewaySettings
 from tests.support.http import answer_in, exchange, head, served
 from tests.support.waiting import until
+from tidegate_common.runtime.settings import CommonSettings
 
 JSON = "Content-Type: application/json"
 CHUNKED = "Transfer-Encoding: chunked"
@@ -218,3 +221,37 @@ async def test_trailers_are_bounded_and_no_headers() -> None:
         writer.close()
         many = chunks + b"X-Trailer: 1\r\n" * 400
         assert answer_in(await exchange(own.port, many)).status == 431
+
+
+async def test_a_head_that_waits_behind_answers_is_not_late() -> None:
+    """The server itself reads no further while requests wait: the rest of a later head may be there, unread."""
+    gate = asyncio.Event()
+
+    async def gated(scope: Scope, receive: Receive, send: Send) -> None:
+        await gate.wait()
+        await send({"type": "http.response.start", "status": 204, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    async with served(gated, head_seconds=SHORT, body_seconds=SHORT) as own:
+        one = head("GET / HTTP/1.1")
+        exchanged = asyncio.create_task(
+            exchange(own.port, one + one + one[:9], one[9:-2] + b"Connection: close\r\n\r\n")
+        )
+        await asyncio.sleep(3 * SHORT)
+        gate.set()
+        assert (await exchanged).count(b"HTTP/1.1 204") == 3
+
+
+async def test_what_the_settings_say_is_what_holds() -> None:
+    limits = CommonSettings().http_limits()
+    assert (limits.keep_alive_seconds, limits.head_seconds, limits.body_seconds) == (75, 10, 30)
+    assert (limits.body_total_seconds, limits.sockets, limits.bodies_bytes) == (600, 4096, 64 << 20)
+    assert GatewaySettings(max_connections=50).http_limits().sockets == 1050
+    assert GatewaySettings(max_sockets=60).http_limits().sockets == 60
+    async with served(**structs.asdict(limits)) as own:
+        reader, writer = await asyncio.open_connection("127.0.0.1", own.port)
+        writer.write(head("GET /stream HTTP/1.1"))
+        await asyncio.wait_for(reader.readuntil(b"0\r\n\r\n"), 5)
+        await until(lambda: len(own.guard.idle) == 1, "the connection is kept")
+        assert own.guard.idle.seconds == 75
+        writer.close()

@@ -1,7 +1,7 @@
 """uvicorn's HTTP/1.1 protocol with limits on a connection's size and time, and an end that loses no answer.
 
-This module and gateway.sse.takeover are the only ones that rest on uvicorn's private names;
-tests/integration/common/test_http_connections.py and tests/integration/gateway/test_streams.py fail when they move.
+This module, answer beside it and gateway.sse.takeover are the only ones that rest on uvicorn's private names;
+tests/unit/common/test_uvicorn.py and tests/integration/gateway/test_streams.py fail when they move.
 """
 
 from __future__ import annotations
@@ -163,6 +163,8 @@ class LimitedHttpProtocol(HttpToolsProtocol):
             return
         self.flow.resume_reading()
         if self.pipeline:
+            if self._clock is not None:
+                self._clock.restart(self.bare)  # nothing was read while it waited
             self._start_asgi_task(*self.pipeline.pop())
         elif self._last_words is not None:
             self._say(self._last_words)
@@ -282,7 +284,9 @@ class LimitedHttpProtocol(HttpToolsProtocol):
 
     def head_late(self) -> None:
         """The time for a head is over."""
-        if self._message:
+        if self.flow.read_paused:
+            self.guard.heads.start(self.bare)  # it is not the client that is slow: others of its requests are answered
+        elif self._message:
             self._refuse(refusals.head_late(self.guard.limits.head_seconds))
         else:
             self.guard.count("silent")
@@ -291,7 +295,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
     def body_late(self) -> None:
         """The time for a body is over."""
         if self.flow.read_paused:
-            self.guard.pieces.start(self.bare)  # it is not the client that is slow
+            self.guard.pieces.start(self.bare)
         else:
             self._refuse(refusals.body_late(self.guard.limits.body_seconds))
 
