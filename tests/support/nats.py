@@ -36,3 +36,13 @@ async def nats_server(
     async with running(str(binary), "-a", "127.0.0.1", "-p", str(port), *streams, *monitor) as run:
         await until(lambda: run.said("Server is ready"), "nats-server is ready")
         yield NatsServer(port, run)
+
+
+@asynccontextmanager
+async def nats_configured(file: Path, text: str, port: int | None = None) -> AsyncIterator[NatsServer]:
+    """A server that is configured by `text`, which is written to `file`."""
+    port = port or free_port()
+    file.write_text(f'listen: "127.0.0.1:{port}"\n{text}\n')
+    async with running(str(Path(sys.executable).with_name("nats-server")), "-c", str(file)) as run:
+        await until(lambda: run.said("Server is ready"), "nats-server is ready")
+        yield NatsServer(port, run)

@@ -83,7 +83,9 @@ class Difference(NamedTuple):
             return ", ".join(str(each.get("name", each)) if isinstance(each, dict) else str(each) for each in value)
         if isinstance(value, dict):
             return str(value.get("name") or value)
-        return {None: "none", True: "on", False: "off"}.get(value, str(value)) if value != 1 else "1"
+        if isinstance(value, bool):
+            return "on" if value else "off"
+        return "none" if value is None else str(value)
 
 
 def differences(wanted: Config, found: Config) -> list[Difference]:

@@ -44,6 +44,10 @@ NEEDS_CARE = frozenset({UNCONFIRMED, STORAGE_FULL, STREAM_REFUSES})
 """Reasons that show nowhere else: the stream answers questions all the while."""
 
 
+QUIET_SECONDS = 10.0
+"""Refusals with less between them are one spell: a queue that is full is so again and again."""
+
+
 class Refusals:
     """One process's, over all of its streams."""
 
@@ -65,40 +69,52 @@ class Refusals:
             level = logging.INFO if reason == STREAM_FULL else logging.WARNING
             log.log(level, "publishes are refused: %s", spell.text, extra={"stream": stream, "reason": reason})
         spell.number += number
+        spell.last = _now()
+        spell.present = True
 
     def stored(self, stream: str) -> None:
         """Something was stored in `stream`."""
-        if self._now and (spell := self._now.pop(stream, None)) is not None:
-            seconds = asyncio.get_running_loop().time() - spell.since
-            log.info(
-                "publishes are stored again after %.0f s, %d were refused",
-                seconds,
-                spell.number,
-                extra={"stream": stream, "reason": spell.reason},
-            )
+        if self._now and (spell := self._now.get(stream)) is not None:
+            spell.present = False
+            if _now() >= spell.last + QUIET_SECONDS:
+                self._end(stream)
 
     def of(self, stream: str) -> str | None:
         """Why publishes to `stream` are refused at present, where its leader says nothing of it."""
         spell = self._now.get(stream)
-        return spell.text if spell is not None and spell.reason in NEEDS_CARE else None
+        return spell.text if spell is not None and spell.present and spell.reason in NEEDS_CARE else None
 
     @property
     def lasting(self) -> bool:
         """Whether any are refused at present for such a reason."""
-        return any(spell.reason in NEEDS_CARE for spell in self._now.values())
+        return any(map(self.of, self._now))
 
     def over(self) -> None:
         """NATS stores again: what still refuses says so with its next publish."""
-        for stream, spell in list(self._now.items()):
-            if spell.reason in NEEDS_CARE:
-                self.stored(stream)
+        for stream in list(self._now):
+            if self.of(stream):
+                self._end(stream)
+
+    def _end(self, stream: str) -> None:
+        spell = self._now.pop(stream)
+        log.info(
+            "publishes are stored again after %.0f s, %d were refused",
+            _now() - spell.since,
+            spell.number,
+            extra={"stream": stream, "reason": spell.reason},
+        )
 
 
 class _Spell:
-    """A time of one reason."""
+    """A time of one reason. `present` until something is stored."""
 
     def __init__(self, reason: str, words: str, number: int) -> None:
         self.reason = reason
         self.text = TEXTS[reason] + (f" ({words})" if words else "")
         self.number = number
-        self.since = asyncio.get_running_loop().time()
+        self.present = True
+        self.since = self.last = _now()
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

@@ -34,6 +34,10 @@ PROBE_SECONDS = 1.0
 """How long a readiness probe waits for a stream's leader."""
 
 
+LEAST_PAYLOAD = 16_384
+"""Bytes that NATS has to take in one message: 4,096 of headers, and an event of the 2,000 characters that a worker
+joins, of which each may take six in JSON. Whatever else is too large is refused one by one, with its own limit."""
+
 PROBE = "probe"
 """The tail of what is stored to see whether anything is: nobody listens to it, and it is gone after a second."""
 
@@ -85,6 +89,9 @@ class Upkeep:
 
         Where a stream differs the process starts, and is not ready.
         """
+        too_small = self._too_small()
+        if too_small:
+            raise BrokerUnavailable(too_small)
         deadline = asyncio.get_running_loop().time() + seconds
         while True:
             try:
@@ -121,7 +128,11 @@ class Upkeep:
 
     async def lacks(self) -> list[Lack]:
         """What is not as it has to be, by asking just now."""
-        found = await asyncio.gather(*map(self._lack, self._configs))
+        too_small = self._too_small()
+        found = [
+            Lack("nats", too_small, passing=False, needed=True) if too_small else None,
+            *await asyncio.gather(*map(self._lack, self._configs)),
+        ]
         return [each for each in found if each is not None]
 
     async def _look_at(self, name: str, config: Mapping[str, Any], info: Mapping[str, Any]) -> None:
@@ -204,6 +215,14 @@ class Upkeep:
     def _differing(self, name: str, info: Mapping[str, Any]) -> list[Difference]:
         """But for how much is kept, which another service's settings say."""
         return [each for each in differences(self._configs[name], info["config"]) if not each.of_what_is_kept]
+
+    def _too_small(self) -> str:
+        """What to say where NATS takes no messages of the size that Tidegate needs; empty where it does."""
+        size = int(self._bus.client.max_payload)
+        if size >= LEAST_PAYLOAD:
+            return ""
+        text = f"NATS's max_payload is {size} bytes, and Tidegate needs at least {LEAST_PAYLOAD}"
+        return f"{text}: 4096 for headers, the rest for one event; set max_payload in the server's configuration"
 
     def _without_jetstream(self) -> bool:
         """Whether the server says that it has no JetStream, and is no part of a cluster that may have it."""
