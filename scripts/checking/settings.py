@@ -23,12 +23,11 @@ SERVICES: dict[str, type[CommonSettings]] = {
     "publisher-api:": PublisherSettings,
     "ai-worker:": WorkerSettings,
 }
-RUN = "`make run` reads these beside all of the above, and passes everything on:"
+RUN = "`make run` reads these beside the services' own, and passes everything on:"
 COMPOSE = "`compose.yaml` reads these from `.env`, where each is explained; a variable of the shell wins:"
 NOT_SETTINGS = {
     "TIDEGATE_WORKER": "set by a gateway for its own workers",
     "TIDEGATE_REQUIRE_ALL": "read by the tests",
-    "TIDEGATE_SITE": "read by Caddy",
 }
 _NAME = re.compile(r"\b(?:TIDEGATE|OPENAI)_[A-Z0-9_]*[A-Z0-9]\b")
 _UNITS = {"KiB": 10, "MiB": 20, "GiB": 30}
