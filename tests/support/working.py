@@ -15,6 +15,7 @@ from tests.support.bus import SUBJECTS
 from tidegate_common.bus.connection import Bus, connect
 from tidegate_common.bus.history import History
 from tidegate_common.bus.jobs import JobStates, on_cancel
+from tidegate_common.bus.leaders import Leaders, Patience
 from tidegate_common.bus.publishing import Publisher
 from tidegate_common.bus.queue import JobQueue
 from tidegate_common.contract import events
@@ -138,7 +139,9 @@ async def hello(turn: Turn) -> None:
 async def scripted_worker(url: str, script: Script = hello) -> AsyncIterator[ScriptedWorker]:
     """A worker of its own connection."""
     async with connect(url, SUBJECTS, "worker") as bus:
-        worker = ScriptedWorker(bus, await JobStates.open(bus), script)
+        # As patient as a worker is: a server that has just come back may not have all of its streams yet.
+        leaders = Leaders(bus, Patience(deadline_seconds=10, election_seconds=10))
+        worker = ScriptedWorker(bus, await JobStates.open(bus, leaders), script)
         stop = on_cancel(bus, worker.cancel)
         queue = await JobQueue.open(bus)
         running = asyncio.create_task(worker.run(queue))

@@ -66,7 +66,7 @@ async def test_publishes_wait_for_the_stream_s_leader_and_are_stored_once_and_in
         await wait_for(client, 0)
 
 
-@pytest.mark.parametrize("bound", [{"max_waiting": 3}, {"max_waiting_bytes": 3 * 10_002}], ids=["number", "bytes"])
+@pytest.mark.parametrize("bound", [{"max_waiting": 3}, {"max_waiting_bytes": 3 * 10_100}], ids=["number", "bytes"])
 async def test_those_who_wait_are_bounded_in_number_and_in_bytes(tmp_path: Path, bound: dict[str, Any]) -> None:
     async with broker(tmp_path) as (server, bus), running_publisher(server.url, **LONG, **bound) as (client, _):
         await bus.jetstream.delete_stream("TG_EVENTS")
@@ -79,6 +79,19 @@ async def test_those_who_wait_are_bounded_in_number_and_in_bytes(tmp_path: Path,
         assert 'reason="too_many_waiting"} 1' in (await client.get("/metrics")).text.replace("1.0", "1")
         await ensure_streams(bus, StreamLimits(), update=False)
         assert [(await each).status_code for each in sending] == [202] * 3
+
+
+async def test_the_whole_of_a_batch_counts_while_a_part_of_it_waits(tmp_path: Path) -> None:
+    """Its first lines alone were counted, while all of its body is kept."""
+    async with broker(tmp_path) as (server, bus):
+        async with running_publisher(server.url, **LONG, max_waiting_bytes=50_000) as (client, _):
+            await bus.jetstream.delete_stream("TG_EVENTS")
+            lines = "\n".join([json.dumps({**EVENT, "data": "x" * 100})] * 400)
+            assert len(lines) > 50_000
+            headers = {"content-type": "application/x-ndjson"}
+            refused = (await client.post("/api/sse/batch", content=lines, headers=headers)).json()
+            assert (refused["accepted"], refused["refused"]) == (0, 400)
+            assert "no more requests may wait" in refused["results"][0]["detail"]
 
 
 @pytest.mark.parametrize(

@@ -88,7 +88,8 @@ class Worker:
         self.app = Starlette(routes=health_routes(signals, self.readiness))
         problems.install(self.app)
         guard = self._guard = Guard(settings.http_limits())
-        intake, observe = self.intake, signals.observe
+        intake, observe, refused = self.intake, signals.observe, publisher.refusals.counts
+        observe("counter", names.METRIC_PUBLISHES_REFUSED, lambda: refused, "{message}", "Publishes refused")
         observe("counter", names.METRIC_HTTP_REFUSED, lambda: guard.refused, "{request}", HTTP_REFUSED)
         observe("updown", names.METRIC_JOBS_ACTIVE, lambda: len(intake.active), "{job}", "Jobs in hand")
         observe("counter", names.METRIC_JOBS, lambda: dict(intake.outcomes), "{job}", "Attempts by how they ended")

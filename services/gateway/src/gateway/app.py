@@ -102,6 +102,8 @@ class Gateway:
         publisher = Publisher(bus, self.history, leaders=leaders)
         completions = Completions(bus, self.history, publisher, signals.tracer, settings.completion_seconds)
         self.control.waiting = completions.waiting
+        refused = publisher.refusals.counts
+        signals.observe("counter", names.METRIC_PUBLISHES_REFUSED, lambda: refused, "{message}", "Publishes refused")
         self.openai = OpenAiFront(settings, completions, ModelList(bus), signals)
         self.app = Starlette(
             routes=[

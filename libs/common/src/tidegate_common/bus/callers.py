@@ -10,6 +10,10 @@ from typing import Any, Protocol
 class Caller(Protocol):
     """Whoever sent the request that is being answered."""
 
+    @property
+    def size(self) -> int:
+        """Bytes of the request's body, which are kept while it waits."""
+
     def gone(self) -> asyncio.Future[Any]:
         """Done once they have left. Asked for by whoever begins to wait, after the request has been read."""
 

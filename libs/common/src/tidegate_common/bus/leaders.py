@@ -129,7 +129,12 @@ class Leaders:
 
     @contextmanager
     def place(self, stream: str, began: float, size: int = 0) -> Iterator[Wait]:
-        """A place among those who wait for `stream`, from `began` on, with `size` bytes. Raises TooManyWaiting."""
+        """A place among those who wait for `stream`, from `began` on, with `size` bytes. Raises TooManyWaiting.
+
+        The whole body of the caller's request counts, of which `size` may be a part.
+        """
+        caller = CALLER.get()
+        size = max(size, 0 if caller is None else caller.size)
         if self.waiting >= self.patience.most or self.waiting_bytes + size > self.patience.most_bytes:
             raise TooManyWaiting("NATS has no leader, and no more requests may wait for one", retry_after=5)
         self.waiting += 1

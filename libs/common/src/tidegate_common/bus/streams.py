@@ -25,7 +25,10 @@ REPLICAS = frozenset({10005, 10074})
 """Too few servers of a cluster, or no cluster."""
 
 DUPLICATE_SECONDS = 120
-"""How long a stream knows the id of a message."""
+"""How long a stream knows the id of a message: twice as long as any publish may be tried."""
+
+INFO_SECONDS = 2.0
+"""How long a stream's leader has to say what it is: where there is none, nobody answers."""
 
 SECOND = 1_000_000_000
 
@@ -136,7 +139,7 @@ async def made(api: JetStreamApi, config: Mapping[str, Any]) -> dict[str, Any] |
     """What JetStream says of the stream; None where it was missing and is made now. Raises BrokerUnavailable."""
     name = config["name"]
     try:
-        return await api.call(f"STREAM.INFO.{name}")
+        return await api.call(f"STREAM.INFO.{name}", seconds=INFO_SECONDS)
     except ApiError as error:
         if error.code != STREAM_NOT_FOUND:
             raise _not_made(name, error) from error

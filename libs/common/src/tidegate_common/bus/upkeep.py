@@ -124,7 +124,8 @@ class Upkeep:
             info = await made(self._api, config)
             if info is not None:
                 await self._look_at(name, config, info)
-        await self._look_for_strangers()
+        if self._bus.subjects.jobs_stream in self._needed:
+            await self._look_for_strangers()
 
     async def lacks(self) -> list[Lack]:
         """What is not as it has to be, by asking just now."""

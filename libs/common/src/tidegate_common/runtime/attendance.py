@@ -5,19 +5,27 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tidegate_common.bus.callers import CALLER
 
 
 class AsgiCaller:
-    """The sender of a request that came by way of ASGI. `receive` is read to its end: the body has been read before."""
+    """The sender of a request that came by way of ASGI, who counts what is received of its body."""
 
     def __init__(self, receive: Receive) -> None:
         self._receive = receive
         self._watching: asyncio.Future[Any] | None = None
+        self.size = 0
+
+    async def receive(self) -> Message:
+        """As ASGI has it."""
+        message = await self._receive()
+        self.size += len(message.get("body", b""))
+        return message
 
     def gone(self) -> asyncio.Future[Any]:
+        """Reads what comes: the body has been read before."""
         if self._watching is None:
             self._watching = asyncio.ensure_future(self._left())
         return self._watching
@@ -43,7 +51,7 @@ def attended(app: ASGIApp) -> ASGIApp:
         caller = AsgiCaller(receive)
         token = CALLER.set(caller)
         try:
-            await app(scope, receive, send)
+            await app(scope, caller.receive, send)
         finally:
             CALLER.reset(token)
             caller.let_go()

@@ -65,7 +65,7 @@ class CommonSettings(msgspec.Struct, frozen=True, kw_only=True):
     log_level: str = "INFO"
     publish_deadline_seconds: Positive = 3
     """How long a publish is tried again before it is refused with 503."""
-    election_seconds: Seconds = 12
+    election_seconds: Annotated[float, Meta(ge=0, le=60)] = 12
     """How long a publish or a new stream waits, from the moment when the stream was seen to have no leader."""
     max_waiting: AtLeastOne = 2_000
     """Requests that may wait for NATS at once, in this process."""

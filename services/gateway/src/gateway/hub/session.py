@@ -84,6 +84,9 @@ class Session:
         if called is not None:
             called(self)
 
+    size = 0
+    """Bytes of its request that are kept while it waits to be attached."""
+
     def gone(self) -> Future[None]:
         """Done when the session has ended. Only while nothing has been written to it yet."""
         if self.room is None:
