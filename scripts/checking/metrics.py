@@ -11,10 +11,12 @@ from opentelemetry.exporter.prometheus import PrometheusMetricReader
 from opentelemetry.sdk.metrics import MeterProvider
 from prometheus_client import CollectorRegistry, generate_latest
 
+from gateway.hub.endings import Ending
 from scripts.checking.pages import ROOT, named, tables
 from tidegate_common.telemetry import names
 
 OPERATIONS = "docs/operations.md"
+ENDED = "tidegate_connections_closed_total"
 PACKAGES = {"tidegate_common", "tidegate_client"}
 _NAME = re.compile(r"(?<![./\w-])(?:tidegate|gen_ai)_[a-z0-9_]+\b")
 _KINDS = {"counter": "counter", "gauge": "gauge", "updown": "up_down_counter"}
@@ -44,6 +46,10 @@ def faults(pages: dict[str, str]) -> Iterator[str]:
     for constant in sorted(name for name in vars(names) if name.startswith("METRIC_")):
         if constant not in used:
             yield f"telemetry/names.py: nothing makes a metric of {constant}"
+    ended = next((row.value for row in rows if ENDED in row.names), "")
+    for reason in (ending.reason for ending in Ending if ending is not Ending.REFUSED):
+        if f"`{reason}`" not in ended:
+            yield f"{OPERATIONS}, {ENDED}: the reason {reason} is missing"
     for name, place in named(pages, _NAME).items():
         if name not in known | PACKAGES:
             yield f"{place}: there is no metric {name}"

@@ -31,6 +31,12 @@ def faults(path: str, old: str, new: str) -> list[str]:
         ("docs/security.md", "TIDEGATE_AUTH=open", "TIDEGATE_OPEN=1", "docs/security.md:"),
         ("compose.yaml", "TIDEGATE_AUTH: open", "TIDEGATE_OPEN: 1", "TIDEGATE_OPEN is read by nothing"),
         (OPERATIONS, "| `tidegate_gaps_total{reason}` |", "| `tidegate_gap_total` |", "tidegate_gaps_total"),
+        (
+            OPERATIONS,
+            "`drain`, `idle`, `max_age`, `stalled`, `slow`, `kicked`, `done`",
+            "all",
+            "the reason max_age is missing",
+        ),
         ("docs/ai.md", "client_token_usage", "client_tokens", "no metric gen_ai_client_tokens"),
     ],
 )
