@@ -27,6 +27,7 @@ from tidegate_common.bus.dead import DeadJobs
 from tidegate_common.bus.history import History
 from tidegate_common.bus.jobs import JobStates
 from tidegate_common.bus.leaders import Leaders
+from tidegate_common.bus.lineage import Lineage
 from tidegate_common.bus.publishing import Publisher
 from tidegate_common.bus.queueing import Queueing
 from tidegate_common.bus.upkeep import Upkeep
@@ -53,6 +54,7 @@ class Built(NamedTuple):
     readiness: Readiness
     guard: Guard
     upkeep: Upkeep
+    lineage: Lineage
 
 
 async def build(settings: PublisherSettings, bus: Bus, signals: Telemetry) -> Built:
@@ -109,7 +111,8 @@ async def build(settings: PublisherSettings, bus: Bus, signals: Telemetry) -> Bu
     signals.observe(
         "updown", names.METRIC_REQUESTS_WAITING, lambda: leaders.waiting, "{request}", "Requests that wait for NATS"
     )
-    return Built(attended(traced(app, signals)), progress, readiness, guard, upkeep)
+    lineage = Lineage(bus, history, settings.events_restored)
+    return Built(attended(traced(app, signals)), progress, readiness, guard, upkeep, lineage)
 
 
 async def main(settings: PublisherSettings) -> None:
@@ -119,8 +122,10 @@ async def main(settings: PublisherSettings) -> None:
         async with connect(settings.nats_url, settings.subjects(), "publisher-api") as bus:
             built = await build(settings, bus, signals)
             await built.upkeep.start()
+            await built.lineage.start()  # before anything is stored, and has an id
             beside = [
                 spawn(built.upkeep.run(), "looking after the streams"),
+                spawn(built.lineage.run(), "noting the stream's lives"),
                 spawn(built.progress.run(), "telling places in the queue"),
             ]
             try:

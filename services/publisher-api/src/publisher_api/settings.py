@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
+from msgspec import Meta
+
 from tidegate_common.runtime.settings import AtLeastOne, CommonSettings, Port
 
 
@@ -15,3 +19,5 @@ class PublisherSettings(CommonSettings, frozen=True, kw_only=True):
     max_batch_bytes: AtLeastOne = 8 << 20
     max_batch_lines: AtLeastOne = 10_000
     max_event_ttl_seconds: AtLeastOne = 86_400
+    events_restored: Annotated[str, Meta(max_length=100)] = ""
+    """Another text than before says that a copy of NATS's store was put back: what was stored after it is gone."""

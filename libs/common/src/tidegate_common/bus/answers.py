@@ -30,12 +30,13 @@ async def read_answer(history: History, job_id: str, tail: str, start: str, end:
     """
     position = await history.position()
     begin = EventId.parse(start)
-    if begin is None or begin.epoch != position.epoch:
+    after = position.place(begin) if begin is not None else None
+    if after is None:
         return Answer(whole=False)
     last = EventId.parse(end)
-    upto = last.sequence if last is not None and last.epoch == begin.epoch else position.last
+    upto = position.place(last) if last is not None else None
     found = Folding()
-    async for stored in job_events(history, job_id, tail, begin.sequence, upto):
+    async for stored in job_events(history, job_id, tail, after, position.last if upto is None else upto):
         found.take((headers.field(stored.header, headers.EVENT_TYPE) or b"").decode(errors="replace"), stored.payload)
     return found.answer()
 
@@ -44,9 +45,10 @@ async def find_end(history: History, job_id: str, tail: str, start: str) -> str:
     """Event id of the job's last event, where the stream has it; empty otherwise. Raises BrokerUnavailable."""
     position = await history.position()
     begin = EventId.parse(start)
-    if begin is None or begin.epoch != position.epoch:
+    after = position.place(begin) if begin is not None else None
+    if after is None:
         return ""
-    async for stored in job_events(history, job_id, tail, begin.sequence, position.last):
+    async for stored in job_events(history, job_id, tail, after, position.last):
         if headers.field(stored.header, headers.JOB_END) is not None:
             return str(EventId(position.epoch, stored.sequence))
     return ""

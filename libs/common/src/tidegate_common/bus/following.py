@@ -62,14 +62,15 @@ class Following:
 
     async def _events(self, feed: _Feed, job_id: str, start: EventId, patience: float) -> AsyncGenerator[Stored, None]:
         loop = asyncio.get_running_loop()
-        heard = loop.time()
+        heard, epoch = loop.time(), start.epoch
         while True:
             if feed.broken:
                 feed.mend()
                 try:
                     position = await self._history.position()
-                    if position.epoch != start.epoch:
+                    if position.place(EventId(epoch, feed.seen)) is None:
                         raise NotFound("the stream that kept the job's events does not exist any more")
+                    epoch = position.epoch
                     async for event in job_events(self._history, job_id, feed.tail, feed.seen, position.last):
                         feed.seen = event.sequence
                         yield event

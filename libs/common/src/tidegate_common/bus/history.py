@@ -15,9 +15,11 @@ import msgspec
 
 from tidegate_common.bus.connection import Bus
 from tidegate_common.bus.leaders import Leaders
+from tidegate_common.bus.lives import CREATED, EARLIER, EPOCH, Earlier, Life, Notes
 from tidegate_common.bus.pages import AT_ONCE, TIMEOUT_SECONDS, Page, Pages, Stored
 from tidegate_common.bus.replies import Replies
 from tidegate_common.bus.streams import epoch_of
+from tidegate_common.contract.ids import EventId
 from tidegate_common.errors import BrokerUnavailable, NotSent
 
 __all__ = ["PAGE", "History", "Latest", "Position", "Stored"]
@@ -48,6 +50,17 @@ class Position(NamedTuple):
     """Events that the stream keeps of one subject at the most; -1 for no limit."""
     copies: bool = False
     """Whether servers beside the leader have the stream: one that is cut off may speak for it for a while."""
+    earlier: tuple[Earlier, ...] = ()
+    """The lives before this one: the stream was restored since."""
+
+    @property
+    def life(self) -> Life:
+        return Life(self.epoch, self.earlier)
+
+    def place(self, event_id: EventId) -> int | None:
+        """The sequence of that event here; None where it is of another life, or past the end."""
+        place = self.life.place(event_id)
+        return place if place is not None and place <= self.last else None
 
 
 class Latest(NamedTuple):
@@ -66,6 +79,7 @@ class _State(msgspec.Struct):
 
 class _Config(msgspec.Struct):
     max_msgs_per_subject: int = -1
+    metadata: dict[str, str] | None = None
 
 
 class _Cluster(msgspec.Struct):
@@ -115,6 +129,8 @@ class History:
         self._questions = asyncio.Semaphore(AT_ONCE)
         self._copies = False
         """Whether servers beside the leader answer for the stream."""
+        self._life: tuple[tuple[str | None, ...], Life] = (), Life("")
+        """What the stream told of its life, and which one that is."""
         self.pages = 0
         """Pages read so far."""
 
@@ -165,8 +181,29 @@ class History:
             raise NotSent(f"the stream {self._stream} has no leader")
         self._copies = info.cluster is not None and bool(info.cluster.replicas)
         most = info.config.max_msgs_per_subject if info.config is not None else -1
-        epoch = epoch_of(self._stream, info.created)
-        return Position(epoch, info.state.first_seq, info.state.last_seq, most, self._copies)
+        life = await self._life_of(info.created, info.config.metadata if info.config else None, info.state.last_seq)
+        return Position(life.epoch, info.state.first_seq, info.state.last_seq, most, self._copies, life.earlier)
+
+    async def _life_of(self, created: str, metadata: dict[str, str] | None, last: int) -> Life:
+        """The stream's life, as all processes find it, whether it is noted yet or not."""
+        told = (created, *map((metadata or {}).get, (EPOCH, CREATED, EARLIER)))
+        if told != self._life[0]:
+            notes = Notes.parse(metadata)
+            life = Life(epoch_of(self._stream, created)) if notes is None else notes.life
+            if notes is not None and notes.created != created:  # restored
+                life = life.followed(epoch_of(self._stream, created), await self._last_before(created, last))
+            self._life = told, life
+        return self._life[1]
+
+    async def _last_before(self, created: str, last: int) -> int:
+        """Sequence of the last event that was restored: all that were stored here since are younger than the stream."""
+        ask = {"start_time": created, "next_by_subj": self._bus.subjects.inbound(">")}
+        found = _FOUND.decode(await self._request("STREAM.MSG.GET", msgspec.json.encode(ask)))
+        if found.message is not None:
+            return found.message.seq - 1
+        if found.error is not None and found.error.err_code == NOT_FOUND:
+            return last
+        raise BrokerUnavailable("NATS does not say what was restored")
 
     async def after(self, tail: str, sequence: int, upto: int) -> AsyncIterator[Stored]:
         """Events on `tail` (wildcards allowed) with sequences over `sequence` up to `upto`, in order, page by page.

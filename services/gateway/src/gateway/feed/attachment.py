@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 
 from gateway.feed.rejoining import Rejoining
 from gateway.feed.replay import Replay
-from gateway.feed.resume import Gap, beginning, plan
+from gateway.feed.resume import Gap, plan, shared
 from gateway.feed.subscriptions import Subscriptions
 from gateway.hub.endings import Ending
 from gateway.hub.hub import Hub
@@ -122,8 +122,8 @@ class Attachments:
                         position = None  # as good as none
                         raise BrokerUnavailable("a server that is behind answers for the stream")
                 if position.epoch != session.epoch or position.last < session.position:
-                    self._begin_anew(session, position)
-                    position, told = None, session.covered
+                    told = self._begin_anew(session, position)
+                    position = None
                     continue
                 self._expire(session, position)
                 await self.replay.run(session, position, told)
@@ -181,14 +181,20 @@ class Attachments:
         self.rejoining.found(position)
         return position
 
-    def _begin_anew(self, session: Session, position: Position) -> None:
-        """The session's place is of another life of the stream, or of one whose end is lost: it begins anew."""
-        place = EventId(session.epoch, session.position)
+    def _begin_anew(self, session: Session, position: Position) -> int:
+        """The session's place is of another life of the stream, or of one whose end is lost.
+
+        Where the stream was restored with all that the session has had, its place holds. Else it is told a gap. Gives
+        the place after that; -1 for none.
+        """
+        place, told = EventId(session.epoch, session.position), -1
+        if position.place(place) is None:
+            told = session.position = session.covered = session.began = shared(session.epoch, position)
+            session.known = None
+            self.replay.announce(session, Gap("epoch", str(place), str(EventId(position.epoch, told))))
         session.epoch = position.epoch
-        session.position = session.covered = session.began = beginning(position)
-        session.known = None
-        self.replay.announce(session, Gap("epoch", str(place), str(EventId(position.epoch, session.position))))
         self._hub.hold(session)  # anew: what is held may carry ids of the old life
+        return told
 
     def _expire(self, session: Session, position: Position) -> None:
         """Tells the session what has left the stream while it was held, or was being replayed."""

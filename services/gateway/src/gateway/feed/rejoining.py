@@ -18,6 +18,7 @@ from gateway.hub.hub import Audience, Hub
 from gateway.hub.session import Session
 from tidegate_common.bus.connection import Bus
 from tidegate_common.bus.history import History, Position
+from tidegate_common.bus.lives import deletions
 from tidegate_common.errors import BrokerUnavailable, TidegateError
 from tidegate_common.runtime.tasks import end, spawn
 
@@ -51,6 +52,8 @@ class Rejoining:
         subscriptions.completeness.on_hole = self._mend
         subscriptions.on_restart = self._restart
         subscriptions.on_doubt = self._doubt
+        # Whatever comes after this is of another life: it must not go out under an id of this one.
+        bus.client.subscribe_direct(deletions(bus.subjects.events_stream), lambda *_: self._restart())
         bus.on_disconnect.append(self._cut_off)
         bus.on_reconnect.append(self._come_back)
 

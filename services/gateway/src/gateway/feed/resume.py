@@ -31,7 +31,8 @@ def plan(last_event_id: str | None, position: Position, since: str | None = None
 
     One that comes for the first time, or with an id that no life of a stream has given out, is due what there is after
     the id `since`, where that is given. An id of another life is due the whole of this one: nothing of it can be what
-    the client has had.
+    the client has had. Where the stream was restored, an id of before holds up to the restored place; one past it is
+    due what came after that place.
     """
     if last_event_id is None:
         return Plan(position.last, False, None) if since is None else plan(since, position)
@@ -41,19 +42,23 @@ def plan(last_event_id: str | None, position: Position, since: str | None = None
     if event_id.epoch == position.epoch and event_id.sequence > position.last and position.copies:
         # Perhaps the word of a server that is cut off from the others: whoever catches up makes sure.
         return Plan(event_id.sequence, True, None)
-    if event_id.epoch != position.epoch or event_id.sequence > position.last:
-        return _after_gap(
-            last_event_id, position, beginning(position) if since is None else plan(since, position).after
-        )
-    if event_id.sequence + 1 < position.first:
+    place = position.place(event_id)
+    if place is None and since is not None and position.life.shared(event_id.epoch) is None:
+        return _after_gap(last_event_id, position, plan(since, position).after)
+    if place is None:
+        return _after_gap(last_event_id, position, shared(event_id.epoch, position))
+    if place + 1 < position.first:
         kept = EventId(position.epoch, position.first - 1)
         return Plan(kept.sequence, True, Gap("expired", last_event_id, str(kept)))
-    return Plan(event_id.sequence, True, None)
+    return Plan(place, True, None)
 
 
-def beginning(position: Position) -> int:
-    """The place before all that the stream keeps."""
-    return max(position.first - 1, 0)
+def shared(epoch: str, position: Position) -> int:
+    """The place up to which a client of the life `epoch` may have had what the stream keeps.
+
+    That is the place before all of it, unless the stream was restored with what that life had up to some place.
+    """
+    return max(position.first - 1, position.life.shared(epoch) or 0)
 
 
 def _after_gap(last_event_id: str, position: Position, after: int) -> Plan:

@@ -20,7 +20,7 @@ from tidegate_common.bus.answers import job_events
 from tidegate_common.bus.cancelling import Cancelling
 from tidegate_common.bus.connection import Bus
 from tidegate_common.bus.following import Following
-from tidegate_common.bus.history import History, Stored
+from tidegate_common.bus.history import History, Position, Stored
 from tidegate_common.bus.jobs import JobStates
 from tidegate_common.bus.publishing import Publisher
 from tidegate_common.bus.queueing import Queueing
@@ -111,7 +111,7 @@ class Completions:
                 span.set_attributes({names.JOB_ID: job.job_id, names.JOB_KIND: KIND})
                 state = await queueing.put(job, fields, trace_id())
             if events is None:
-                events = self._again(state, start, stack)
+                events = self._again(state, position, stack)
             running = Running(state, events)
             self._waiting[job.job_id] += 1
             try:
@@ -134,12 +134,13 @@ class Completions:
             await asyncio.wait(self._cancelling, timeout=AGAIN_SECONDS)
         await end(self._cancelling)
 
-    def _again(self, state: JobState, start: EventId, stack: AsyncExitStack) -> AsyncGenerator[Stored, None]:
+    def _again(self, state: JobState, position: Position, stack: AsyncExitStack) -> AsyncGenerator[Stored, None]:
         """The events of a job that there may have been before: from its own start on."""
-        begun = EventId.parse(state.start) or start
+        begun = EventId.parse(state.start) or EventId(position.epoch, position.last)
         ended = EventId.parse(state.end)
-        if ended is not None and ended.epoch == begun.epoch == start.epoch:
-            return _kept(self._history, state, begun.sequence, ended.sequence)
+        after, upto = position.place(begun), position.place(ended) if ended is not None else None
+        if after is not None and upto is not None:
+            return _kept(self._history, state, after, upto)
         return stack.enter_context(self._following.follow(state.job_id, state.tail, begun))
 
     def _job(self, asked: Completion, caller: Caller, start: EventId) -> Job:

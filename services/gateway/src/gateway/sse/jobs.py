@@ -60,7 +60,7 @@ class JobStreams:
             last_event_id,
             (f"job:{state.job_id}",),
             since=state.start,
-            ends_at=end.sequence if end else 0,
+            ends_at=(position.place(end) or 0) if end else 0,
             job_id=state.job_id,
             job_trace_id=state.trace_id,
         )
@@ -79,16 +79,23 @@ class JobStreams:
     async def _has_all(self, state: JobState, last_event_id: str, position: Position) -> bool:
         """Whether the client has the job's last event. The record may not say yet that this is stored."""
         had, end = EventId.parse(last_event_id), EventId.parse(state.end)
-        if had is None or had.epoch != position.epoch or had.sequence > position.last:
+        place = position.place(had) if had is not None else None
+        if place is None:
             return False  # none of ours: the stream says so
         if end is not None:
-            return end.epoch == had.epoch and had.sequence >= end.sequence
-        async for stored in self._history.after(state.tail, had.sequence - 1, had.sequence):
+            return place >= (position.place(end) or _NEVER)
+        async for stored in self._history.after(state.tail, place - 1, place):
             return belongs(stored.header, state.job_id.encode()) and headers.JOB_END in stored.header
         return False
+
+
+_NEVER = 1 << 64
 
 
 def _gone(state: JobState, position: Position) -> bool:
     """Whether the job is over and its end, and so all of it, has left the stream."""
     end = EventId.parse(state.end)
-    return end is not None and (end.epoch != position.epoch or end.sequence < position.first)
+    if end is None:
+        return False
+    place = position.place(end)
+    return place is None or place < position.first

@@ -1,0 +1,239 @@
+"""A backup of the event stream is put back: ids hold up to its end, those past it get a gap, and none comes twice."""
+
+import json
+import shutil
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.support.backups import Backup, backup, restore
+from tests.support.bus import broker, connected
+from tests.support.cluster import made, nats_cluster
+from tests.support.gateway import Stream, open_stream, running_gateway
+from tests.support.nats import nats_server
+from tests.support.waiting import until
+from tidegate_common.bus.answers import read_answer
+from tidegate_common.bus.connection import Bus, connect
+from tidegate_common.bus.following import Following
+from tidegate_common.bus.history import History, Position
+from tidegate_common.bus.lineage import Lineage
+from tidegate_common.bus.publishing import Publisher
+from tidegate_common.bus.streams import StreamLimits, ensure_streams, epoch_of
+from tidegate_common.contract.events import Event
+from tidegate_common.contract.ids import EventId
+from tidegate_common.contract.subjects import Subjects
+from tidegate_common.errors import BrokerUnavailable
+from tidegate_common.runtime.tasks import end, spawn
+
+
+@pytest.fixture(params=["slim", "plain"])
+def streams(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+async def _publish(bus: Bus, *data: str, tail: str = "client.a") -> list[str]:
+    publisher = Publisher(bus, History(bus))
+    return [(await publisher.durable(tail, Event("n", each), headers={})).id for each in data]
+
+
+async def _note(bus: Bus, restored: str = "") -> None:
+    await Lineage(bus, History(bus), restored).look()
+
+
+async def _heard(stream: Stream, count: int) -> list[str]:
+    return [(await stream.next("n")).data for _ in range(count)]
+
+
+def _places(position: Position, *ids: str) -> list[int | None]:
+    return [position.place(event_id) for each in ids if (event_id := EventId.parse(each)) is not None]
+
+
+async def _another_epoch(history: History, epoch: str) -> bool:
+    try:
+        return (await history.position()).epoch != epoch
+    except BrokerUnavailable:
+        return False
+
+
+async def _put_back(bus: Bus, saved: Backup) -> None:
+    await bus.jetstream.delete_stream("TG_EVENTS")
+    await restore(bus, saved)
+
+
+@pytest.mark.parametrize("noted", ["noted at once", "noted later"])
+async def test_an_id_up_to_the_restored_place_resumes_and_one_past_it_gets_the_gap(
+    tmp_path: Path, streams: str, noted: str
+) -> None:
+    """Every id of before got a gap: the epoch came from the stream's creation time, which a restore sets anew."""
+    async with broker(tmp_path) as (server, bus):
+        await _note(bus)
+        first = await _publish(bus, "1", "2", "3", "4")
+        saved = await backup(bus, "TG_EVENTS")
+        lost = await _publish(bus, "lost 5", "lost 6", "lost 7")
+        await _put_back(bus, saved)
+        if noted == "noted at once":
+            await _note(bus)
+        new = await _publish(bus, "new 5", "new 6", "new 7", "new 8")
+        if noted == "noted later":
+            await _note(bus)
+        assert not set(new) & {*first, *lost}, "no id is given twice"
+        async with running_gateway(server.url, streams=streams) as running:
+            for count, event_id in enumerate(first, 1):
+                async with open_stream(running.url, {"client_id": "a"}, {"last-event-id": event_id}) as stream:
+                    assert (await stream.connected())["resumed"]
+                    due = ["1", "2", "3", "4", "new 5", "new 6", "new 7", "new 8"][count:]
+                    assert [(await stream.next()).data for _ in due] == due
+                    assert stream.events[-1].id == new[-1]
+            for event_id in lost:
+                async with open_stream(running.url, {"client_id": "a"}, {"last-event-id": event_id}) as stream:
+                    assert not (await stream.connected())["resumed"]
+                    gap = json.loads((await stream.next()).data)
+                    assert (gap["reason"], gap["from"]) == ("epoch", event_id)
+                    assert gap["to"] == str(EventId(new[0].split("-")[0], 4))
+                    assert await _heard(stream, 4) == ["new 5", "new 6", "new 7", "new 8"]
+
+
+async def test_open_streams_go_on_over_a_restore_and_only_who_had_more_is_told(tmp_path: Path, streams: str) -> None:
+    async with broker(tmp_path) as (server, bus), running_gateway(server.url, streams=streams) as running:
+        await _note(bus)
+        async with (
+            open_stream(running.url, {"client_id": "a", "topic": "t.*"}) as a,
+            open_stream(running.url, {"client_id": "b"}) as b,
+        ):
+            await a.connected()
+            await b.connected()
+            await _publish(bus, "1", "2", tail="client.a")
+            await _publish(bus, "1", "2", tail="client.b")
+            saved = await backup(bus, "TG_EVENTS")
+            lost = await _publish(bus, "lost", tail="client.b")
+            assert await _heard(a, 2) == ["1", "2"]
+            assert await _heard(b, 3) == ["1", "2", "lost"]
+            await _put_back(bus, saved)
+            new = [*await _publish(bus, "3", tail="client.b"), *await _publish(bus, "3", tail="topic.t.x")]
+            await _note(bus)
+            assert (await a.next()).data == "3"
+            assert json.loads((await b.next()).data)["from"] == lost[0]
+            assert (await b.next()).data == "3"
+            assert [b.events[-1].id, a.events[-1].id] == new
+            assert not set(new) & {event.id for event in (*a.events[:-1], *b.events[:-1])}
+
+
+async def test_a_stream_of_a_release_without_notes_keeps_its_epoch(tmp_path: Path) -> None:
+    async with broker(tmp_path) as (_, bus):
+        (before,) = await _publish(bus, "1")
+        info = await bus.client.request("$JS.API.STREAM.INFO.TG_EVENTS", b"")
+        created = json.loads(info.data)["created"]
+        assert before == f"{epoch_of('TG_EVENTS', created)}-1"
+        await _note(bus)
+        assert await _publish(bus, "2") == [f"{before.split('-')[0]}-2"]
+        await ensure_streams(bus, StreamLimits(max_per_subject=7), update=True)
+        told = json.loads((await bus.client.request("$JS.API.STREAM.INFO.TG_EVENTS", b"")).data)["config"]
+        assert (told["max_msgs_per_subject"], told["metadata"]["tidegate-epoch"]) == (7, before.split("-")[0])
+
+
+async def test_a_second_restore_keeps_the_ids_of_both_lives_before_it(tmp_path: Path) -> None:
+    async with broker(tmp_path) as (_, bus):
+        await _note(bus)
+        ids, saved = await _publish(bus, "1", "2", "3"), await backup(bus, "TG_EVENTS")
+        gone = await _publish(bus, "4")
+        await _put_back(bus, saved)
+        await _note(bus)
+        second, saved = await _publish(bus, "4b", "5b"), await backup(bus, "TG_EVENTS")
+        gone += await _publish(bus, "6b")
+        await _put_back(bus, saved)
+        await _note(bus)
+        third = await _publish(bus, "6c")
+        position = await History(bus).position()
+        assert _places(position, *ids, *second, *third) == [1, 2, 3, 4, 5, 6]
+        assert _places(position, *gone) == [None, None]
+
+
+async def test_a_job_that_is_followed_and_read_goes_on_over_a_restore(tmp_path: Path) -> None:
+    headers = {"Tidegate-Job": "j1"}
+    async with broker(tmp_path) as (_, bus):
+        await _note(bus)
+        history, publisher = History(bus), Publisher(bus, History(bus))
+        start = EventId((await history.position()).epoch, 0)
+        with Following(bus, history, look_seconds=0.2).follow("j1", "client.a", start) as events:
+            await publisher.durable("client.a", Event("n", "1"), headers=headers)
+            assert (await anext(events)).payload == b"1"
+            saved = await backup(bus, "TG_EVENTS")
+            await _put_back(bus, saved)
+            await publisher.durable("client.a", Event("n", "2"), headers={**headers, "Tidegate-Job-End": "1"})
+            assert [event.payload async for event in events] == [b"2"]
+        assert (await read_answer(history, "j1", "client.a", str(start))).whole
+
+
+@pytest.mark.parametrize("who", ["the operator says it", "publisher-api has seen what is missing"])
+async def test_a_copy_of_the_store_that_is_put_back_is_another_life(tmp_path: Path, who: str) -> None:
+    """The stream looks as it did, its creation time too: events got ids that others had had before."""
+    store, copy = tmp_path / "store", tmp_path / "copy"
+    async with AsyncExitStack() as servers:
+        server = await servers.enter_async_context(nats_server(store))
+        async with connected(server.url) as bus:
+            history = History(bus)
+            running = Lineage(bus, history)
+            await running.look()
+            before = (await history.position()).epoch
+            first = await _publish(bus, "1", "2", "3", "4")
+            await servers.aclose()
+            shutil.copytree(store, copy)
+            await servers.enter_async_context(nats_server(store, server.port))
+            await until(lambda: bus.connected, "NATS is back")
+            lost = await _publish(bus, "5", "6", "7")
+            await running.look()
+            await servers.aclose()
+            await until(lambda: not bus.connected, "it is noticed that NATS is away")
+            shutil.rmtree(store)
+            shutil.copytree(copy, store)
+            await servers.enter_async_context(nats_server(store, server.port))
+            await until(lambda: bus.connected, "NATS is back")
+            if who == "the operator says it":
+                await _note(bus, "put back on Monday")
+                await _note(bus, "put back on Monday")
+            else:
+                looking = spawn(running.run(every_seconds=60), "looking")
+                await until(lambda: _another_epoch(history, before), "the new life is noted")
+                await end([looking])
+            new = await _publish(bus, "new 5", "new 6", "new 7", "new 8")
+            if who == "the operator says it":
+                await _note(bus, "put back on Monday")
+            assert not set(new) & {*first, *lost}
+            assert len({event_id.split("-")[0] for event_id in new}) == 1
+            position = await history.position()
+            assert _places(position, *first, *lost, *new) == [1, 2, 3, 4, None, None, None, 5, 6, 7, 8]
+
+
+async def test_a_restart_of_nats_is_no_other_life(tmp_path: Path) -> None:
+    async with AsyncExitStack() as servers:
+        server = await servers.enter_async_context(nats_server(tmp_path))
+        async with connected(server.url) as bus:
+            running = Lineage(bus, History(bus))
+            await running.look()
+            (before,) = await _publish(bus, "1")
+            await running.look()
+            await servers.aclose()
+            await servers.enter_async_context(nats_server(tmp_path, server.port))
+            await until(lambda: bus.connected, "NATS is back")
+            await running.look()
+            assert await _publish(bus, "2") == [f"{before.split('-')[0]}-2"]
+
+
+async def test_in_a_cluster_a_restored_stream_goes_on_too(tmp_path: Path) -> None:
+    async with nats_cluster(tmp_path) as cluster, connect(cluster.url, Subjects.of("tg"), "test") as bus:
+        await made(bus)
+        await _note(bus)
+        first, saved = await _publish(bus, "1", "2"), await backup(bus, "TG_EVENTS")
+        (lost,) = await _publish(bus, "lost")
+        await _put_back(bus, saved)
+        await _note(bus)
+        new = await _publish(bus, "3", "4")
+        async with running_gateway(cluster.url) as running:
+            async with open_stream(running.url, {"client_id": "a"}, {"last-event-id": first[0]}) as stream:
+                assert (await stream.connected())["resumed"]
+                assert await _heard(stream, 3) == ["2", "3", "4"]
+            async with open_stream(running.url, {"client_id": "a"}, {"last-event-id": lost}) as stream:
+                await stream.connected()
+                assert json.loads((await stream.next()).data)["to"] == f"{new[0].split('-')[0]}-2"
+                assert await _heard(stream, 2) == ["3", "4"]
