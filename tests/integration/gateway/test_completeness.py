@@ -168,7 +168,7 @@ async def test_a_client_that_leaves_while_the_stream_is_made_anew_takes_no_other
         await until(lambda: all(session.held is None for session in hub.sessions), "all are live again")
         await write(publisher, "new 2", "broadcast")
         for stream in others:
-            assert await heard(stream, "new 2") == ["new 2"]
+            assert await heard(stream, "new 2") == ["new 1", "new 2"]
 
 
 class Late(Waiting):
@@ -279,11 +279,13 @@ async def test_a_stream_whose_end_is_lost_with_a_disk_is_a_gap_for_open_streams(
             shutil.copytree(copy, store)
             async with nats_server(store, server.port):
                 gap = json.loads((await stream.next("gap", 20)).data)
-                assert gap == {"reason": "epoch", "from": last, "to": last.replace("-8", "-3")}
+                assert gap == {"reason": "epoch", "from": last, "to": last.replace("-8", "-0")}
                 await until(lambda: all(each.held is None for each in running.gateway.hub.sessions), "it is live")
                 for number in range(7):
                     await write(publisher, f"new {number}")
-                assert await heard(stream, "new 6") == [f"new {number}" for number in range(7)]
+                # What is there may have been stored since: rather twice than never.
+                again = [f"kept {number}" for number in range(3)]
+                assert await heard(stream, "new 6") == again + [f"new {number}" for number in range(7)]
 
 
 async def test_mending_a_large_hole_takes_no_more_memory_than_a_replay(tmp_path: Path) -> None:
