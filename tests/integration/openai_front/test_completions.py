@@ -226,6 +226,30 @@ async def test_an_error_in_the_middle_of_a_stream_is_an_event(tmp_path: Path) ->
         assert (text, broken.value.code, broken.value.type) == ("Hel", "backend_error", "server_error")
 
 
+async def test_another_completion_under_the_same_key_is_refused(tmp_path: Path) -> None:
+    """Another prompt under a key that was used got the answer to the first one."""
+    async with front(tmp_path) as (_, worker, client):
+        key = {"Idempotency-Key": "k1"}
+        create = client.chat.completions.create
+        first = await create(model="any", messages=ASK, extra_headers=key)
+        other: Any = [{"role": "user", "content": "Say goodbye."}]
+        changes: list[dict[str, Any]] = [
+            {"messages": other},
+            {"max_tokens": 3},
+            {"model": "b"},
+            {"user": "u"},
+            {"n": 2},
+        ]
+        for change in changes:
+            for stream in (False, True):
+                with pytest.raises(openai.UnprocessableEntityError) as refused:
+                    await create(**{"model": "any", "messages": ASK, **change}, stream=stream, extra_headers=key)
+                assert (refused.value.code, refused.value.type) == ("idempotency_key_reused", "invalid_request_error")
+        again = await create(model="any", messages=ASK, stream=True, extra_headers=key)
+        assert {chunk.id async for chunk in again} == {first.id}, "whether it is streamed is no other request"
+        assert len(worker.turns) == 1
+
+
 async def test_one_idempotency_key_is_one_job_however_often_it_is_asked(tmp_path: Path) -> None:
     async with front(tmp_path) as (_, worker, client):
         answers = [

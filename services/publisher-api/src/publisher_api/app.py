@@ -19,6 +19,7 @@ from publisher_api.jobs.looking import Looking
 from publisher_api.jobs.progress import Progress
 from publisher_api.jobs.starting import Starting
 from publisher_api.publishing import Sending
+from publisher_api.repeats import Repeats
 from publisher_api.settings import PublisherSettings
 from tidegate_common.bus.cancelling import Cancelling
 from tidegate_common.bus.connection import Bus, connect
@@ -67,7 +68,7 @@ async def build(settings: PublisherSettings, bus: Bus, signals: Telemetry) -> Bu
     readiness = Readiness(bus, upkeep.lacks)
     progress = Progress(bus, states, publisher)
     gateways = AllGateways(bus)
-    sending = Sending(publisher, gateways, bus.subjects, signals.tracer, settings.max_event_ttl_seconds)
+    sending = Sending(publisher, Repeats(bus), gateways, bus.subjects, signals.tracer, settings.max_event_ttl_seconds)
     queueing = Queueing(bus, publisher, states)
     queueing.on_put = progress.follow
     starting = Starting(queueing, history, bus.subjects, signals.tracer)

@@ -55,7 +55,7 @@ class Batches:
     def _read(self, number: int, line: bytes, key: str | None) -> Outgoing | TidegateError:
         try:
             published = decode(LINE, line)
-            line_key = None if key is None else f"{key}:{number}"
+            line_key = None if key is None else f"{key} {number}"  # no key of a send: those have no spaces
             return self._sending.outgoing(line_tail_of(published), published, line_key)
         except TidegateError as error:
             return error

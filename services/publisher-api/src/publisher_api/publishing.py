@@ -13,6 +13,7 @@ from typing import NamedTuple
 import msgspec
 from opentelemetry.trace import Span, StatusCode, Tracer
 
+from publisher_api.repeats import Repeats
 from publisher_api.requests import Published, event_of
 from tidegate_common.bus.control import ASK_SECONDS, AllGateways
 from tidegate_common.bus.publishing import Durable, Publisher
@@ -48,17 +49,24 @@ class Outgoing(NamedTuple):
 
     @property
     def message_id(self) -> str | None:
-        """The same key for another target is another event."""
-        return None if self.key is None else hashlib.sha256(f"{self.tail}\0{self.key}".encode()).hexdigest()[:32]
+        """Of the key alone: under it another event, to whomever, is refused (repeats.py)."""
+        return None if self.key is None else hashlib.sha256(f"event\0{self.key}".encode()).hexdigest()[:32]
 
 
 class Sending:
     """Sends events."""
 
     def __init__(
-        self, publisher: Publisher, gateways: AllGateways, subjects: Subjects, tracer: Tracer, max_ttl_seconds: int
+        self,
+        publisher: Publisher,
+        repeats: Repeats,
+        gateways: AllGateways,
+        subjects: Subjects,
+        tracer: Tracer,
+        max_ttl_seconds: int,
     ) -> None:
         self._publisher = publisher
+        self._repeats = repeats
         self._gateways = gateways
         self._subjects = subjects
         self._tracer = tracer
@@ -75,7 +83,7 @@ class Sending:
     async def send(self, outgoing: Outgoing) -> Sent:
         """Publishes it, and asks the gateways for the receipt where one is wanted.
 
-        Raises TooLarge, BrokerUnavailable: then nothing was confirmed.
+        Raises TooLarge, BrokerUnavailable: then nothing was confirmed; KeyReused, and nothing was sent.
         """
         (found,) = await self.send_all([outgoing])
         if isinstance(found, TidegateError):
@@ -120,8 +128,20 @@ class Sending:
 
     async def _store(self, letters: Sequence[_Letter]) -> None:
         stored = await self._publisher.durable_all([each.durable() for each in letters], headers={})
+        repeated = []
         for letter, found in zip(letters, stored, strict=True):
             letter.found = Sent(found) if isinstance(found, Receipt) else found
+            if isinstance(found, Receipt) and found.duplicate:
+                repeated.append(self._compare(letter, found))
+        if repeated:
+            await asyncio.gather(*repeated)
+
+    async def _compare(self, letter: _Letter, receipt: Receipt) -> None:
+        """A repeat has the first one's answer only where it is the same event."""
+        try:
+            await self._repeats.check(letter.durable(), receipt)
+        except TidegateError as error:
+            letter.found = error
 
     async def _hand_over(self, letters: Sequence[_Letter]) -> None:
         for letter in letters:

@@ -40,6 +40,7 @@ def record_of(job: Job, trace_id: str, now: float) -> JobState:
         tail=job.tail,
         owner=job.owner,
         start=job.start,
+        request=job.request,
     )
 
 
@@ -58,9 +59,10 @@ class Queueing:
         """Records `job` as queued and puts it into the queue; gives its record.
 
         A job that has a record already is not recorded again, and while it is queued it is put under the same message
-        id, which stores it at most once: so a caller may repeat what it is not sure of. Raises QueueFull,
-        BrokerUnavailable, TooLarge: then there is no such job, unless it had a record before. Where the queue has it
-        all the same, since it was stored and that was not confirmed, no worker runs it: it has no record.
+        id, which stores it at most once: so a caller may repeat what it is not sure of. Raises KeyReused where the
+        record is of another request. Raises QueueFull, BrokerUnavailable, TooLarge: then there is no such job, unless
+        it had a record before. Where the queue has it all the same, since it was stored and that was not confirmed, no
+        worker runs it: it has no record.
         """
         with self._shares.entry(job.owner or job.tail) as entry:
             state, level = await self._put(job, headers, trace_id, entry)
@@ -101,13 +103,16 @@ class Queueing:
         return state, level
 
     async def _earlier(self, job: Job) -> JobState:
-        """The record that the job has already."""
+        """The record that the job has already, which is that of the same request."""
         try:
-            return await self._states.get(job.job_id)
+            state = await self._states.get(job.job_id)
         except Unreadable:
             raise KeyReused("another key: what was asked for under this one can't be read") from None
         except NotFound:
             raise BrokerUnavailable("the job's record was removed meanwhile: send it again") from None
+        if state.request and job.request and state.request != job.request:
+            raise KeyReused("another key, or the same request as the first time")
+        return state
 
     async def _store(self, job: Job, level: int, headers: Mapping[str, str]) -> int:
         subject = self._bus.subjects.job(job.kind, level, job.owner or job.tail)

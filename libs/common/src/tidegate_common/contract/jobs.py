@@ -5,6 +5,7 @@ New fields have defaults: a process may be one release ahead of another. Times a
 
 from __future__ import annotations
 
+import hashlib
 from enum import StrEnum
 from typing import Any, Literal
 
@@ -63,6 +64,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     on_disconnect: OnDisconnect = OnDisconnect.CONTINUE
     grace_seconds: float = 10.0
     """How long nobody may listen before `on_disconnect` counts: for clients that come back."""
+    request: str = ""
+    """A hash of what was asked for, where that may be asked for again under an `Idempotency-Key`."""
     revision: int = 0
     """Of the record, as it was made for this job: its first worker need not read it."""
 
@@ -86,6 +89,8 @@ class JobState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """As `Job.owner`. Not shown to who asks for the record: it may be an address."""
     start: str = ""
     """As `Job.start`."""
+    request: str = ""
+    """As `Job.request`: under the same key nothing else is asked for. Empty: nobody knows what was."""
     end: str = ""
     """Event id of the job's last event, once that is stored."""
     attempt: int = 0
@@ -104,6 +109,11 @@ class JobState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     usage: Usage | None = None
     error: str | None = None
     """Code and text, with a colon between."""
+
+
+def request_hash(*asked: Any) -> str:
+    """A hash of `asked`, whatever the order of the fields in its objects: the same for the same request."""
+    return hashlib.sha256(msgspec.json.encode(asked, order="sorted")).hexdigest()[:32]
 
 
 class DeadJob(msgspec.Struct, frozen=True, kw_only=True):

@@ -25,7 +25,7 @@ from tidegate_common.bus.jobs import JobStates
 from tidegate_common.bus.publishing import Publisher
 from tidegate_common.bus.queueing import Queueing
 from tidegate_common.contract.ids import EventId, new_job_id
-from tidegate_common.contract.jobs import Job, JobState, OnDisconnect
+from tidegate_common.contract.jobs import Job, JobState, OnDisconnect, request_hash
 from tidegate_common.contract.subjects import job_tail
 from tidegate_common.errors import BrokerUnavailable, NotFound
 from tidegate_common.runtime.tasks import end, spawn
@@ -97,7 +97,7 @@ class Completions:
         """Queues the job, once for one `caller.key`, and follows it. Left before the job's end by the last one of its
         callers here, it is cancelled.
 
-        Raises QueueFull, BrokerUnavailable, TooLarge: then there is no such job.
+        Raises QueueFull, BrokerUnavailable, TooLarge: then there is no such job; KeyReused: it is of another request.
         """
         cancelling, queueing = await self._open()
         position = await self._history.patient_position()
@@ -144,16 +144,17 @@ class Completions:
         return stack.enter_context(self._following.follow(state.job_id, state.tail, begun))
 
     def _job(self, asked: Completion, caller: Caller, start: EventId) -> Job:
-        job_id = new_job_id()
+        params, job_id, request = msgspec.to_builtins(asked.params), new_job_id(), ""
         if caller.key is not None:
-            same = f"{KIND}\0{caller.name}\0{asked.user}\0{caller.key}"
-            job_id = hashlib.sha256(same.encode()).hexdigest()[:32]
+            job_id = hashlib.sha256(f"{KIND}\0{caller.name}\0{caller.key}".encode()).hexdigest()[:32]
+            request = request_hash(params, asked.user)
         now = time.time()
         return Job(
             job_id=job_id,
             kind=KIND,
             tail=job_tail(job_id),
-            params=msgspec.to_builtins(asked.params),
+            params=params,
+            request=request,
             created=now,
             owner=asked.user or caller.name,
             start=str(start),

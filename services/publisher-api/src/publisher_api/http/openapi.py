@@ -137,8 +137,8 @@ _KEY = {
     "name": "Idempotency-Key",
     "in": "header",
     "description": (
-        "The same key again does nothing and gives the first answer's id. Only with durable events (a batch line's is "
-        "the key and the line's number)."
+        "The same key again does nothing and gives the first answer's id; with another request it is refused. Only "
+        "with durable events (a batch line's is the key and the line's number)."
     ),
     "schema": {"type": "string", "minLength": 1, "maxLength": 128},
 }

@@ -13,7 +13,7 @@ from tidegate_common.contract.answers import Answer
 from tidegate_common.contract.ids import check_job_id
 from tidegate_common.contract.jobs import Job, JobState
 
-NOT_SHOWN = frozenset({"owner", "holder", "revision"})
+NOT_SHOWN = frozenset({"owner", "holder", "request", "revision"})
 """Fields of a record, and of a job as it was queued, that are the services' own: an owner may be an address."""
 
 

@@ -13,7 +13,7 @@ from publisher_api.requests import ChatBody, JobBody, JobFields, chat_of, job_ta
 from tidegate_common.bus.history import History
 from tidegate_common.bus.queueing import Queueing
 from tidegate_common.contract.ids import EventId, new_job_id
-from tidegate_common.contract.jobs import DeadJob, Job, JobState, OnDisconnect
+from tidegate_common.contract.jobs import DeadJob, Job, JobState, OnDisconnect, request_hash
 from tidegate_common.contract.subjects import Subjects, job_tail
 from tidegate_common.telemetry import names
 from tidegate_common.telemetry.propagation import trace_id
@@ -27,10 +27,11 @@ class _Wanted(NamedTuple):
     kind: str
     tail: str
     params: dict[str, Any]
+    request: str = ""
 
 
 class Starting:
-    """All calls raise QueueFull, BrokerUnavailable, TooLarge."""
+    """All calls raise QueueFull, BrokerUnavailable, TooLarge, KeyReused."""
 
     def __init__(self, queueing: Queueing, history: History, subjects: Subjects, tracer: Tracer) -> None:
         self._queueing = queueing
@@ -44,14 +45,11 @@ class Starting:
         `asker` is whose share of the workers a job without a target takes.
         """
         params = msgspec.to_builtins(chat_of(body))
-        job_id = _job_id(CHAT, body, key)
-        return await self._put(_Wanted(job_id, CHAT, job_tail_of(body, job_id), params), body, asker)
+        return await self._put(_wanted(CHAT, params, body, key), body, asker)
 
     async def job(self, body: JobBody, key: str | None, asker: str) -> JobState:
         """As `chat`, for a job of any kind."""
-        kind = kind_of(body)
-        job_id = _job_id(kind, body, key)
-        return await self._put(_Wanted(job_id, kind, job_tail_of(body, job_id), body.params), body, asker)
+        return await self._put(_wanted(kind_of(body), body.params, body, key), body, asker)
 
     async def again(self, dead: DeadJob) -> JobState:
         """Queues a dead job as a new one, once however often it is asked for.
@@ -85,9 +83,12 @@ class Starting:
             return await self._queueing.put(job, headers, trace_id())
 
 
-def _job_id(kind: str, fields: JobFields, key: str | None) -> str:
-    """A new one; the same one for the same key, kind and target."""
+def _wanted(kind: str, params: dict[str, Any], fields: JobFields, key: str | None) -> _Wanted:
+    """With an id that is new, or that of the key: then what is asked for under it must be the same each time."""
     if key is None:
-        return new_job_id()
-    target = job_tail_of(fields, "")
-    return hashlib.sha256(f"{kind}\0{target}\0{key}".encode()).hexdigest()[:32]
+        job_id = new_job_id()
+        return _Wanted(job_id, kind, job_tail_of(fields, job_id), params)
+    job_id = hashlib.sha256(f"job\0{key}".encode()).hexdigest()[:32]
+    tail = job_tail_of(fields, job_id)
+    asked = request_hash(kind, tail, params, fields.deadline_seconds, fields.on_disconnect, fields.grace_seconds)
+    return _Wanted(job_id, kind, tail, params, asked)

@@ -1,0 +1,44 @@
+"""Tells an event that is sent again from another one under the same `Idempotency-Key`.
+
+The stream knows a key for two minutes, and answers whatever comes under it with the first event's place. So what is
+stored there is compared: who gets it, its type, its data, and for how long it is replayed. This is asked of the server
+only where it says that it has the key already; a first event costs no more.
+"""
+
+from __future__ import annotations
+
+from tidegate_common.bus import headers
+from tidegate_common.bus.connection import Bus
+from tidegate_common.bus.lookup import message
+from tidegate_common.bus.publishing import Durable
+from tidegate_common.contract.events import Receipt
+from tidegate_common.contract.ids import EventId
+from tidegate_common.errors import KeyReused
+
+_TTL = b"\r\nNats-TTL:"
+
+
+class Repeats:
+    """Compares on one connection."""
+
+    def __init__(self, bus: Bus) -> None:
+        self._bus = bus
+
+    async def check(self, sent: Durable, receipt: Receipt) -> None:
+        """Raises KeyReused where `receipt`, a duplicate's, is that of another event than `sent`.
+
+        Where the first event is not kept any more nobody can tell, and its answer stands. Raises BrokerUnavailable.
+        """
+        first = EventId.parse(receipt.id)
+        found = first and await message(self._bus, self._bus.subjects.events_stream, first.sequence)
+        if not found:
+            return
+        ttl = None if sent.ttl_seconds is None else f"{sent.ttl_seconds}s".encode()
+        same = (
+            found.subject == self._bus.subjects.inbound(sent.tail)
+            and found.payload == sent.event.data.encode()
+            and headers.field(found.block, headers.EVENT_TYPE) == sent.event.type.encode()
+            and headers.field(found.block, _TTL) == ttl
+        )
+        if not same:
+            raise KeyReused("another key, or the same target, type, data and ttl as the first time")
