@@ -123,10 +123,10 @@ async def test_what_is_among_the_dead_and_is_no_dead_job_is_left_out_and_can_be_
         for number in range(len(bad)):
             path = f"/api/ai/dead/{number:032x}"
             assert (await w.api.get(path)).status_code == 404
-            assert (await w.api.post(f"{path}/retry")).status_code == 404
+            assert (await w.api.post(f"{path}/retry", json={})).status_code == 404
             assert (await w.api.delete(path)).status_code == 204
             assert (await w.api.get(path)).status_code == 404
-        assert (await w.api.post(f"/api/ai/dead/{good}/retry")).status_code == 202
+        assert (await w.api.post(f"/api/ai/dead/{good}/retry", json={})).status_code == 202
 
 
 NAMES = ["job_id", "kind", "status", "created", "updated", "tail", "owner", "start", "end", "usage", "error", "pieces"]
@@ -152,7 +152,7 @@ async def test_no_record_is_an_error_of_ours_whatever_it_holds(tmp_path: Path) -
                 await w.api.get(f"/api/ai/dead/{job_id}"),
                 await w.api.get("/api/ai/dead?limit=5"),
                 await w.gateway.head(f"/api/sse/jobs/{job_id}"),
-                await w.api.post(f"/api/ai/dead/{job_id}/retry"),
+                await w.api.post(f"/api/ai/dead/{job_id}/retry", json={}),
                 await w.api.delete(f"/api/ai/dead/{job_id}"),
             ]:
                 assert answer.status_code < 500, (value, answer.request.url, answer.text)

@@ -12,8 +12,11 @@ SAY_SECONDS = 60.0
 """Between two lines about one kind of thing: there may be thousands."""
 
 
+WORDS = {"job": "message of the queue", "record": "job's record", "dead": "dead job"}
+
+
 class Foreign:
-    """`counts` are by what it was: `job` (a message of the queue), `record` (of a job), `dead` (a dead job)."""
+    """`counts` are by what it was, of WORDS."""
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
@@ -28,7 +31,7 @@ class Foreign:
         self._said[what] = now
         log.warning(
             "a %s on NATS is not ours, or of another release, and was passed over: %.100r: %.200s (%d so far)",
-            what,
+            WORDS[what],
             name,
             why,
             self.counts[what],
