@@ -16,6 +16,13 @@ from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 _PROPAGATOR = TraceContextTextMapPropagator()
+
+STATE_CHARACTERS = 512
+"""What is kept of a `tracestate` (W3C Trace Context, 3.3.1.5); a caller may send ten thousand."""
+
+LONG_MEMBER = 128
+"""A member of the list that is longer goes first where the whole is too long (same place)."""
+
 _IDS = RandomIdGenerator()
 
 
@@ -40,7 +47,7 @@ def context_fields(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
 
 def extract(carrier: Mapping[str, str]) -> Context:
     """The context that `carrier` holds; a new, unsampled trace where it holds none."""
-    context = _PROPAGATOR.extract(carrier, context=Context())
+    context = caller(carrier)
     if trace.get_current_span(context).get_span_context().is_valid:
         return context
     fresh = SpanContext(_IDS.generate_trace_id(), _IDS.generate_span_id(), is_remote=False, trace_flags=TraceFlags(0))
@@ -49,12 +56,33 @@ def extract(carrier: Mapping[str, str]) -> Context:
 
 def caller(carrier: Mapping[str, str]) -> Context:
     """The context that `carrier` holds; an empty one where it holds none: there the sampler decides."""
-    return _PROPAGATOR.extract(carrier, context=Context()) if carrier else Context()
+    if not carrier:
+        return Context()
+    state = carrier.get("tracestate", "")
+    if len(state) > STATE_CHARACTERS:
+        carrier = {**carrier, "tracestate": bounded(state)}
+    return _PROPAGATOR.extract(carrier, context=Context())
+
+
+def bounded(tracestate: str) -> str:
+    """`tracestate`, or as many of its members as are within what has to be kept: whole ones, from the left."""
+    if len(tracestate) <= STATE_CHARACTERS:
+        return tracestate
+    kept, room = [], STATE_CHARACTERS + 1
+    for member in tracestate.split(","):
+        room -= 0 if len(member) > LONG_MEMBER else len(member) + 1
+        if room < 0:
+            break
+        if len(member) <= LONG_MEMBER:
+            kept.append(member)
+    return ",".join(kept)
 
 
 def inject(carrier: dict[str, str], context: Context | None = None) -> None:
     """Writes `context`, or the current one, into `carrier`."""
     _PROPAGATOR.inject(carrier, context=context)
+    if len(carrier.get("tracestate", "")) > STATE_CHARACTERS:  # of a context that was made elsewhere
+        carrier["tracestate"] = bounded(carrier["tracestate"])
 
 
 def trace_id(context: Context | None = None) -> str:
