@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -15,27 +16,57 @@ from tests.support.waiting import until
 class NatsServer:
     """Where it listens, and the process."""
 
-    def __init__(self, port: int, run: Running) -> None:
+    def __init__(self, port: int, run: Running, config: Path | None = None) -> None:
         self.port = port
         self.url = f"nats://127.0.0.1:{port}"
         self.run = run
+        self._config = config
+
+    async def reload(self, config: str) -> None:
+        """The server goes on with `config` as its configuration file's text; it has to have had one."""
+        before = self.run.count("Reloaded server configuration")
+        assert self._config is not None, "a server without a configuration file reloads nothing"
+        self._config.write_text(config)
+        self.run.process.send_signal(signal.SIGHUP)
+        await until(lambda: self.run.count("Reloaded server configuration") > before, "the server has reloaded")
+
+    async def pause(self) -> None:
+        """It hangs from now on, until `go_on`: connections stay open, and nothing is read or said."""
+        self.run.process.send_signal(signal.SIGSTOP)
+        status = Path(f"/proc/{self.run.process.pid}/status")
+        await until(lambda: "State:\tT" in status.read_text(), "nats-server has stopped")
+
+    def go_on(self) -> None:
+        self.run.process.send_signal(signal.SIGCONT)
 
 
 @asynccontextmanager
 async def nats_server(
-    data: Path, port: int | None = None, *, jetstream: bool = True, monitor_port: int = 0
+    data: Path, port: int | None = None, *, jetstream: bool = True, monitor_port: int = 0, config: str = ""
 ) -> AsyncIterator[NatsServer]:
     """A server that keeps its streams below `data`; the same `data` and `port` again is the same server restarted.
 
-    With `monitor_port` it tells there, over HTTP, who is connected and subscribed to what.
+    With `monitor_port` it tells there, over HTTP, who is connected and subscribed to what. `config` is the text of a
+    configuration file, beside what is said here.
     """
     port = port or free_port()
     binary = Path(sys.executable).with_name("nats-server")
     streams = ("-js", "-sd", str(data)) if jetstream else ()
     monitor = ("-m", str(monitor_port)) if monitor_port else ()
-    async with running(str(binary), "-a", "127.0.0.1", "-p", str(port), *streams, *monitor) as run:
+    file = data / "nats-server.conf"
+    configured: tuple[str, ...] = ()
+    if config:
+        data.mkdir(parents=True, exist_ok=True)
+        file.write_text(config)
+        configured = "-c", str(file)
+    async with running(str(binary), "-a", "127.0.0.1", "-p", str(port), *streams, *monitor, *configured) as run:
         await until(lambda: run.said("Server is ready"), "nats-server is ready")
-        yield NatsServer(port, run)
+        server = NatsServer(port, run, file)
+        try:
+            yield server
+        finally:
+            if run.process.returncode is None:
+                server.go_on()  # one that hangs would not end
 
 
 @asynccontextmanager

@@ -11,7 +11,8 @@ TidegateError
 │   │   ├── NotSent             NATS is away, or the stream has no leader: nothing was sent
 │   │   ├── NotStored           NATS answers and does not store: its disk or a limit is full, or the stream refuses
 │   │   ├── TooManyWaiting      as many requests wait for NATS as may
-│   │   └── CallerGone          whoever asked does not wait any more
+│   │   ├── CallerGone          whoever asked does not wait any more
+│   │   └── SubscriptionRefused NATS does not let this process listen to more, or to this
 │   ├── QueueFull           the job queue takes no more
 │   └── TooManyConnections  this process holds all the connections that it may
 ├── TooManyFromAddress  one address holds all the connections that it may
@@ -19,6 +20,7 @@ TidegateError
 ├── UnsupportedMedia    a body of a media type that is not read here
 ├── UnsupportedCoding   a body that is compressed
 ├── NotFound            no such job
+├── BrokerRefused       NATS is there, and has refused this process for too long: it ends
 └── Superseded          another attempt has the job now: nothing more of this one is stored
 """
 
@@ -97,6 +99,14 @@ class TooManyWaiting(BrokerUnavailable):
 
 class CallerGone(BrokerUnavailable):
     """Whoever asked has gone: nothing is waited for any more on their account."""
+
+
+class SubscriptionRefused(BrokerUnavailable):
+    """NATS does not take a subscription: there are as many as it allows, or it is not allowed at all."""
+
+
+class BrokerRefused(TidegateError):
+    """NATS refuses the process, again and again: its settings, or those of NATS, have to change."""
 
 
 class QueueFull(Unavailable):

@@ -21,7 +21,7 @@ from ai_worker.records import Records
 from ai_worker.refusal import refuse
 from ai_worker.relay import Pace
 from ai_worker.settings import WorkerSettings
-from tidegate_common.bus.connection import Bus, connect
+from tidegate_common.bus.connection import Bus
 from tidegate_common.bus.control import AllGateways
 from tidegate_common.bus.dead import DeadJobs
 from tidegate_common.bus.history import History
@@ -33,6 +33,7 @@ from tidegate_common.bus.upkeep import Upkeep
 from tidegate_common.contract.jobs import Job
 from tidegate_common.errors import Unavailable, Unreadable
 from tidegate_common.runtime import problems
+from tidegate_common.runtime.connected import connected, serve
 from tidegate_common.runtime.guard import HTTP_REFUSED, Guard
 from tidegate_common.runtime.health import Readiness, health_routes
 from tidegate_common.runtime.server import Server, check_port_free, server
@@ -144,7 +145,7 @@ async def main(settings: WorkerSettings) -> None:
     """Runs a worker until it is told to stop. Raises ConfigError, Unavailable where it can't start."""
     check_port_free(settings)
     with telemetry("ai-worker") as signals:
-        async with connect(settings.nats_url, settings.subjects(), "ai-worker") as bus:
+        async with connected(settings, "ai-worker", signals) as bus:
             leaders = Leaders(bus, settings.patience())
             upkeep = Upkeep(bus, settings.stream_limits(), leaders, keeps=False, all_needed=True)
             await upkeep.start()
@@ -161,7 +162,7 @@ async def main(settings: WorkerSettings) -> None:
 
             running.add_done_callback(stop)
             try:
-                await listening.serve()
+                await serve(listening, bus)
                 if running.done():
                     running.result()
             finally:

@@ -34,13 +34,14 @@ from gateway.sse.jobs import METHODS as JOB_METHODS
 from gateway.sse.jobs import JobStreams
 from gateway.sse.takeover import TakeoverHttpProtocol
 from gateway.workers import WORKER_PORTS, Worker
-from tidegate_common.bus.connection import Bus, connect
+from tidegate_common.bus.connection import Bus
 from tidegate_common.bus.history import History
 from tidegate_common.bus.leaders import Leaders
 from tidegate_common.bus.publishing import Publisher
 from tidegate_common.bus.upkeep import Upkeep
 from tidegate_common.runtime import problems
 from tidegate_common.runtime.attendance import attended
+from tidegate_common.runtime.connected import connected, serve
 from tidegate_common.runtime.guard import HTTP_REFUSED, Guard
 from tidegate_common.runtime.health import Readiness, health_routes
 from tidegate_common.runtime.hosts import Hosts
@@ -215,7 +216,7 @@ async def main(settings: GatewaySettings) -> None:
     worker = Worker.told()
     sockets = _own_sockets(settings, worker)
     with telemetry("gateway") as signals:
-        async with connect(settings.nats_url, settings.subjects(), "gateway") as bus:
+        async with connected(settings, "gateway", signals) as bus:
             gateway = Gateway(settings, bus, signals)
             await gateway.upkeep.start()
             tasks = [
@@ -231,7 +232,7 @@ async def main(settings: GatewaySettings) -> None:
                 worker.watch_parent()
                 server.on_started = worker.is_ready
             try:
-                await server.serve(sockets)
+                await serve(server, bus, sockets)
             finally:
                 await end(tasks)
                 await gateway.control.aclose()

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from gateway.settings import GatewaySettings
 from tidegate_common.runtime.listening import listening
-from tidegate_common.runtime.process import EXIT_UNAVAILABLE
+from tidegate_common.runtime.process import EXIT_REFUSED, EXIT_UNAVAILABLE
 from tidegate_common.runtime.server import check_port_free
 
 log = logging.getLogger(__name__)
@@ -103,7 +103,7 @@ class Workers:
         (self._forced if self._stopping.is_set() else self._stopping).set()
 
     def _give_up(self, code: int) -> None:
-        """What has never been ready can't start: all others are ended, too."""
+        """What has never been ready can't start, and what NATS refuses goes for all: the others are ended, too."""
         if not self._stopping.is_set():
             self._code = code
             self._stopping.set()
@@ -123,6 +123,9 @@ class Workers:
                 del self._processes[number]
                 if self._stopping.is_set():
                     self._code = self._code or abs(code)
+                    return
+                if code == EXIT_REFUSED:
+                    self._give_up(code)
                     return
                 log.error("a worker has died", extra={"worker": number, "exit_code": code})
             pause = AGAIN_SECONDS[0] if loop.time() - began > STEADY_SECONDS else min(pause * 2, AGAIN_SECONDS[1])

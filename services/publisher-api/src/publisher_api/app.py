@@ -22,7 +22,7 @@ from publisher_api.publishing import Sending
 from publisher_api.repeats import Repeats
 from publisher_api.settings import PublisherSettings
 from tidegate_common.bus.cancelling import Cancelling
-from tidegate_common.bus.connection import Bus, connect
+from tidegate_common.bus.connection import Bus
 from tidegate_common.bus.control import AllGateways
 from tidegate_common.bus.dead import DeadJobs
 from tidegate_common.bus.history import History
@@ -34,6 +34,7 @@ from tidegate_common.bus.queueing import Queueing
 from tidegate_common.bus.upkeep import Upkeep
 from tidegate_common.runtime import problems
 from tidegate_common.runtime.attendance import attended
+from tidegate_common.runtime.connected import connected, serve
 from tidegate_common.runtime.guard import HTTP_REFUSED, Guard
 from tidegate_common.runtime.health import Readiness, health_routes
 from tidegate_common.runtime.paths import Utf8Paths
@@ -120,7 +121,7 @@ async def main(settings: PublisherSettings) -> None:
     """Runs publisher-api until it is told to stop. Raises ConfigError, BrokerUnavailable where it can't start."""
     check_port_free(settings)
     with telemetry("publisher-api") as signals:
-        async with connect(settings.nats_url, settings.subjects(), "publisher-api") as bus:
+        async with connected(settings, "publisher-api", signals) as bus:
             built = await build(settings, bus, signals)
             await built.upkeep.start()
             await built.lineage.start()  # before anything is stored, and has an id
@@ -132,7 +133,7 @@ async def main(settings: PublisherSettings) -> None:
             try:
                 listening = serving(built, settings)
                 listening.on_stopping = signals.stop_by
-                await listening.serve()
+                await serve(listening, bus)
             finally:
                 await end(beside)
 

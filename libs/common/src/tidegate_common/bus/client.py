@@ -2,7 +2,8 @@
 
 nats-py gives each subscription a queue and a task, so that two subjects of one connection can be handed over out of
 stream order, and each subscription costs 5 KiB and 50 µs. This subclass calls a plain function instead, from inside the
-read (bus/tap.py): 0.5 KiB and 15 µs, and the order of the wire.
+read (bus/tap.py): 0.5 KiB and 15 µs, and the order of the wire. How a connection is opened, lost and had again is in
+link.py.
 
 It rests on private names of the pinned version; tests/integration/common/test_bus_client.py fails when they move.
 """
@@ -10,19 +11,31 @@ It rests on private names of the pinned version; tests/integration/common/test_b
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
-from nats.aio.client import PING_PROTO, Client
+from nats import errors as nats_errors
+from nats.aio.client import PING_PROTO
+from nats.aio.subscription import Subscription
+from nats.js.api import Header
 from nats.protocol import command
 
-from tidegate_common.bus.tap import Deliver, Direct, Tap
+from tidegate_common.bus import unusable
+from tidegate_common.bus.link import Link
+from tidegate_common.bus.tap import Deliver, Direct
+from tidegate_common.errors import SubscriptionRefused
+
+Refused = Callable[[str, str], object]
+"""Takes a subject, and why nothing comes on it any more."""
+
+NO_HEADERS = 12
+"""Bytes of a header block without a field."""
 
 
 class DirectSubscription(Direct):
     """What the client's own subscriptions look like to its reconnecting and closing code, with a plain callback."""
 
-    __slots__ = ("_subject",)
+    __slots__ = ("_subject", "refused")
 
     _queue = ""
     _max_msgs = 0
@@ -32,29 +45,39 @@ class DirectSubscription(Direct):
     _message_iterator = None
     _pending_next_msgs_calls = None
 
-    def __init__(self, subject: str, deliver: Deliver) -> None:
+    def __init__(self, subject: str, deliver: Deliver, refused: Refused | None = None) -> None:
         self._subject = subject
         self.deliver = deliver
+        self.refused = refused
+        """None where nothing works without it."""
 
     async def _drain(self) -> None:
         """Nothing is queued here, so there is nothing to wait for."""
 
 
-class BusClient(Client):
+class BusClient(Link):
     """nats-py's client with `subscribe_direct`, `publish_direct` and `request_direct`."""
 
-    _tap: Tap | None = None
-
-    def subscribe_direct(self, subject: str, deliver: Deliver, *, at_once: bool = True) -> int:
+    def subscribe_direct(
+        self, subject: str, deliver: Deliver, *, at_once: bool = True, refused: Refused | None = None
+    ) -> int:
         """Calls `deliver` for each message on `subject`, from inside the read; gives the subscription's id.
 
         What is sent later on this connection, a request for instance, reaches the server after the subscription;
         unless it is to be sent `at_once` it goes along with that. The subscription outlives reconnects.
+
+        One that can be done without has `refused`, which is called, later and never from inside this call, where NATS
+        does not take the subscription (again). Raises SubscriptionRefused where it is known that it would not.
         """
+        line = command.sub_cmd(subject, "", self._sid + 1)
+        reason = self.limits.refusal(len(line), len(self._subs), spare=refused is not None)
+        if reason:
+            raise SubscriptionRefused(reason)
         self._sid += 1
         sid: int = self._sid
-        self._subs[sid] = cast(Any, DirectSubscription(subject, deliver))
-        self._enqueue(command.sub_cmd(subject, "", sid), at_once)
+        self._subs[sid] = cast(Any, DirectSubscription(subject, deliver, refused))
+        self.limits.sent(len(line))
+        self._enqueue(line, at_once)
         return sid
 
     def unsubscribe_direct(self, sid: int, *, at_once: bool = True) -> None:
@@ -63,8 +86,32 @@ class BusClient(Client):
             self._enqueue(command.unsub_cmd(sid, 0), at_once)
 
     def publish_direct(self, subject: str, payload: bytes) -> None:
-        """Sends a message without awaiting anything; while NATS is away it is dropped. `subject` has to be legal."""
-        self._enqueue(command.pub_cmd(subject, "", payload))
+        """Sends a message without awaiting anything; while NATS is away it is dropped. `subject` has to be legal.
+
+        Raises MaxPayloadError of nats-py.
+        """
+        head = b"PUB %b %d\r\n" % (subject.encode(), len(payload))
+        self._check(len(head), len(payload))
+        self._enqueue(b"%b%b\r\n" % (head, payload))
+
+    def request_direct(self, subject: str, reply: bytes, block: bytes, payload: bytes) -> None:
+        """As `publish_direct`, with a header block and the subject that the answer is to come to."""
+        size = len(block)
+        head = b"HPUB %b %b %d %d\r\n" % (subject.encode(), reply, size, size + len(payload))
+        self._check(len(head), size + len(payload))
+        self._enqueue(b"%b%b%b\r\n" % (head, block, payload))
+
+    async def publish(
+        self, subject: str, payload: bytes = b"", reply: str = "", headers: dict[str, str] | None = None
+    ) -> None:
+        """As nats-py's, but for two things: while NATS is away it raises ConnectionReconnectingError, where nats-py
+        would send the message later, when its sender has been told that it was refused; and headers count in what is
+        allowed at most (MaxPayloadError), as they do for the server, which closes the connection otherwise.
+        """
+        if not self.is_connected:
+            raise nats_errors.ConnectionReconnectingError
+        self._check(len(subject) + len(reply) + 32, len(payload) + _size(headers))
+        await super().publish(subject, payload, reply, headers)
 
     def at_end_of_read(self, call: Callable[[], object]) -> None:
         """Calls `call` once, when all that one read has brought is handed over. An error of it is logged.
@@ -74,65 +121,74 @@ class BusClient(Client):
         if self._tap is None or not self._tap.at_end_of_read(call):
             asyncio.get_running_loop().call_soon(call)
 
-    async def _read_loop(self) -> None:
-        """Runs anew for each connection. From here on its bytes come by way of a tap; what was read before, too."""
-        reader: Any = getattr(self._transport, "_io_reader", None)
-        if reader is not None:  # a WebSocket has none: its messages come through the parser below
-            early, self._tap = bytes(reader._buffer), Tap(self._subs, reader.feed_data, self.stats)
-            reader._buffer.clear()
-            reader.feed_data = self._tap.feed
-            if early:
-                self._tap.feed(early)
-        await super()._read_loop()
+    def take_message(self, sid: int, subject: bytes, reply: bytes, header: bytes, payload: bytes) -> None:
+        """What nats-py does with a message, without a way to raise: its own reader ends with the first error."""
+        subscription: Subscription | None = self._subs.get(sid)
+        if subscription is None:
+            return
+        self.stats["in_msgs"] += 1
+        self.stats["in_bytes"] += len(payload)
+        subscription._received += 1
+        if 0 < subscription._max_msgs <= subscription._received:
+            self._subs.pop(sid, None)
+        try:
+            message = self.msg_class(
+                _client=self,
+                subject=subject.decode(),
+                reply=reply.decode(),
+                data=payload,
+                headers=_fields(header),
+                _sid=sid,
+            )
+        except UnicodeDecodeError as error:
+            self.unusable.add(unusable.SUBJECT, subject, error)
+            return
+        size = subscription._pending_size + len(payload)
+        if subscription._pending_queue.full() or 0 < subscription._pending_bytes_limit <= size:
+            self.unusable.add(unusable.SLOW, subject)
+            return
+        subscription._pending_size = size
+        subscription._pending_queue.put_nowait(message)
 
-    def request_direct(self, subject: str, reply: bytes, block: bytes, payload: bytes) -> None:
-        """As `publish_direct`, with a header block and the subject that the answer is to come to."""
-        size = len(block)
-        head = b"HPUB %b %b %d %d\r\n" % (subject.encode(), reply, size, size + len(payload))
-        self._enqueue(b"%b%b%b\r\n" % (head, block, payload))
+    def take_failure(self, subject: bytes, error: Exception) -> None:
+        self.unusable.add(unusable.HANDLER, subject, error)
 
     async def _send_ping(self, future: asyncio.Future[bool] | None = None) -> None:
         """A PING in line with all else: nats-py's overtakes what waits to be written, its PONG is no word on that."""
-        self._pongs.append(asyncio.get_running_loop().create_future() if future is None else future)
+        if not self.is_connected:
+            raise nats_errors.ConnectionReconnectingError
+        self._pongs.append(cast(Any, future))
         self._enqueue(PING_PROTO)
 
-    def drop_unsent(self) -> None:
-        """Forgets what waits to be written: for a connection that was lost, like all that was under way on it.
+    async def _send_command(self, cmd: bytes, priority: bool = False) -> None:
+        if self.is_connected:  # opening a connection sends a SUB for each subscription; a message is not sent late
+            await super()._send_command(cmd, priority)
 
-        Kept, it would be sent after the reconnect, when its sender has been told that it was refused, or has sent it
-        again among what comes before it.
-        """
-        self._pending.clear()
-        self._pending_data_size = 0
+    def _check(self, head: int, size: int) -> None:
+        """Whether a message may be sent. Raises MaxPayloadError, BadSubjectError: NATS would close the connection."""
+        if size > self._max_payload:
+            raise nats_errors.MaxPayloadError
+        if head > self.limits.line:
+            raise nats_errors.BadSubjectError
+        self.limits.sent(head)
 
-    async def close(self) -> None:
-        """Ends the connection. What is unsent when the server has gone at that moment is dropped."""
-        try:
-            await super().close()
-        except (OSError, RuntimeError):  # what is left is written before it cleans up; uvloop raises the second
-            self._subs.clear()
-            if self._transport is not None:
-                self._transport.close()
 
-    def _enqueue(self, line: bytes, at_once: bool = True) -> None:
-        if not self.is_connected:
-            return  # reconnecting sends a SUB for each subscription that there is by then; a message is not sent late
-        self._pending.append(line)
-        self._pending_data_size += len(line)
-        if at_once and self._flush_queue is not None and self._flush_queue.empty():
-            self._flush_queue.put_nowait(asyncio.get_running_loop().create_future())
+def _size(headers: Mapping[str, str] | None) -> int:
+    """Of the header block that nats-py makes of `headers`, or more."""
+    if headers is None:
+        return 0
+    return NO_HEADERS + sum(len(name) + len(value.encode()) + 4 for name, value in headers.items())
 
-    async def _process_headers(self, headers: bytes) -> dict[str, str] | None:
-        """As nats-py has it; a block that it can't read is that of a message all the same, which is not to be lost."""
-        try:
-            found: dict[str, str] | None = await super()._process_headers(headers)
-        except Exception:
-            return {}
-        return found
 
-    async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: Any) -> None:
-        subscription: Any = self._subs.get(sid)
-        if type(subscription) is DirectSubscription:
-            subscription.deliver(subject, headers or b"", data)
-        else:
-            await super()._process_msg(sid, subject, reply, data, headers)
+def _fields(block: bytes) -> dict[str, str] | None:
+    """A header block as nats-py gives it: names to values, and the status of a control message."""
+    if not block:
+        return None
+    first, _, rest = block.partition(b"\r\n")
+    found = Link._parse_header_lines(rest)
+    status, _, description = first[8:].strip().partition(b" ")
+    if status.isdigit():
+        found[Header.STATUS.value] = status.decode()
+        if description:
+            found[Header.DESCRIPTION.value] = description.decode("utf-8", "replace")
+    return found or None

@@ -4,29 +4,32 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
-from urllib.parse import urlsplit
 
 from nats import errors as nats_errors
-from nats.aio.client import Server
+from nats.aio.client import Srv
 from nats.js import JetStreamContext
 
+from tidegate_common.bus import addresses
+from tidegate_common.bus.addresses import Address, Tls
 from tidegate_common.bus.client import BusClient
+from tidegate_common.bus.connection_log import ConnectionLog
 from tidegate_common.bus.foreign import Foreign
 from tidegate_common.contract.subjects import Subjects
-from tidegate_common.errors import BrokerUnavailable
+from tidegate_common.errors import BrokerRefused, BrokerUnavailable, ConfigError
 
 log = logging.getLogger(__name__)
 
 CONNECT_SECONDS = 10.0
 """How long a starting process waits for NATS before it gives up."""
 
+REFUSED_SECONDS = 60.0
+"""A process that NATS refuses for so long, and nothing else, ends."""
+
 
 class Bus:
-    """A connection that comes back by itself, for ever, and the subjects of its namespace."""
+    """A connection that comes back by itself, and the subjects of its namespace."""
 
     def __init__(self, client: BusClient, subjects: Subjects) -> None:
         self.client = client
@@ -37,6 +40,10 @@ class Bus:
         """Called, in order, each time the connection is back and its subscriptions are in force again."""
         self.on_disconnect: list[Callable[[], None]] = []
         """Called, in order, each time the connection is lost, before any message of the next one can come."""
+        self.losses = 0
+        """Connections lost so far."""
+        self.refused: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        """Has a result, why, once NATS has refused this process for too long: no connection is tried for any more."""
 
     @property
     def connected(self) -> bool:
@@ -51,51 +58,91 @@ class Bus:
                 await self.client.flush()
         except (nats_errors.Error, TimeoutError, OSError) as error:
             raise BrokerUnavailable("NATS does not answer") from error
+        for subject in self.client.denied:
+            raise BrokerUnavailable(f"NATS does not allow this process to listen to {subject}")
+
+    def check_refused(self) -> None:
+        """Raises BrokerRefused once NATS has refused this process for too long."""
+        if self.refused.done():
+            raise BrokerRefused(f"NATS has refused this process for too long: {self.refused.result()}")
+
+    def lost(self, error: Exception) -> None:
+        """Called by the client."""
+        self.losses += 1
+        log.warning("NATS connection lost: %s", error)
+        for listener in self.on_disconnect:
+            try:
+                listener()
+            except Exception:  # others have to know all the same
+                log.exception("the loss of NATS could not be handled")
+
+    async def back(self) -> None:
+        """Called by the client."""
+        url = self.client.connected_url
+        log.info("NATS connection is back", extra={"server": url.netloc if url is not None else ""})
+        for listener in self.on_reconnect:
+            try:
+                await listener()
+            except Exception:
+                log.exception("the return of NATS could not be handled")
 
 
 @asynccontextmanager
-async def connect(urls: str, subjects: Subjects, name: str) -> AsyncIterator[Bus]:
+async def connect(
+    urls: str,
+    subjects: Subjects,
+    name: str,
+    *,
+    tls: Tls | None = None,
+    connect_seconds: float = CONNECT_SECONDS,
+    refused_seconds: float = REFUSED_SECONDS,
+) -> AsyncIterator[Bus]:
     """A connection to one of `urls` (comma list), closed at the end.
 
-    Raises BrokerUnavailable where none can be reached within CONNECT_SECONDS.
+    Raises BrokerUnavailable where none can be had within `connect_seconds`, ConfigError where `urls` can't be read.
     """
+    try:
+        servers = addresses.read(urls)
+    except ValueError as error:
+        raise ConfigError([f"TIDEGATE_NATS_URL: {error}"]) from None
     client = BusClient()
     bus = Bus(client, subjects)
+    failures = ConnectionLog(refused_seconds)
 
-    async def failed(error: Exception) -> None:
-        if client.is_connected:
-            log.warning("NATS: %s", str(error) or type(error).__name__)
-
-    async def lost() -> None:
-        if not client.is_closed:
-            log.warning("NATS connection lost")
-            client.drop_unsent()
-            for listener in bus.on_disconnect:
-                listener()
+    def failed(server: Srv, error: Exception) -> None:
+        if failures.add(server.uri.netloc, error) and not bus.refused.done():
+            log.error("NATS refuses this process, which ends now", extra={"reason": failures.last})
+            bus.refused.set_result(failures.last)
 
     async def back() -> None:
-        log.info(
-            "NATS connection is back",
-            extra={"server": _shown(str(client.connected_url and client.connected_url.netloc))},
-        )
-        for listener in bus.on_reconnect:
-            await listener()
+        failures.clear()
+        await bus.back()
 
-    def pick(servers: list[Server], _: dict[str, Any]) -> tuple[Server, float]:
-        # Jitter: the processes that lost a server come back spread over a second, not all in the same one.
-        chosen = min(servers, key=lambda server: (server.reconnects, random.random()))
-        return chosen, random.uniform(0.05, 1.0) if chosen.reconnects else random.uniform(0, 0.2)
-
-    servers = [url.strip() for url in urls.split(",") if url.strip()]
+    client.on_lost, client.on_failed, client.on_back, client.on_said = bus.lost, failed, back, failures.said
+    await _open(client, servers, tls, name, connect_seconds, failures)
+    failures.clear()
     try:
-        async with asyncio.timeout(CONNECT_SECONDS):
-            await client.connect(
-                servers=servers,
+        yield bus
+    finally:
+        await client.close()
+
+
+async def _open(
+    client: BusClient,
+    servers: Sequence[Address],
+    tls: Tls | None,
+    name: str,
+    seconds: float,
+    failures: ConnectionLog,
+) -> None:
+    """Raises BrokerUnavailable."""
+    try:
+        async with asyncio.timeout(seconds):
+            await client.open_first(
+                list(servers),
+                tls,
                 name=name,
-                error_cb=failed,
-                disconnected_cb=lost,
-                reconnected_cb=back,
-                reconnect_to_server_handler=pick,
+                error_cb=failures.unforeseen,
                 max_reconnect_attempts=-1,
                 reconnect_time_wait=1,
                 connect_timeout=3,
@@ -103,18 +150,10 @@ async def connect(urls: str, subjects: Subjects, name: str) -> AsyncIterator[Bus
                 max_outstanding_pings=2,
             )
     except (nats_errors.Error, TimeoutError, OSError, ValueError) as error:
-        shown = ", ".join(_shown(url) for url in servers)
-        reason = "" if isinstance(error, TimeoutError) else f" ({error})"
+        shown = ", ".join(server.netloc for server in servers)
+        if failures.refused:
+            raise BrokerUnavailable(f"NATS can't be used at {shown}: {failures.last}") from error
+        reason = f" ({failures.last})" if failures.last else ""
         raise BrokerUnavailable(
             f"no NATS server answers at {shown}{reason}: start one, or set TIDEGATE_NATS_URL"
         ) from error
-    try:
-        yield bus
-    finally:
-        await client.close()
-
-
-def _shown(url: str) -> str:
-    """`url` without what it may hold of a password."""
-    parts = urlsplit(url if "://" in url else f"nats://{url}")
-    return f"{parts.hostname}:{parts.port or 4222}"

@@ -92,8 +92,9 @@ class Publisher:
         Raises BrokerUnavailable, TooLarge.
         """
         payload = event.data.encode()
-        self._check_size(payload)
         fields = {**headers, EVENT_TYPE: event.type, VOLATILE_ID: self._new_id()}
+        block = header_blocks.block(fields)
+        self._check_size(block, payload)
         subject = self._bus.subjects.outbound(tail)
 
         async def send() -> None:
@@ -101,6 +102,9 @@ class Publisher:
                 raise NotSent("NATS is away: nothing was published")
             try:
                 await self._bus.client.publish(subject, payload, headers=fields)
+            except nats_errors.MaxPayloadError:  # it takes less, since this waited
+                self._check_size(block, payload)
+                raise
             except nats_errors.Error as error:
                 raise BrokerUnavailable("NATS is away: nothing was published") from error
 
@@ -111,12 +115,17 @@ class Publisher:
             raise
         self.published["volatile"] += 1
 
-    async def store(self, subject: str, payload: bytes, fields: Mapping[str, str], message_id: str | None) -> Ack:
+    async def store(
+        self, subject: str, payload: bytes, fields: Mapping[str, str], message_id: str | None, room: int = 0
+    ) -> Ack:
         """Puts one message into the stream that `subject` belongs to, sent again under one id until the deadline.
 
-        Raises BrokerUnavailable, QueueFull (a stream that discards new messages is full), TooLarge.
+        It is to leave `room` bytes of what NATS takes. Raises BrokerUnavailable, QueueFull (a stream that discards new
+        messages is full), TooLarge.
         """
-        (found,) = await self._storing.store([self._message(subject, payload, fields, message_id)])
+        message = self._message(subject, payload, fields, message_id)
+        self._check_size(message.block, payload, room)
+        (found,) = await self._storing.store([message])
         if isinstance(found, TidegateError):
             raise found
         return found.ack
@@ -133,8 +142,9 @@ class Publisher:
 
     def _message(self, subject: str, payload: bytes, fields: Mapping[str, str], message_id: str | None) -> Message:
         """Raises TooLarge."""
-        self._check_size(payload)
-        return Message(subject, header_blocks.block({**fields, MESSAGE_ID: message_id or self._new_id()}), payload)
+        block = header_blocks.block({**fields, MESSAGE_ID: message_id or self._new_id()})
+        self._check_size(block, payload)
+        return Message(subject, block, payload)
 
     async def _ask_epoch(self) -> str | TidegateError:
         """Within a deadline too: an event that is stored gets its id soon, or is late."""
@@ -162,9 +172,10 @@ class Publisher:
         return Receipt(str(EventId(epoch, stored.ack.seq)), stored.ack.duplicate and durable.message_id is not None)
 
     def _new_id(self) -> str:
-        return f"{self._name}{next(self._count):x}"
+        return f"{self._name}{next(self._count):09x}"  # all of one length: what is allowed at most is the same for all
 
-    def _check_size(self, payload: bytes) -> None:
-        limit = int(self._bus.client.max_payload) - 4096  # headers count too
+    def _check_size(self, block: bytes, payload: bytes, room: int = 0) -> None:
+        """Raises TooLarge where the server would close the connection: headers count for it, too."""
+        limit = int(self._bus.client.max_payload) - len(block) - room
         if len(payload) > limit:
-            raise TooLarge("the event's data", limit)
+            raise TooLarge("the event's data", max(0, limit))

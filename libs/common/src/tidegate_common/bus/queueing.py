@@ -24,6 +24,9 @@ from tidegate_common.bus.shares import Entry, Shares
 from tidegate_common.contract.jobs import Job, JobState, JobStatus
 from tidegate_common.errors import BrokerUnavailable, KeyReused, NotFound, QueueFull, TidegateError, Unreadable
 
+DEAD_JOB_BYTES = 4096
+"""Left free in a job's message: where it fails, it is kept with what is said of that."""
+
 STORED_ONCE_SECONDS = 100
 """Within this time the stream takes a repeated job for the one that it has (its window is of 120)."""
 
@@ -118,7 +121,8 @@ class Queueing:
         subject = self._bus.subjects.job(job.kind, level, job.owner or job.tail)
         # Of this record alone: the stream may know the message of another, which was refused and is not to be run.
         message_id = f"{job.job_id}:{job.created}"
-        return (await self._publisher.store(subject, msgspec.json.encode(job), dict(headers), message_id)).seq
+        payload = msgspec.json.encode(job)
+        return (await self._publisher.store(subject, payload, dict(headers), message_id, DEAD_JOB_BYTES)).seq
 
     async def _is_there(self, job: Job) -> bool:
         """Whether the queue has it and would store it once more all the same."""

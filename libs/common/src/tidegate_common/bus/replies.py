@@ -10,7 +10,10 @@ import asyncio
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
+from nats import errors as nats_errors
+
 from tidegate_common.bus.connection import Bus
+from tidegate_common.errors import TooLarge
 
 T = TypeVar("T")
 
@@ -38,7 +41,7 @@ class Replies(Generic[T]):
         """Sends a message with the header block `block`, at once and after what was asked before.
 
         The future's result is the answer, or None: NATS is away (then nothing was sent), it went away meanwhile, or
-        none came in time.
+        none came in time. It raises TooLarge, and nothing was sent, where the message is more than NATS takes now.
         """
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[T | None] = loop.create_future()
@@ -49,8 +52,15 @@ class Replies(Generic[T]):
         self._asked += 1
         token = b"%d" % self._asked
         until = loop.time() + self._wait
+        try:
+            self._client.request_direct(subject, self._inbox + token, block, payload)
+        except nats_errors.MaxPayloadError:
+            answer.set_exception(TooLarge("the message", max(0, self._client.max_payload - len(block))))
+            return answer
+        except nats_errors.BadSubjectError:
+            answer.set_exception(TooLarge("the message's subject", self._client.limits.line))
+            return answer
         self._waiting[token] = until, answer
-        self._client.request_direct(subject, self._inbox + token, block, payload)
         if self._timer is None:
             self._timer = loop.call_at(until, self._give_up)
         return answer

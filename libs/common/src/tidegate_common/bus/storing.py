@@ -23,6 +23,7 @@ from tidegate_common.errors import (
     QueueFull,
     Superseded,
     TidegateError,
+    TooLarge,
     TooManyWaiting,
 )
 
@@ -99,8 +100,8 @@ class Storing:
         them in time. Where a leader goes while messages are on their way, it may lose some whose followers the next
         one stores: what is sent again comes behind these (seen with 5,000 at once, never with 256).
 
-        An error is BrokerUnavailable, QueueFull (a stream that discards new messages is full), or Superseded (the
-        message names a last sequence, and that is another one by now).
+        An error is BrokerUnavailable, QueueFull (a stream that discards new messages is full), Superseded (the
+        message names a last sequence, and that is another one by now), or TooLarge (NATS takes less by now).
         """
         if not messages:
             return []
@@ -124,7 +125,13 @@ class Storing:
         """One try: None for each that may be sent again."""
         # All are on the wire before the first answer is waited for: in their order, and without a task for each.
         asked = [self._replies.ask(*message) for message in messages]
-        return [self._settled(await answer, stream) for answer in asked]
+        results: list[Result | None] = []
+        for answer in asked:
+            try:
+                results.append(self._settled(await answer, stream))
+            except TooLarge as error:
+                results.append(error)
+        return results
 
     async def _go_on(self, messages: Sequence[Message], results: list[Result | None], stream: str, wait: Wait) -> None:
         """Tries again what has no result, until all have one or the wait is over."""
@@ -144,10 +151,12 @@ class Storing:
         if asked:
             await asyncio.wait(asked.values(), timeout=max(0.0, wait.left()))
         for place, answer in asked.items():  # at the deadline too: what is confirmed by then is
-            if answer.done():
-                results[place] = self._settled(answer.result(), stream)
-            else:
+            if not answer.done():
                 answer.cancel()
+            elif isinstance(error := answer.exception(), TooLarge):
+                results[place] = error
+            else:
+                results[place] = self._settled(answer.result(), stream)
 
     def _hear(self, answer: bytes) -> Stored:
         """Reads an answer at the moment when it comes: the next one may be of a stream that was made anew."""

@@ -1,22 +1,29 @@
-"""What NATS sends, split where it is read: messages for plain functions are handed over at once, all else to nats-py.
+"""What NATS sends, split where it is read: a message goes to its subscription by a plain call, all else to the client.
 
 nats-py reads through a stream, a task and a parser of regular expressions: a task's turn for each piece that comes,
-10 µs where messages come one by one, and 4 µs for each message. What a gateway lives on is in messages of one form,
-`HMSG <subject> <sid> [reply] <header bytes> <all bytes>` (NATS client protocol), which need neither.
+10 µs where messages come one by one, and 4 µs for each message. Worse, a byte that its expressions take for white space
+ends its reader, and anybody may publish one. So lines are split here as the server writes them (NATS client protocol):
+fields with one space between them, and in a subject any byte but space, tab and line feed.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 log = logging.getLogger(__name__)
 
-MESSAGES = (b"HMSG", b"MSG")
+MESSAGES = (b"MSG ", b"HMSG ")
+
+_ANSWERED = {1: False, 2: True}
+"""Whether a message names a subject for its answer: by how many more fields it has than its first one has letters."""
+
+MAX_LINE_BYTES = 1 << 20
+"""Of a line that is no message; an INFO names every server of a cluster."""
 
 Deliver = Callable[[bytes, bytes, bytes], None]
-"""Takes a message's subject, its raw header block (empty where there is none) and its payload. Must not raise."""
+"""Takes a message's subject, its raw header block (empty where there is none) and its payload. Should not raise."""
 
 
 class Direct:
@@ -27,19 +34,36 @@ class Direct:
     deliver: Deliver
 
 
-class Tap:
-    """Takes what is read on one connection, from a message's start on."""
+class Reader(Protocol):
+    """Whose connection it is. No call may raise."""
 
-    def __init__(
-        self, subscriptions: Mapping[int, Any], forward: Callable[[bytes], object], stats: dict[str, int]
-    ) -> None:
-        """`forward` gets all but the messages of Direct subscriptions: whole protocol messages, in their order."""
+    def take_message(self, sid: int, subject: bytes, reply: bytes, header: bytes, payload: bytes) -> None:
+        """A message of a subscription that is not Direct, or not there any more."""
+
+    def take_line(self, line: bytes) -> None:
+        """A line that is no message, without its end."""
+
+    def take_failure(self, subject: bytes, error: Exception) -> None:
+        """A message that its subscription could not handle."""
+
+    def take_nonsense(self, line: bytes) -> None:
+        """What was read is not the protocol: the place in it is lost, and nothing more is handed over."""
+
+
+class Tap:
+    """Takes what is read on one connection, from a line's start on. Nothing that comes makes `feed` raise."""
+
+    def __init__(self, subscriptions: Mapping[int, Any], reader: Reader, stats: dict[str, int]) -> None:
         self._subscriptions = subscriptions
-        self._forward = forward
+        self._reader = reader
         self._stats = stats
-        self._rest = b""
+        self._pieces: list[bytes] = []
+        self._missing = 0
+        """Bytes that the message in `_pieces` lacks, where its size is known: it is looked at once it is whole."""
         self._reading = False
         self._after: list[Callable[[], object]] = []
+        self.closed = False
+        """Hands nothing over any more: the connection was given up."""
 
     def at_end_of_read(self, call: Callable[[], object]) -> bool:
         """Whether a piece is being taken; then `call` is called once at its end. An error of it is logged."""
@@ -49,6 +73,10 @@ class Tap:
 
     def feed(self, data: bytes) -> None:
         """The next piece, of any size."""
+        if self._missing > len(data):
+            self._pieces.append(data)
+            self._missing -= len(data)
+            return
         self._reading = True
         try:
             self._split(data)
@@ -62,33 +90,56 @@ class Tap:
                     log.exception("what follows on a read could not be done")
 
     def _split(self, data: bytes) -> None:
-        if self._rest:
-            data = self._rest + data
-        position = others = count = 0  # `others`: from here on nothing has been forwarded
+        if self._pieces:
+            self._pieces.append(data)
+            data = b"".join(self._pieces)
+            self._pieces.clear()
+        self._missing = position = count = 0
         size = len(data)
-        while position < size:
+        while position < size and not self.closed:
             end = data.find(b"\r\n", position)
             if end < 0:
+                if size - position > MAX_LINE_BYTES:
+                    self._give_up(data[position : position + 64])
                 break
             stop = end + 2
-            fields = data[position:end].split()
-            if fields and fields[0] in MESSAGES:
-                start, stop = stop, stop + int(fields[-1]) + 2
-                if stop > size:
+            if data.startswith(MESSAGES, position):
+                fields = data[position:end].split(b" ")
+                try:
+                    start, stop = stop, stop + _number(fields[-1]) + 2
+                    sid, head = _number(fields[2]), _number(fields[-2]) if len(fields[0]) == 4 else 0
+                    answered = _ANSWERED[len(fields) - len(fields[0])]
+                except (ValueError, LookupError):
+                    self._give_up(data[position:end])
                     break
-                subscription = self._subscriptions.get(int(fields[2]))
+                if stop > size:
+                    self._missing = stop - size
+                    break
+                subscription = self._subscriptions.get(sid)
+                headers = start + head
                 if isinstance(subscription, Direct):
-                    if others < position:
-                        self._forward(data[others:position])
-                    headers = start + int(fields[-2]) if fields[0] == b"HMSG" else start
                     count += 1
                     try:
                         subscription.deliver(fields[1], data[start:headers], data[headers : stop - 2])
-                    except Exception:
-                        log.exception("a message could not be handled", extra={"subject": fields[1].decode()})
-                    others = stop
+                    except Exception as error:
+                        self._reader.take_failure(fields[1], error)
+                else:
+                    reply = fields[3] if answered else b""
+                    self._reader.take_message(sid, fields[1], reply, data[start:headers], data[headers : stop - 2])
+            else:
+                self._reader.take_line(data[position:end])
             position = stop
-        self._rest = data[position:]
+        if position < size and not self.closed:
+            self._pieces.append(data[position:])
         self._stats["in_msgs"] += count
-        if others < position:
-            self._forward(data[others:position])
+
+    def _give_up(self, line: bytes) -> None:
+        self.closed = True
+        self._reader.take_nonsense(line)
+
+
+def _number(field: bytes) -> int:
+    """Raises ValueError where it is none: Python would take a sign and underscores, too."""
+    if not field.isdigit():
+        raise ValueError(field)
+    return int(field)

@@ -11,7 +11,7 @@ from starlette.routing import Route
 
 from tidegate_common.bus.connection import Bus
 from tidegate_common.bus.upkeep import Lack
-from tidegate_common.errors import TidegateError
+from tidegate_common.errors import BrokerRefused, TidegateError
 from tidegate_common.telemetry.providers import Telemetry
 
 Check = Callable[[], Awaitable[None]]
@@ -38,7 +38,12 @@ class Readiness:
         """`checks` are of what this process does itself."""
         self.draining = False
         self._streams = streams
+        self._bus = bus
         self._checks: dict[str, Check] = {"nats": bus.round_trip, **checks}
+
+    def check_alive(self) -> None:
+        """Raises BrokerRefused where the process is about to end, since NATS has refused it for too long."""
+        self._bus.check_refused()
 
     async def faults(self) -> dict[str, str]:
         """What is not ready of the process itself, and why."""
@@ -60,6 +65,10 @@ class Readiness:
 
 def health_routes(telemetry: Telemetry, readiness: Readiness) -> list[Route]:
     async def healthz(_: Request) -> Response:
+        try:
+            readiness.check_alive()
+        except BrokerRefused as error:
+            return JSONResponse({"status": "ending", "service": telemetry.service, "fault": str(error)}, 503)
         return JSONResponse({"status": "alive", "service": telemetry.service})
 
     async def readyz(_: Request) -> Response:

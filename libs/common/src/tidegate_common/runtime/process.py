@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import uvloop
 
-from tidegate_common.errors import ConfigError, TidegateError
+from tidegate_common.errors import BrokerRefused, ConfigError, TidegateError
 from tidegate_common.runtime.settings import CommonSettings, load
 from tidegate_common.telemetry.logging import configure_logging
 
@@ -18,10 +18,14 @@ S = TypeVar("S", bound=CommonSettings)
 
 EXIT_CONFIG = 2
 EXIT_UNAVAILABLE = 1
+EXIT_REFUSED = 3
 
 
 def run(service: str, kind: type[S], main: Callable[[S], Awaitable[None]]) -> None:
-    """Reads the settings, runs `main` on an event loop, and exits: 0, 1 (could not start), 2 (settings)."""
+    """Reads the settings, runs `main` on an event loop, and exits.
+
+    With 0, 1 (could not start), 2 (settings), 3 (NATS refuses the process).
+    """
     try:
         settings = load(kind, os.environ)
         configure_logging(service, settings.log_level)
@@ -30,6 +34,9 @@ def run(service: str, kind: type[S], main: Callable[[S], Awaitable[None]]) -> No
         for fault in error.faults:
             sys.stderr.write(f"{service}: {fault}\n")
         sys.exit(EXIT_CONFIG)
+    except BrokerRefused as error:
+        sys.stderr.write(f"{service}: {error}\n")
+        sys.exit(EXIT_REFUSED)
     except TidegateError as error:
         sys.stderr.write(f"{service}: {error}\n")
         sys.exit(EXIT_UNAVAILABLE)

@@ -10,6 +10,8 @@ import msgspec
 from msgspec import Meta
 from msgspec.structs import FieldInfo, fields
 
+from tidegate_common.bus import addresses
+from tidegate_common.bus.addresses import Tls
 from tidegate_common.bus.leaders import Patience
 from tidegate_common.bus.streams import StreamLimits
 from tidegate_common.contract.subjects import Subjects
@@ -34,7 +36,17 @@ class CommonSettings(msgspec.Struct, frozen=True, kw_only=True):
     """What every process reads. A field `log_level` comes from the variable `TIDEGATE_LOG_LEVEL`."""
 
     nats_url: str = "nats://127.0.0.1:4222"
-    """Comma list of servers."""
+    """Comma list of servers, with `tls://` where they are to be spoken to in TLS alone."""
+    nats_ca_file: str = ""
+    """Certificates of the authorities that NATS's own is checked against, PEM; empty: the system's."""
+    nats_cert_file: str = ""
+    """This client's certificate, PEM, where NATS asks for one."""
+    nats_key_file: str = ""
+    """Its key, where that is not in the same file."""
+    nats_tls_first: bool = False
+    """TLS begins before NATS says anything (its `handshake_first`)."""
+    nats_refused_seconds: Positive = 60
+    """A process that NATS refuses for so long ends, with exit code 3."""
     namespace: str = "tg"
     """First token of every subject and of the stream names."""
     host: str = "127.0.0.1"
@@ -90,6 +102,14 @@ class CommonSettings(msgspec.Struct, frozen=True, kw_only=True):
             plain_host(self.host)
         except ValueError as error:
             found.append(f"TIDEGATE_HOST: {error}")
+        try:
+            addresses.read(self.nats_url)
+        except ValueError as error:
+            found.append(f"TIDEGATE_NATS_URL: {error}")
+        try:
+            self.nats_tls()
+        except ValueError as error:
+            found.append(str(error))
         if self.auth not in ("", "open"):
             found.append("TIDEGATE_AUTH: only open is built so far")
         elif not self.auth and not is_loopback(self.host) and not found:
@@ -110,6 +130,10 @@ class CommonSettings(msgspec.Struct, frozen=True, kw_only=True):
         if self.log_level not in ("DEBUG", "INFO", "WARNING", "ERROR"):
             found.append("TIDEGATE_LOG_LEVEL: one of DEBUG, INFO, WARNING, ERROR")
         return found
+
+    def nats_tls(self) -> Tls:
+        """How TLS is spoken with NATS. Raises ValueError where a file can't be used."""
+        return addresses.tls_of(self.nats_ca_file, self.nats_cert_file, self.nats_key_file, first=self.nats_tls_first)
 
     def subjects(self) -> Subjects:
         return Subjects.of(self.namespace)

@@ -74,11 +74,13 @@ class Attachments:
         A client that comes for the first time, or with an id that means nothing here, gets what there is after the id
         `since`, or only what comes now. `ends_at` is the sequence of the last event of a stream that is known to end,
         which is ended there though that event may be gone. Raises BrokerUnavailable before `start`, where the stream's
-        position can't be had for so long as an election may take.
+        position can't be had for so long as an election may take, and where NATS brings nothing on one of `tails`.
         """
         self._hub.add(session, tails, overlapping=overlapping(tails))
         try:
+            self._subscriptions.check(tails)
             position = await self._first_position(session)
+            self._subscriptions.check(tails)  # an answer to the subscription has come by now
             due = plan(last_event_id, position, since)
             await start()
         except BaseException:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from functools import partial
 from types import MethodType
@@ -22,8 +22,10 @@ from gateway.hub.tails import split
 from tidegate_common.bus import headers
 from tidegate_common.bus.answers import belongs
 from tidegate_common.bus.connection import Bus
+from tidegate_common.bus.limits import NO_MORE
 from tidegate_common.bus.origin import Origin, stamp
 from tidegate_common.bus.tap import Deliver
+from tidegate_common.errors import SubscriptionRefused
 from tidegate_common.telemetry import names
 from tidegate_common.telemetry.propagation import extract
 from tidegate_common.telemetry.providers import Telemetry
@@ -65,6 +67,8 @@ class Subscriptions:
         """The last sequence heard on any tail; 0 for none since the connection, or the stream, is another."""
         self._id_prefix = b""
         self.received = 0
+        self._refused: dict[str, str] = {}
+        """By tail that somebody listens to: why NATS brings nothing on it."""
         self._over: dict[str, int] = {}
         """By the filtered tail of a job that has ended: the sequence of its last event."""
 
@@ -90,7 +94,12 @@ class Subscriptions:
         if job_id:
             receive = partial(self._receive_for, audience, job_id.encode())
             self.completeness.filtered.setdefault(tail, []).append(audience)
-        audience.subscription = self._bus.client.subscribe_direct(subject, receive, at_once=False)
+        try:
+            audience.subscription = self._bus.client.subscribe_direct(
+                subject, receive, at_once=False, refused=self._refuse
+            )
+        except SubscriptionRefused as error:
+            self._refused[audience.tail] = str(error)
 
     def unsubscribe(self, audience: Audience) -> None:
         tail, job_id = split(audience.tail)
@@ -100,7 +109,26 @@ class Subscriptions:
             if not filtered[tail]:
                 del filtered[tail]
             self._over.pop(audience.tail, None)
+        self._refused.pop(audience.tail, None)
         self._bus.client.unsubscribe_direct(audience.subscription, at_once=False)
+
+    def check(self, tails: Iterable[str]) -> None:
+        """Raises SubscriptionRefused where NATS may bring nothing on some of `tails`: no stream beats a deaf one."""
+        if self._bus.client.refusing:
+            raise SubscriptionRefused(NO_MORE)
+        for tail in tails if self._refused else ():
+            if tail in self._refused:
+                raise SubscriptionRefused(self._refused[tail])
+
+    def _refuse(self, subject: str, reason: str) -> None:
+        """NATS does not take a subscription (any more). Streams end; one that is being attached looks for itself."""
+        tail = subject[len(self._bus.subjects.outbound("")) :]
+        exact = self._hub.audience(tail)
+        for audience in ([] if exact is None else [exact]) + self.completeness.filtered.get(tail, []):
+            self._refused[audience.tail] = reason
+            for session in (*audience.live, *audience.joining):
+                if session.epoch:
+                    self._hub.end(session, Ending.FEED)
 
     def event_id(self, sequence: int) -> bytes:
         """What stands in `id:` for a place in the stream."""

@@ -1,0 +1,68 @@
+"""What keeps a connection to NATS from coming about, said once for each reason, and whether it is time to give up."""
+
+from __future__ import annotations
+
+import logging
+import time
+
+from tidegate_common.bus.server_errors import ServerError
+
+log = logging.getLogger(__name__)
+
+SAY_SECONDS = 60.0
+"""What the server says again and again is said no oftener."""
+
+PATIENT_SHARE = 0.5
+"""Refusals that are further apart than this part of the patience are no series."""
+
+
+class ConnectionLog:
+    """Counts refusals: where NATS is there and says no, trying again for ever helps nobody."""
+
+    def __init__(self, refused_seconds: float) -> None:
+        self._patience = refused_seconds
+        self._said: set[str] = set()
+        self._heard: dict[str, float] = {}
+        self._since: float | None = None
+        """When the present series of refusals began."""
+        self._latest = 0.0
+        self.last = ""
+        """What was in the way, of a refusal the last; empty for nothing."""
+        self.refused = False
+        """Whether that was a refusal."""
+
+    def add(self, server: str, error: Exception) -> bool:
+        """One more failure. Gives whether NATS has refused this process for too long."""
+        reason = f"{server}: {error}"
+        refuses = bool(getattr(error, "refuses", False))
+        if refuses or not self.refused:
+            self.last, self.refused = str(error), refuses
+        if reason not in self._said:
+            self._said.add(reason)
+            log.warning("no connection to NATS: %s", reason)
+        if not refuses:
+            return False
+        now = time.monotonic()
+        if self._since is None or now - self._latest > self._patience * PATIENT_SHARE:
+            self._since = now
+        self._latest = now
+        return now - self._since >= self._patience
+
+    def clear(self) -> None:
+        """There is a connection."""
+        self._said.clear()
+        self._since, self.last, self.refused = None, "", False
+
+    def said(self, error: ServerError) -> None:
+        """The server said something and went on."""
+        now = time.monotonic()
+        if now - self._heard.get(error.text, float("-inf")) >= SAY_SECONDS:
+            if len(self._heard) > 1000:  # each names a subject
+                self._heard.clear()
+            self._heard[error.text] = now
+            log.warning("%s", error)
+
+    async def unforeseen(self, error: Exception) -> None:
+        """An error that nats-py tells of: its subscriptions' handlers, mostly. What fails to connect is in `add`."""
+        if not hasattr(error, "refuses"):
+            log.warning("NATS client: %s", error or type(error).__name__, exc_info=error)

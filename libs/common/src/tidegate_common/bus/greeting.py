@@ -1,0 +1,83 @@
+"""The first words of a connection: the server's INFO, TLS where it is wanted, and the CONNECT that answers."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+from urllib.parse import urlparse
+
+from nats.aio.client import PROTOCOL, Srv, __lang__, __version__
+from nats.aio.transport import TcpTransport
+
+from tidegate_common.bus.addresses import Address, Tls
+from tidegate_common.bus.server_errors import ConnectFailed, ServerError
+
+INFO_SECONDS = 3
+TLS_SECONDS = 3
+BUFFER_BYTES = 32_768
+
+
+async def greet(transport: TcpTransport, address: Address, tls: Tls, name: str) -> dict[str, Any]:
+    """Reads what the server says of itself and, where one side wants it, begins TLS with a server called `name`.
+
+    An address with `tls://` is never spoken to in the clear: its password would be. Raises ConnectFailed, ServerError,
+    ssl.SSLError, OSError, TimeoutError.
+    """
+    first = tls.first and address.tls
+    if first:
+        await transport.connect_tls(name, tls.context, BUFFER_BYTES, TLS_SECONDS)
+    async with asyncio.timeout(INFO_SECONDS):
+        line = await transport.readline()
+    if line.startswith(b"-ERR"):
+        raise ServerError.of(line)
+    if not line:
+        raise ConnectFailed("it closed the connection before it said anything")
+    try:
+        info = json.loads(line[5:]) if line.startswith(b"INFO ") else None
+    except ValueError:
+        info = None
+    if not isinstance(info, dict):
+        raise ConnectFailed("what answers there is no NATS server")
+    required, offered = bool(info.get("tls_required")), bool(info.get("tls_available"))
+    if not first:
+        if required or (offered and address.tls):
+            await transport.connect_tls(name, tls.context, BUFFER_BYTES, TLS_SECONDS)
+        elif address.tls:
+            raise ConnectFailed("the server has no TLS, which tls:// in TIDEGATE_NATS_URL asks for", refuses=True)
+    return info
+
+
+def connect_line(info: dict[str, Any], address: Address, name: str | None) -> bytes:
+    """The CONNECT command. It is the only place where a password goes."""
+    headers = bool(info.get("headers"))
+    told = {
+        "verbose": False,
+        "pedantic": False,
+        "lang": __lang__,
+        "version": __version__,
+        "protocol": PROTOCOL,
+        "headers": headers,
+        "no_responders": headers,
+        "echo": True,
+        **({"name": name} if name else {}),
+        **address.credentials(),
+    }
+    return b"CONNECT %b\r\n" % json.dumps(told).encode()
+
+
+def discovered(info: dict[str, Any], current: Srv | None) -> list[Srv]:
+    """The other servers of the cluster that `info` names."""
+    found = []
+    for netloc in info.get("connect_urls") or ():
+        uri = urlparse(f"nats://{netloc}")
+        try:
+            if not uri.hostname or not uri.port:
+                continue
+        except ValueError:
+            continue
+        server = Srv(uri, discovered=True)
+        if current is not None and info.get("tls_required"):
+            server.tls_name = current.tls_name or current.uri.hostname
+        found.append(server)
+    return found

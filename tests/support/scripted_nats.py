@@ -1,0 +1,97 @@
+"""A small server that speaks the NATS protocol and says what it is told to: for what a real one can't be brought to."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from tests.support.waiting import until
+
+
+class ScriptedNats:
+    """`subscribed` are the subjects of the present connection, by id; `connections` counts all."""
+
+    def __init__(self, port: int, info: dict[str, Any]) -> None:
+        self.port = port
+        self.url = f"nats://127.0.0.1:{port}"
+        self.info = info
+        self.connections = 0
+        self.connects: list[dict[str, Any]] = []
+        """The CONNECT commands."""
+        self.subscribed: dict[str, str] = {}
+        self.refuses = ""
+        """Said to each CONNECT, before the end of the connection; empty: it is accepted."""
+        self.silent = False
+        """It takes connections and says nothing."""
+        self._writer: asyncio.StreamWriter | None = None
+
+    async def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        self.subscribed = {}
+        self._writer = writer
+        if not self.silent:
+            self.write(b"INFO " + json.dumps(self.info).encode() + b"\r\n")
+        try:
+            while line := await reader.readline():
+                await self._take(line.split(), line, reader)
+        except ConnectionError:
+            pass
+        finally:
+            writer.close()
+
+    async def _take(self, words: list[bytes], line: bytes, reader: asyncio.StreamReader) -> None:
+        match words[0]:
+            case b"CONNECT":
+                self.connects.append(json.loads(line[8:]))
+                if self.refuses:
+                    self.fail(self.refuses)
+            case b"PING":
+                self.write(b"PONG\r\n")
+            case b"SUB":
+                self.subscribed[words[-1].decode()] = words[1].decode()
+            case b"UNSUB":
+                self.subscribed.pop(words[1].decode(), None)
+            case b"PUB" | b"HPUB":
+                await reader.readexactly(int(words[-1]) + 2)
+
+    def write(self, data: bytes) -> None:
+        assert self._writer is not None, "nobody is connected"
+        self._writer.write(data)
+
+    def fail(self, text: str, *, close: bool = True) -> None:
+        """Says `-ERR`, and ends the connection, as nats-server mostly does."""
+        self.write(b"-ERR '%s'\r\n" % text.encode())
+        if close:
+            self.cut()
+
+    def cut(self) -> None:
+        assert self._writer is not None, "nobody is connected"
+        self._writer.close()
+
+    def send(self, subject: str, payload: bytes) -> None:
+        """A message to whoever has subscribed to `subject`."""
+        for sid, wanted in self.subscribed.items():
+            if wanted == subject:
+                self.write(b"MSG %s %s %d\r\n%s\r\n" % (subject.encode(), sid.encode(), len(payload), payload))
+
+    async def has_subscriber(self, subject: str) -> None:
+        await until(lambda: subject in self.subscribed.values(), f"{subject} is subscribed to")
+
+
+@asynccontextmanager
+async def scripted_nats(**info: Any) -> AsyncIterator[ScriptedNats]:
+    """Listens on a free port of loopback; `info` is added to what it says of itself."""
+    told = {"server_id": "scripted", "version": "2.15.1", "headers": True, "max_payload": 1 << 20, "proto": 1, **info}
+    scripted = ScriptedNats(0, told)
+    server = await asyncio.start_server(scripted.accept, "127.0.0.1", 0)
+    scripted.port = server.sockets[0].getsockname()[1]
+    scripted.url = f"nats://127.0.0.1:{scripted.port}"
+    try:
+        yield scripted
+    finally:
+        server.close()
+        if scripted._writer is not None:
+            scripted.cut()
