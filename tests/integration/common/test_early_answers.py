@@ -161,3 +161,22 @@ async def test_a_client_that_ends_is_let_go() -> None:
         assert own.connections == 1, "the rest of the body may still come"
         writer.close()
         await until(lambda: not own.connections, "the connection has ended")
+
+
+async def test_a_stop_waits_for_nobody_who_has_been_answered() -> None:
+    """Clients that have their answers and do not end, or have sent half a head: none of them holds a stop up."""
+    async with served() as own:
+        answered = head("POST /nothing HTTP/1.1", "Connection: close", "Content-Length: 9")
+        drained = head("POST /nothing HTTP/1.1", "Content-Length: 9")
+        writers = []
+        for data in (answered, drained, head("GET /stream HTTP/1.1"), b"GET / HTTP/1.1\r\n", b""):
+            reader, writer = await asyncio.open_connection("127.0.0.1", own.port)
+            writers.append(writer)
+            writer.write(data)
+            if data.endswith(b"\r\n\r\n"):
+                await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)
+        own.server._drain_seconds = 60
+        own.server.should_exit = True
+        await until(lambda: not own.connections, "all are gone", 10)
+        for writer in writers:
+            writer.close()

@@ -1,6 +1,9 @@
 """What holds of a connection holds on the port of every service: here they are processes, as they are shipped."""
 
 import asyncio
+import os
+import select
+import socket
 from pathlib import Path
 from typing import NamedTuple
 
@@ -108,6 +111,40 @@ async def test_sockets_heads_and_bodies_have_their_limits(module: str, tmp_path:
         named = (line for line in metrics.splitlines() if line.startswith("tidegate_http_refused_total{"))
         (line,) = (line for line in named if f'reason="{reason}"' in line)
         assert float(line.split()[-1]) >= 1, line
+
+
+def half_a_batch(port: int, kept: list[socket.socket]) -> int:
+    """Sends almost 8 MiB of a batch of 8 MiB on a connection of its own, one more of `kept`, and gives the status that comes within a moment; 0 for none."""
+    own = socket.create_connection(("127.0.0.1", port), timeout=20)
+    kept.append(own)
+    own.sendall(
+        head("POST /api/sse/batch HTTP/1.1", "Content-Type: application/x-ndjson", f"Content-Length: {8 << 20}")
+    )
+    for _ in range(63):
+        own.sendall(bytes(131_072))
+    ready, _, _ = select.select([own], [], [], 1)
+    return answer_in(own.recv(65_536)).status if ready else 0
+
+
+async def test_half_read_bodies_together_stay_within_their_bound(tmp_path: Path) -> None:
+    """Forty of them took publisher-api from 50 to 376 MiB."""
+    async with broker(tmp_path) as (nats, _):
+        port = free_port()
+        async with service("publisher_api", port, {"TIDEGATE_NATS_URL": nats.url}) as run:
+            kept: list[socket.socket] = []
+            before = resident_mib(run.process.pid)
+            found = [await asyncio.to_thread(half_a_batch, port, kept) for _ in range(40)]
+            grown = resident_mib(run.process.pid) - before
+            for own in kept:
+                own.close()
+    assert found[:8] == [0] * 8
+    assert set(found[8:]) == {503}
+    assert grown < 100
+
+
+def resident_mib(pid: int) -> float:
+    """What a process has in memory."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / (1 << 20)
 
 
 async def test_an_open_stream_has_no_time_limit_and_its_client_may_send(tmp_path: Path) -> None:

@@ -35,6 +35,8 @@ class Discard(asyncio.Protocol):
         guard.totals.start(transport)
         transport.resume_reading()
         transport.write_eof()
+        if guard.stopping:
+            self.shutdown()
 
     def data_received(self, data: bytes) -> None:
         self._left -= len(data)

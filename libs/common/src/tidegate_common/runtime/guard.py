@@ -78,6 +78,8 @@ class Guard:
         self.bodies = Bodies(limits.bodies_bytes)
         self._refused = dict.fromkeys(("sockets", "silent", "head_late", "head_large", "body_late", "invalid"), 0)
         self._full = False
+        self.stopping = False
+        """Set when the process begins to stop: what has been answered is not waited for long."""
 
     @property
     def refused(self) -> dict[str, int]:

@@ -44,7 +44,6 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         self._deaf = False
         """Nothing more is read: the connection ends, at once or with the answers that are under way."""
         self._last_words: Refusal | None = None
-        self._stopping = False
         self._moved = False
         self._parsed = 0
         self._unparsed = 0
@@ -81,7 +80,6 @@ class LimitedHttpProtocol(HttpToolsProtocol):
 
     def shutdown(self) -> None:
         """uvicorn's way of asking a connection to end: after the answer that is under way, if there is one."""
-        self._stopping = True
         if self.cycle is not None and not self.cycle.response_complete:
             self.cycle.keep_alive = False
         elif self._message:
@@ -204,9 +202,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         """Ends the connection once the client has had time to read what was written to it."""
         connections, bare = self.connections, self.bare
         self.connection_lost(None)
-        rest = Discard(bare, connections, self.guard)
-        if self._stopping:
-            rest.shutdown()
+        Discard(bare, connections, self.guard)
 
     # What is read
 

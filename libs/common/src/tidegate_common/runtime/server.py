@@ -65,8 +65,10 @@ class Server(uvicorn.Server):
         drain_seconds: float,
         drain: Drain | None = None,
         sockets: SocketOptions | None = None,
+        guard: Guard | None = None,
     ) -> None:
         super().__init__(config)
+        self._guard = guard
         self._drain_seconds = drain_seconds
         self._drain = drain
         self._options = sockets or SocketOptions()
@@ -96,6 +98,8 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         loop = asyncio.get_running_loop()
+        if self._guard is not None:
+            self._guard.stopping = True
         if self.on_stopping is not None:
             self.on_stopping(time.monotonic() + self._drain_seconds)
         cut_at = loop.time() + self._drain_seconds * CUT_SHARE
@@ -138,11 +142,12 @@ def server(
     protocols, where it is to be another than the usual one, which is given that guard; `refusal` makes the answer to a
     request for a host that is not ours.
     """
+    guard = guard or Guard(settings.http_limits())
     config = uvicorn.Config(
         HostCheck(app, Hosts(settings.allowed_hosts), refusal),
         host=settings.host,
         port=settings.port,
-        http=protocol or limited(guard or Guard(settings.http_limits())),
+        http=protocol or limited(guard),
         ws="none",
         lifespan="off",
         log_config=None,
@@ -152,7 +157,7 @@ def server(
         forwarded_allow_ips=list(settings.trusted_proxies),
         backlog=4096,
     )
-    return Server(config, settings.drain_seconds, drain, sockets)
+    return Server(config, settings.drain_seconds, drain, sockets, guard)
 
 
 def check_port_free(settings: CommonSettings) -> None:
