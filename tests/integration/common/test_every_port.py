@@ -114,7 +114,7 @@ async def test_sockets_heads_and_bodies_have_their_limits(module: str, tmp_path:
 
 
 def half_a_batch(port: int, kept: list[socket.socket]) -> int:
-    """Sends almost 8 MiB of a batch of 8 MiB on a connection of its own, one more of `kept`, and gives the status that comes within a moment; 0 for none."""
+    """Sends almost 8 MiB of a batch on a connection of its own, one more of `kept`. Gives the status, 0 for none."""
     own = socket.create_connection(("127.0.0.1", port), timeout=20)
     kept.append(own)
     own.sendall(
