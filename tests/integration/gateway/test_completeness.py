@@ -25,6 +25,8 @@ from tidegate_common.contract.events import JOB, JOB_END, Event
 from tidegate_common.contract.ids import EventId
 from tidegate_common.contract.jobs import JobState, JobStatus
 
+J1 = "0123456789abcdef" * 2
+
 
 async def heard(stream: Stream, last: str) -> list[str]:
     """Data of the publishers' events, up to that of `last`."""
@@ -186,10 +188,10 @@ async def test_an_event_that_comes_before_the_streams_name_is_known_has_its_whol
     async with broker(tmp_path) as (server, bus), running_gateway(server.url, audit_seconds=0) as running:
         publisher = Publisher(bus, History(bus))
         history = running.gateway.attachments._history = Late(running.bus)
-        headers = {JOB: "j1", JOB_END: "1"}
+        headers = {JOB: J1, JOB_END: "1"}
         start = await start_of(bus)
         state = JobState(
-            job_id="j1", kind="chat", status=JobStatus.RUNNING, created=1, updated=1, tail="client.a", start=start
+            job_id=J1, kind="chat", status=JobStatus.RUNNING, created=1, updated=1, tail="client.a", start=start
         )
         await (await JobStates.open(bus)).create(state)
 
@@ -197,7 +199,7 @@ async def test_an_event_that_comes_before_the_streams_name_is_known_has_its_whol
             async with open_stream(running.url, {"client_id": "a"}, path=path) as stream:
                 return [(await stream.next("n")).id, (await stream.next("closing")).event]
 
-        watching = asyncio.create_task(watch("/api/sse/jobs/j1"))
+        watching = asyncio.create_task(watch(f"/api/sse/jobs/{J1}"))
         await until(lambda: history.asked, "it asks for its place")
         await synced(running)
         event_id = (await publisher.durable("client.a", Event("n", "last"), headers=headers)).id

@@ -155,7 +155,7 @@ async def test_a_stream_that_nats_keeps_from_starting_was_refused(tmp_path: Path
     async with broker(tmp_path) as (server, _), running_gateway(server.url, streams=streams) as running:
         await server.run.stop(signal.SIGKILL)
         await until(lambda: not running.bus.connected, "the gateway notices")
-        path = "/api/sse/jobs/j1" if job else "/api/sse"
+        path = "/api/sse/jobs/0123456789abcdef0123456789abcdef" if job else "/api/sse"
         requests: list[tuple[str, dict[str, str]]] = [("GET", {}), ("GET", {"origin": "http://localhost"})]
         async with httpx.AsyncClient(base_url=running.url, timeout=20) as client:
             for method, headers in requests + ([] if job else [("POST", {"content-type": "application/json"})]):

@@ -25,6 +25,8 @@ from tidegate_common.contract.subjects import Subjects
 from tidegate_common.errors import BrokerUnavailable
 from tidegate_common.runtime.tasks import end
 
+J1 = "0123456789abcdef" * 2
+
 
 @pytest.fixture(params=["slim", "plain"])
 def streams(request: pytest.FixtureRequest) -> str:
@@ -149,18 +151,18 @@ async def test_a_job_s_watcher_of_the_old_life_gets_what_the_job_has_written_in_
         start = str(EventId((await history.position()).epoch, 0))
         await states.create(
             JobState(
-                job_id="j1", kind="chat", status=JobStatus.RUNNING, created=1, updated=1, tail="client.a", start=start
+                job_id=J1, kind="chat", status=JobStatus.RUNNING, created=1, updated=1, tail="client.a", start=start
             )
         )
-        first = await publisher.durable("client.a", Event("n", "1"), headers={"Tidegate-Job": "j1"})
+        first = await publisher.durable("client.a", Event("n", "1"), headers={"Tidegate-Job": J1})
         await bus.jetstream.delete_stream("TG_EVENTS")
         await ensure_streams(bus, StreamLimits(), update=False)
         for data in ("2", "3"):
             await publisher.durable("client.a", Event("n", "another's"), headers={"Tidegate-Job": "j2"})
-            await publisher.durable("client.a", Event("n", data), headers={"Tidegate-Job": "j1"})
+            await publisher.durable("client.a", Event("n", data), headers={"Tidegate-Job": J1})
         for last_event_id in (None, first.id):
             headers = {"last-event-id": last_event_id} if last_event_id else {}
-            async with open_stream(running.url, headers=headers, path="/api/sse/jobs/j1") as stream:
+            async with open_stream(running.url, headers=headers, path=f"/api/sse/jobs/{J1}") as stream:
                 await stream.connected()
                 if last_event_id:
                     await stream.next("gap")
