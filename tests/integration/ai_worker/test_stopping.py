@@ -80,7 +80,7 @@ async def test_a_stopping_worker_finishes_what_it_can_and_takes_no_more(tmp_path
             await asking.ask("j1")
             await until(lambda: len(asking.text("j1")) > 5, "some text")
             run.process.send_signal(signal.SIGTERM)
-            await until(lambda: run.said("Shutting down"), "the signal has come")
+            await until(lambda: run.said("SIGTERM: stopping"), "the signal has come")
             await asking.ask("late")
             assert await run.stop(seconds=8) == 0
             assert asking.text("j1") == ANSWERS["en"]

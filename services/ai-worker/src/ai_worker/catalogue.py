@@ -14,6 +14,7 @@ from ai_worker.errors import JobError
 from ai_worker.models.model import ChatModel
 from tidegate_common.bus.connection import Bus
 from tidegate_common.contract.jobs import Models
+from tidegate_common.telemetry.trouble import Trouble
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +33,8 @@ class Catalogue:
         self._known: list[str] = []
         self._asked = float("-inf")
         self._subscription: Any = None
+        self._silent = Trouble(log, "the backend does not say what models it has", "the backend says its models again")
+        self._unanswered = Trouble(log, "a question for the models was not answered")
 
     async def serve(self, bus: Bus) -> Catalogue:
         """From now on. Gives itself."""
@@ -48,12 +51,13 @@ class Catalogue:
         if time.monotonic() - self._asked > KEEP_SECONDS:
             try:
                 self._known = await self._model.models()
+                self._silent.over()
             except JobError as error:
-                log.warning("the backend does not say what models it has: %s", error)
+                self._silent.note(error)
             self._asked = time.monotonic()
         default = self._default or (self._known[0] if self._known else "")
         models = self._known or ([default] if default else [])
         try:
             await question.respond(msgspec.json.encode(Models(models=models, default=default)))
         except nats_errors.Error as error:
-            log.warning("a question for the models was not answered: %s", error)
+            self._unanswered.note(error)

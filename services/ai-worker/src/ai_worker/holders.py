@@ -18,8 +18,11 @@ from nats.aio.msg import Msg
 
 from tidegate_common.bus.connection import Bus
 from tidegate_common.errors import BrokerUnavailable
+from tidegate_common.telemetry.trouble import Trouble
 
 log = logging.getLogger(__name__)
+
+UNANSWERED = Trouble(log, "a question for a job of this worker was not answered")
 
 ASK_SECONDS = 1.0
 """How long an answer is waited for: a process that is paused gives none."""
@@ -84,7 +87,7 @@ class Holders:
         try:
             await question.respond(YES if question.data.decode(errors="replace") in self._held else NO)
         except nats_errors.Error as error:
-            log.warning("a question for a job of this worker was not answered: %s", error)
+            UNANSWERED.note(error)
 
     async def _come_back(self) -> None:
         self._back = asyncio.get_running_loop().time()

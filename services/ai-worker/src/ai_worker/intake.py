@@ -18,6 +18,7 @@ from tidegate_common.errors import TidegateError, Unreadable
 from tidegate_common.runtime.tasks import end, spawn
 from tidegate_common.telemetry import names, propagation
 from tidegate_common.telemetry.providers import Telemetry
+from tidegate_common.telemetry.trouble import Trouble
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +55,8 @@ class Intake:
         self.active: dict[str, Answering] = {}
         self.outcomes: Counter[str] = Counter()
         self.depth = 0
+        self._idle = Trouble(log, "no jobs are taken for now", "jobs are taken again")
+        self._unmeasured = Trouble(log, "the queue is opened anew", "the queue is there")
         self.strays = 0
 
     async def run(self) -> None:
@@ -63,8 +66,9 @@ class Intake:
             while not self._stopping.is_set():
                 try:
                     await self._take()
+                    self._idle.over()
                 except TidegateError as error:
-                    log.warning("no jobs for now: %s", error)
+                    self._idle.note(error)
                     await asyncio.sleep(RETRY_SECONDS)
                 except Exception:
                     log.exception("no jobs for now")
@@ -192,13 +196,14 @@ class Intake:
             try:
                 if queue is not None:
                     self.depth = await queue.depth()
+                    self._unmeasured.over()
                     if looks % STRAYS_EVERY == 0:
                         self._note_strays(await queue.strays())
                     looks += 1
             except TidegateError as error:
                 # The last figure stands. Where NATS is there, the stream or its consumer was deleted: a request for
                 # jobs would hear nothing for ever.
-                log.warning("the queue is opened anew: %s", error)
+                self._unmeasured.note(error)
                 await self.renew()
             except Exception:
                 log.exception("the queue's length is not known for now")

@@ -100,7 +100,9 @@ class Workers:
 
     def _stop(self) -> None:
         """The first time in order, the second time at once."""
-        (self._forced if self._stopping.is_set() else self._stopping).set()
+        again = self._stopping.is_set()
+        log.info("told to stop %d workers%s", len(self._processes), " at once" if again else "")
+        (self._forced if again else self._stopping).set()
 
     def _give_up(self, code: int) -> None:
         """What has never been ready can't start, and what NATS refuses goes for all: the others are ended, too."""
@@ -127,7 +129,12 @@ class Workers:
                 if code == EXIT_REFUSED:
                     self._give_up(code)
                     return
-                log.error("a worker has died", extra={"worker": number, "exit_code": code})
+                how = f"by {signal.Signals(-code).name}" if code < 0 else f"with exit code {code}"
+                log.error(
+                    "a worker has died %s and is started again: its streams come back, and its own log says why",
+                    how,
+                    extra={"worker": number, "exit_code": code},
+                )
             pause = AGAIN_SECONDS[0] if loop.time() - began > STEADY_SECONDS else min(pause * 2, AGAIN_SECONDS[1])
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause):

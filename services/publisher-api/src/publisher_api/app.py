@@ -31,6 +31,7 @@ from tidegate_common.bus.leaders import Leaders
 from tidegate_common.bus.lineage import Lineage
 from tidegate_common.bus.publishing import Publisher
 from tidegate_common.bus.queueing import Queueing
+from tidegate_common.bus.roll import Roll
 from tidegate_common.bus.upkeep import Upkeep
 from tidegate_common.runtime import problems
 from tidegate_common.runtime.attendance import attended
@@ -54,6 +55,7 @@ class Built(NamedTuple):
     app: ASGIApp
     progress: Progress
     readiness: Readiness
+    roll: Roll
     guard: Guard
     upkeep: Upkeep
     lineage: Lineage
@@ -114,7 +116,8 @@ async def build(settings: PublisherSettings, bus: Bus, signals: Telemetry) -> Bu
         "updown", names.METRIC_REQUESTS_WAITING, lambda: leaders.waiting, "{request}", "Requests that wait for NATS"
     )
     lineage = Lineage(bus, history, settings.events_restored)
-    return Built(attended(traced(app, signals)), progress, readiness, guard, upkeep, lineage)
+    roll = Roll(bus, gateways.live)
+    return Built(attended(traced(app, signals)), progress, readiness, roll, guard, upkeep, lineage)
 
 
 async def main(settings: PublisherSettings) -> None:
@@ -129,6 +132,7 @@ async def main(settings: PublisherSettings) -> None:
                 spawn(built.upkeep.run(), "looking after the streams"),
                 spawn(built.lineage.run(), "noting the stream's lives"),
                 spawn(built.progress.run(), "telling places in the queue"),
+                spawn(built.roll.run(), "hearing which gateways are here"),
             ]
             try:
                 listening = serving(built, settings)

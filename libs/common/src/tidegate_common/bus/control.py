@@ -33,6 +33,9 @@ It is paused, or cut off from NATS, and a stream outlives that for up to a minut
 back elsewhere by then.
 """
 
+MOST_LEFT = 1000
+"""So many that have left are remembered for whoever asks."""
+
 LEARN_SECONDS = 1.5
 """After connecting there may be gateways that have not been heard yet: answers are collected for the whole wait."""
 
@@ -56,6 +59,8 @@ class LiveGateways:
         self._clock = clock
         self._doubt_seconds = doubt_seconds
         self._heard: dict[str, float] = {}
+        self.left: set[str] = set()
+        """Those that said so, for whoever wants to know how they went."""
         self._since = clock()
 
     @property
@@ -83,6 +88,9 @@ class LiveGateways:
     def said(self, announcement: Announcement) -> None:
         if announcement.leaving:
             self._heard.pop(announcement.gateway, None)
+            if len(self.left) >= MOST_LEFT:
+                self.left.clear()
+            self.left.add(announcement.gateway)
         else:
             self._heard[announcement.gateway] = self._clock()
 

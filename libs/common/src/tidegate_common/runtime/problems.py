@@ -14,6 +14,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from tidegate_common import errors
+from tidegate_common.telemetry.logging import mark_said
 from tidegate_common.telemetry.propagation import context_fields, extract, trace_id
 
 log = logging.getLogger(__name__)
@@ -81,6 +82,7 @@ def unforeseen_response(error: Exception, headers: Iterable[tuple[bytes, bytes]]
     """The answer to an error of ours, which is logged with its stack."""
     note_trace(error, trace_of(error, headers))
     log.error("unforeseen error", exc_info=error, extra={"trace_id": trace_of(error, ())})
+    mark_said(error)
     return problem_response(error)
 
 

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import os
+import signal
 import socket
 import time
 from collections.abc import Awaitable, Callable
+from importlib.metadata import version
 from types import FrameType
 from typing import Any, NamedTuple, cast
 
@@ -18,6 +22,10 @@ from tidegate_common.runtime.hosts import HostCheck, Hosts, Refusal, problem
 from tidegate_common.runtime.listening import cannot_listen, in_url, listening
 from tidegate_common.runtime.protocol import limited
 from tidegate_common.runtime.settings import CommonSettings
+
+log = logging.getLogger(__name__)
+
+VERSION = version("tidegate-common")
 
 Drain = Callable[[], Awaitable[None]]
 
@@ -72,6 +80,7 @@ class Server(uvicorn.Server):
         self._drain_seconds = drain_seconds
         self._drain = drain
         self._options = sockets or SocketOptions()
+        self._signal: str | None = None
         self.on_started: Callable[[], None] | None = None
         """Called once, when connections are taken."""
         self.on_stopping: Callable[[float], None] | None = None
@@ -86,22 +95,34 @@ class Server(uvicorn.Server):
             await super().startup(sockets)
         except OSError as error:  # two processes may hold one port, until one of them listens
             raise ConfigError([cannot_listen(in_url(self.config.host, self.config.port), error)]) from None
+        where: list[str] = []
         for server in self.servers:
             for listener in server.sockets:
                 self._options.set(listener)
+                where.append("http://" + in_url(*listener.getsockname()[:2]))
+        log.info("Tidegate %s is up at %s (process %d)", VERSION, ", ".join(where), os.getpid())
         if self.on_started is not None:
             self.on_started()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         super().handle_exit(sig, frame)
+        if self._signal is None:
+            self._signal = signal.Signals(sig).name
         self._captured_signals.clear()  # a signal is a request to stop: the exit code of a clean stop is 0
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         loop = asyncio.get_running_loop()
         if self._guard is not None:
             self._guard.stopping = True
+        begun = time.monotonic()
+        log.info(
+            "%s: stopping, with %d connections, within %g s (TIDEGATE_DRAIN_SECONDS)",
+            self._signal or "end of the work",
+            len(self.server_state.connections),
+            self._drain_seconds,
+        )
         if self.on_stopping is not None:
-            self.on_stopping(time.monotonic() + self._drain_seconds)
+            self.on_stopping(begun + self._drain_seconds)
         cut_at = loop.time() + self._drain_seconds * CUT_SHARE
         cutting = loop.call_at(cut_at, self._cut)
         for server in self.servers:
@@ -115,8 +136,12 @@ class Server(uvicorn.Server):
             await super().shutdown(sockets)
         finally:
             cutting.cancel()
+        log.info("stopped after %.1f s", time.monotonic() - begun)
 
     def _cut(self) -> None:
+        left = len(self.server_state.connections)
+        if left:
+            log.warning("%d connections have not ended in time and are cut off", left)
         for connection in list(cast(set[Any], self.server_state.connections)):
             connection.abort()
 

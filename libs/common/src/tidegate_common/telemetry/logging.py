@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
+import time
+from collections.abc import Callable
 
 from opentelemetry import trace
 from pythonjsonlogger.json import JsonFormatter
@@ -21,9 +24,55 @@ class _TraceFilter(logging.Filter):
         return True
 
 
+LIBRARIES = ("uvicorn", "opentelemetry", "urllib3", "requests", "asyncio", "nats", "httpx", "httpcore", "openai")
+"""What these say again and again is counted: they know of no state, and may say a line for each client."""
+
+REPEATS_SECONDS = 60.0
+
+MOST_TEXTS = 500
+
+
+SAID = "tidegate_said"
+"""Attribute of an exception that was logged: a server that it is raised to all the same says it no second time."""
+
+
+def mark_said(error: BaseException) -> None:
+    """Marks `error` as logged."""
+    with contextlib.suppress(AttributeError):
+        setattr(error, SAID, True)
+
+
+class Repeats(logging.Filter):
+    """Lets a library's line pass once a minute, with how often it was meanwhile. What we say passes as it is."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self._clock = clock
+        self._said: dict[tuple[str, str], tuple[float, int]] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.name.partition(".")[0] not in LIBRARIES or record.levelno >= logging.CRITICAL:
+            return True
+        if record.exc_info and getattr(record.exc_info[1], SAID, False):
+            return False  # ours has said it, with more
+        key, now = (record.name, str(record.msg)), self._clock()
+        said, times = self._said.get(key, (float("-inf"), 0))
+        if now - said < REPEATS_SECONDS:
+            self._said[key] = said, times + 1
+            return False
+        if len(self._said) >= MOST_TEXTS:
+            self._said.clear()
+        self._said[key] = now, 0
+        if times:
+            record.msg = f"{record.getMessage()} ({times} more times within {now - said:.0f} s)"
+            record.args = ()
+        return True
+
+
 def configure_logging(service: str, level: str = "INFO") -> None:
     """The root logger writes one JSON object per line: `timestamp`, `level`, `logger`, `message`, `service`."""
     handler = logging.StreamHandler(sys.stderr)
+    handler.addFilter(Repeats())
     handler.addFilter(_TraceFilter())
     handler.setFormatter(
         JsonFormatter(
@@ -42,5 +91,7 @@ def configure_logging(service: str, level: str = "INFO") -> None:
         logger = logging.getLogger(name)
         logger.handlers.clear()
         logger.propagate = True
-    for noisy in ("uvicorn.access", "httpx", "httpcore", "openai"):
+    # uvicorn's start and stop are said by ours, in one line each; urllib3 tells each of an exporter's tries.
+    for noisy in ("uvicorn.error", "uvicorn.access", "httpx", "httpcore", "openai"):
         logging.getLogger(noisy).setLevel("WARNING")
+    logging.getLogger("urllib3").setLevel("ERROR")

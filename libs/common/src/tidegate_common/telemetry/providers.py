@@ -11,8 +11,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
 from opentelemetry import trace
-from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
-from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.exporter.prometheus import PrometheusMetricReader
 from opentelemetry.metrics import CallbackOptions, Meter, Observation
 from opentelemetry.sdk.metrics import MeterProvider
@@ -24,6 +22,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from tidegate_common.telemetry.ending import send_rest
+from tidegate_common.telemetry.exporting import MetricExporter, SpanExporter
 
 END_SECONDS = 2.0
 """What sending the rest may take in a process that ends without having been told to stop."""
@@ -106,11 +105,11 @@ def telemetry(service: str, environ: Mapping[str, str] = os.environ) -> Iterator
     if exports("traces", environ):
         # Sampler: OTEL_TRACES_SAMPLER, by the SDK itself. Its own ending at the process's exit would know no deadline.
         tracers = TracerProvider(resource=resource, shutdown_on_exit=False)
-        tracers.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
+        tracers.add_span_processor(BatchSpanProcessor(SpanExporter()))
     registry = CollectorRegistry()
     readers: list[MetricReader] = [PrometheusMetricReader(registry=registry)]
     if exports("metrics", environ):
-        readers.append(PeriodicExportingMetricReader(OTLPMetricExporter()))
+        readers.append(PeriodicExportingMetricReader(MetricExporter()))
     meters = MeterProvider(metric_readers=readers, resource=resource, shutdown_on_exit=False)
     made = Telemetry(service, tracers, meters, registry)
     try:

@@ -18,6 +18,7 @@ from ai_worker.models.limits import MAX_COMPLETION_TOKENS, MAX_TOKENS, OTHER, Li
 from ai_worker.models.model import ChatRequest
 from ai_worker.pieces import CandidateEnd, Finish, Piece, Used
 from tidegate_common.contract.jobs import Usage
+from tidegate_common.telemetry.trouble import Trouble
 
 log = logging.getLogger(__name__)
 
@@ -62,6 +63,7 @@ class OpenAIModel:
         self._timings = timings
         self._retries = retries
         self._limits = LimitNames()
+        self._asked_again = Trouble(log, "the model's endpoint fails, and is asked again", level=logging.INFO)
         timeout = httpx2.Timeout(silence_seconds, connect=CONNECT_SECONDS)
         # It would ask again only until the head of the answer is there, and also where the question is being worked on.
         self._client = chunks.Client(
@@ -111,7 +113,7 @@ class OpenAIModel:
                 if seconds is None:
                     hidden = isinstance(error, AuthenticationError)  # some endpoints repeat the key, which no log needs
                     raise failure(error, model) from (None if hidden else error)
-                log.info("the endpoint is asked again in %.1f s: %s", seconds, type(error).__name__)
+                self._asked_again.note(type(error).__name__)
             number += 1
             await asyncio.sleep(seconds)
 

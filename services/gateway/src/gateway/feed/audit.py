@@ -16,6 +16,7 @@ from gateway.hub.hub import Hub
 from gateway.hub.tails import split
 from tidegate_common.bus.history import History, Latest
 from tidegate_common.errors import BrokerUnavailable
+from tidegate_common.telemetry.trouble import Trouble
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +39,7 @@ class Audit:
         self._completeness = completeness
         self._rejoining = rejoining
         self._seconds = seconds
+        self._blind = Trouble(log, "the feed can't be audited", "the feed is audited again", level=logging.INFO)
         self._epoch = ""
         self._last = self._checked = 0
         """The stream's last sequence at the look before, and at the one before that."""
@@ -48,8 +50,9 @@ class Audit:
             await asyncio.sleep(self._seconds * random.uniform(0.8, 1.2))
             try:
                 await self.look()
+                self._blind.over()
             except BrokerUnavailable as error:
-                log.info("the feed could not be audited", extra={"reason": str(error)})
+                self._blind.note(error)
 
     async def look(self) -> None:
         """One look. Raises BrokerUnavailable."""

@@ -33,6 +33,7 @@ from tidegate_common.runtime.body import read_body
 from tidegate_common.runtime.hosts import problem
 from tidegate_common.runtime.tasks import end
 from tidegate_common.telemetry import names
+from tidegate_common.telemetry.logging import mark_said
 from tidegate_common.telemetry.providers import Telemetry
 
 log = logging.getLogger(__name__)
@@ -199,6 +200,7 @@ async def _refuse(_: Request, error: Exception) -> Response:
     found = api_error(error)
     if found.status == 500:
         log.error("unforeseen error", exc_info=error)
+        mark_said(error)
     return found.response()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 from collections.abc import Awaitable, Callable
 from typing import Protocol
@@ -30,6 +31,9 @@ from tidegate_common.runtime.query import Ignored
 from tidegate_common.telemetry import names
 from tidegate_common.telemetry.propagation import caller
 from tidegate_common.telemetry.providers import Telemetry
+from tidegate_common.telemetry.trouble import Trouble
+
+log = logging.getLogger(__name__)
 
 HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -89,6 +93,18 @@ class StreamEndpoint:
         self._admission = admission
         admission.refused.update(dict.fromkeys((UNAVAILABLE, ERROR), 0))
         self._attachments = attachments
+        self._cut_off = {
+            Ending.SLOW: Trouble(
+                log,
+                "a client that reads too slowly was cut off, and gets the rest when it comes back: "
+                "see its network, or raise TIDEGATE_MAX_BACKLOG_BYTES",
+            ),
+            Ending.STALLED: Trouble(
+                log,
+                f"a peer that acknowledged nothing for {settings.write_timeout_seconds:g} s was cut off "
+                "(TIDEGATE_WRITE_TIMEOUT_SECONDS): its network is gone, or it has stopped",
+            ),
+        }
         self._attaching: set[Session] = set()
         """Whose head is not out yet."""
         self._keeper = keeper
@@ -225,6 +241,8 @@ class StreamEndpoint:
         """The connection is gone: its place is free. One that left, or was ended, while it was attached was opened."""
         if session.ending is not Ending.REFUSED:
             self._begun(session)
+        if session.ending in self._cut_off:
+            self._cut_off[session.ending].note()
         self._attaching.discard(session)
         self._keeper.forget(session)
         self._admission.leave(session.address)

@@ -25,6 +25,7 @@ from tidegate_common.contract.answers import PROGRESS, AiProgress
 from tidegate_common.contract.events import JOB, Event
 from tidegate_common.contract.jobs import JobState, JobStatus
 from tidegate_common.errors import NotFound, TidegateError
+from tidegate_common.telemetry.trouble import Trouble
 
 log = logging.getLogger(__name__)
 
@@ -100,6 +101,12 @@ class Progress:
         self._followed: dict[str, _Followed] = {}
         self._rate = Rate()
         self._come = asyncio.Event()
+        self._silent = Trouble(
+            log,
+            "nobody is told of a place in the queue for now",
+            "places in the queue are told again",
+            level=logging.INFO,
+        )
 
     def follow(self, state: JobState, level: int, sequence: int) -> None:
         """Tells this job's asker from now on, as long as it waits: at this place of that level of the queue."""
@@ -119,8 +126,9 @@ class Progress:
                 await asyncio.sleep(FIRST_SECONDS)
                 try:
                     await self._look()
+                    self._silent.over()
                 except TidegateError as error:
-                    log.info("nobody is told of a place in the queue for now: %s", error)
+                    self._silent.note(error)
                 except Exception:
                     log.exception("nobody is told of a place in the queue for now")
 
