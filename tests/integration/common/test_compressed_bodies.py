@@ -19,6 +19,7 @@ PUBLISHER = [
     ("/api/sse/batch", "application/x-ndjson"),
     ("/api/ai/chat", JSON),
     ("/api/ai/jobs", JSON),
+    ("/api/ai/dead/{job_id}/retry", JSON),
 ]
 GATEWAY = [("/api/sse", JSON), ("/v1/chat/completions", JSON)]
 
