@@ -8,6 +8,7 @@ can't be rebound, so IP literals pass.
 from __future__ import annotations
 
 import ipaddress
+import logging
 import re
 from collections.abc import Callable, Iterable, Sequence
 
@@ -16,6 +17,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tidegate_common.errors import InvalidHost, TidegateError, WrongHost
 from tidegate_common.runtime.problems import problem_response
+from tidegate_common.telemetry.trouble import Trouble
+
+log = logging.getLogger(__name__)
 
 Refusal = Callable[[Scope, TidegateError], Response]
 """Makes the answer to a request whose host is refused."""
@@ -117,6 +121,11 @@ class HostCheck:
         self._app = app
         self._hosts = hosts
         self._refusal = refusal
+        self._foreign = Trouble(
+            log,
+            "a request for a host that is not in TIDEGATE_ALLOWED_HOSTS got 421: where pages of yours are refused, "
+            "add the name that they use",
+        )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -125,6 +134,8 @@ class HostCheck:
             try:
                 self._hosts.check(values, scope["http_version"], scope["path"], authority)
             except TidegateError as error:
+                if isinstance(error, WrongHost):
+                    self._foreign.note()
                 await self._refusal(scope, error)(scope, receive, send)
                 return
         await self._app(scope, receive, send)

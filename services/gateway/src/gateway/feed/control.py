@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 from collections.abc import Callable
 from functools import partial
@@ -18,6 +19,8 @@ from tidegate_common.bus.connection import Bus
 from tidegate_common.bus.control import ANNOUNCE_SECONDS
 from tidegate_common.contract.control import Announcement, Answer, Question
 from tidegate_common.runtime.tasks import end, spawn
+
+log = logging.getLogger(__name__)
 
 _QUESTION = msgspec.json.Decoder(Question)
 _ASKER = frozenset("0123456789abcdef")
@@ -48,6 +51,7 @@ class Control:
             (subjects.kick, self._kick),
         ):
             self._subscriptions.append(client.subscribe_direct(subject, partial(self._asked, answer)))
+        log.info("the other services know this gateway as %s", self.gateway)
         self._announce()
         self._announcing = spawn(self._announce_for_ever(), "saying that this gateway is here")
 
