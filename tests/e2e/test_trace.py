@@ -11,8 +11,8 @@ from tests.support.waiting import until
 
 SEND = [
     ("publisher-api", "POST /api/sse/send", "SERVER", None),
-    ("publisher-api", "send tg.in.client.ann", "PRODUCER", "POST /api/sse/send"),
-    ("gateway", "deliver", "CONSUMER", "send tg.in.client.ann"),
+    ("publisher-api", "send tg.in.client", "PRODUCER", "POST /api/sse/send"),
+    ("gateway", "deliver", "CONSUMER", "send tg.in.client"),
 ]
 BROADCAST = [
     ("publisher-api", "POST /api/sse/broadcast", "SERVER", None),
@@ -21,9 +21,9 @@ BROADCAST = [
 ]
 BATCH = [
     ("publisher-api", "POST /api/sse/batch", "SERVER", None),
-    ("publisher-api", "send tg.in.client.ann", "PRODUCER", "POST /api/sse/batch"),
+    ("publisher-api", "send tg.in.client", "PRODUCER", "POST /api/sse/batch"),
     ("publisher-api", "send tg.in.broadcast", "PRODUCER", "POST /api/sse/batch"),
-    ("gateway", "deliver", "CONSUMER", "send tg.in.client.ann"),
+    ("gateway", "deliver", "CONSUMER", "send tg.in.client"),
     ("gateway", "deliver", "CONSUMER", "send tg.in.broadcast"),
 ]
 CHAT = [

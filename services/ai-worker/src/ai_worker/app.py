@@ -82,6 +82,7 @@ class Worker:
             self._refuse,
             settings.ai_concurrency,
             f"{settings.namespace}.jobs",
+            lambda: self._handlers,
             signals,
         )
         bus.on_reconnect += [self.intake.show_life, self.intake.renew]
@@ -103,12 +104,13 @@ class Worker:
     async def run(self, model: ChatModel) -> None:
         """Loads the model, then takes jobs until the drain. Raises Unavailable where it can't be loaded."""
         default = await model.start()
-        self._asking = Asking(model, default, self._signals, self._settings.ai_max_tokens)
+        catalogue = Catalogue(model, default)
+        self._asking = Asking(model, default, self._signals, self._settings.ai_max_tokens, catalogue.label)
         self._handlers = load_handlers(self._asking, self._settings)
         self._loaded = True
         log.info("ready for jobs, model %s", default or "as each job names it")
         stop_listening = on_cancel(self._bus, self.intake.cancel)
-        catalogue = await Catalogue(model, default).serve(self._bus)
+        await catalogue.serve(self._bus)
         await self._holders.serve()
         try:
             await self.intake.run()

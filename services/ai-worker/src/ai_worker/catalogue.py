@@ -1,7 +1,8 @@
-"""Tells gateways what models there are. The workers share the question: one of them answers."""
+"""Knows what models there are, and tells gateways. The workers share the question: one of them answers."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from typing import Any
@@ -11,9 +12,11 @@ from nats import errors as nats_errors
 from nats.aio.msg import Msg
 
 from ai_worker.errors import JobError
+from ai_worker.models.asking import OTHER
 from ai_worker.models.model import ChatModel
 from tidegate_common.bus.connection import Bus
 from tidegate_common.contract.jobs import Models
+from tidegate_common.runtime.tasks import end, spawn
 from tidegate_common.telemetry.trouble import Trouble
 
 log = logging.getLogger(__name__)
@@ -22,6 +25,9 @@ KEEP_SECONDS = 30.0
 """A backend is asked for its models no more often."""
 
 QUEUE = "workers"
+
+MOST = 1_000
+"""Models that are told, and that may be a metric's label."""
 
 
 class Catalogue:
@@ -35,26 +41,45 @@ class Catalogue:
         self._subscription: Any = None
         self._silent = Trouble(log, "the backend does not say what models it has", "the backend says its models again")
         self._unanswered = Trouble(log, "a question for the models was not answered")
+        self._asking: asyncio.Task[None] | None = None
 
-    async def serve(self, bus: Bus) -> Catalogue:
-        """From now on. Gives itself."""
+    async def serve(self, bus: Bus) -> None:
+        """From now on."""
         self._subscription = await bus.client.subscribe(bus.subjects.models, queue=QUEUE, cb=self._answer)
-        return self
+        self._look()
+
+    def label(self, model: str) -> str:
+        """`model` as a metric may name it: askers may name any, of which only those count that are announced."""
+        if model and (model == self._default or model in self._known):
+            return model
+        self._look()
+        return OTHER
 
     async def aclose(self) -> None:
+        if self._asking is not None:
+            await end([self._asking])
         try:
             await self._subscription.unsubscribe()
         except nats_errors.Error as error:
             log.debug("the catalogue was not closed: %s", error)
 
-    async def _answer(self, question: Msg) -> None:
+    def _look(self) -> None:
+        """Asks the backend beside what goes on, where that was not done just now."""
+        late = time.monotonic() - self._asked > KEEP_SECONDS
+        if late and (self._asking is None or self._asking.done()):
+            self._asking = spawn(self._ask(), "the question for the models")
+
+    async def _ask(self) -> None:
         if time.monotonic() - self._asked > KEEP_SECONDS:
             try:
-                self._known = await self._model.models()
+                self._known = (await self._model.models())[:MOST]
                 self._silent.over()
             except JobError as error:
                 self._silent.note(error)
             self._asked = time.monotonic()
+
+    async def _answer(self, question: Msg) -> None:
+        await self._ask()
         default = self._default or (self._known[0] if self._known else "")
         models = self._known or ([default] if default else [])
         try:

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 from opentelemetry.trace import Span, SpanKind, StatusCode, set_span_in_context
 
 from ai_worker.answering import Answering, Outcome, Stop
-from ai_worker.handlers.handler import Work
+from ai_worker.handlers.handler import Handlers, Work
 from ai_worker.relay import RETRY_SECONDS
 from tidegate_common.bus.queue import Delivery, JobQueue
 from tidegate_common.contract.jobs import Job
@@ -40,13 +40,21 @@ class Intake:
     `strays` are messages in it that no worker takes."""
 
     def __init__(
-        self, open_queue: OpenQueue, start: Start, refuse: Refuse, concurrency: int, subject: str, signals: Telemetry
+        self,
+        open_queue: OpenQueue,
+        start: Start,
+        refuse: Refuse,
+        concurrency: int,
+        subject: str,
+        handlers: Callable[[], Handlers],
+        signals: Telemetry,
     ) -> None:
         self._open_queue = open_queue
         self._start = start
         self._refuse = refuse
         self._slots = asyncio.Semaphore(concurrency)
         self._subject = subject
+        self._handlers = handlers
         self._tracer = signals.tracer
         self._queue: JobQueue | None = None
         self._stopping = asyncio.Event()
@@ -145,6 +153,8 @@ class Intake:
         """The attempt's span, which has begun, and its work. The wait in the queue is a span that is over already."""
         parent = propagation.extract(delivery.headers)
         destination = f"{self._subject}.{job.kind}"
+        # A kind that nobody has a handler for is its asker's word: it makes no name of a span.
+        name = destination if job.kind in self._handlers() else self._subject
         attributes: dict[str, str | int] = {
             names.MESSAGING_SYSTEM: "nats",
             names.MESSAGING_DESTINATION: destination,
@@ -155,14 +165,14 @@ class Intake:
         if delivery.number == 1:
             queued = {**attributes, names.MESSAGING_OPERATION_NAME: "queue"}
             start = int(job.created * 1e9)
-            self._tracer.start_span(f"queue {destination}", parent, SpanKind.INTERNAL, queued, start_time=start).end()
+            self._tracer.start_span(f"queue {name}", parent, SpanKind.INTERNAL, queued, start_time=start).end()
         process = {
             **attributes,
             names.MESSAGING_OPERATION_NAME: "process",
             names.MESSAGING_OPERATION_TYPE: "process",
             names.JOB_DELIVERY: delivery.number,
         }
-        span = self._tracer.start_span(f"process {destination}", parent, SpanKind.CONSUMER, process)
+        span = self._tracer.start_span(f"process {name}", parent, SpanKind.CONSUMER, process)
         return span, Work(job.job_id, 0, set_span_in_context(span, parent))
 
     async def _answer(self, answering: Answering, span: Span) -> None:

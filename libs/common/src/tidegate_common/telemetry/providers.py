@@ -15,6 +15,7 @@ from opentelemetry.exporter.prometheus import PrometheusMetricReader
 from opentelemetry.metrics import CallbackOptions, Meter, Observation
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import MetricReader, PeriodicExportingMetricReader
+from opentelemetry.sdk.metrics.view import View
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
@@ -23,6 +24,20 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from tidegate_common.telemetry.ending import send_rest
 from tidegate_common.telemetry.exporting import MetricExporter, SpanExporter
+
+HTTP_LABELS = View(
+    instrument_name="http.*",
+    attribute_keys={
+        "error.type",
+        "http.request.method",
+        "http.response.status_code",
+        "http.route",
+        "network.protocol.version",
+        "url.scheme",
+    },
+)
+"""What the metrics of the HTTP instrumentation may tell apart. By its older conventions it would take what a caller
+wrote into `Host`."""
 
 END_SECONDS = 2.0
 """What sending the rest may take in a process that ends without having been told to stop."""
@@ -110,7 +125,7 @@ def telemetry(service: str, environ: Mapping[str, str] = os.environ) -> Iterator
     readers: list[MetricReader] = [PrometheusMetricReader(registry=registry)]
     if exports("metrics", environ):
         readers.append(PeriodicExportingMetricReader(MetricExporter()))
-    meters = MeterProvider(metric_readers=readers, resource=resource, shutdown_on_exit=False)
+    meters = MeterProvider(metric_readers=readers, resource=resource, views=[HTTP_LABELS], shutdown_on_exit=False)
     made = Telemetry(service, tracers, meters, registry)
     try:
         yield made

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import Protocol
 
@@ -13,11 +13,15 @@ from opentelemetry.context import Context
 from opentelemetry.trace import Span, SpanKind, StatusCode
 
 from ai_worker.errors import JobError
+from ai_worker.models.chunks import word
 from ai_worker.models.model import ChatModel, ChatRequest
 from ai_worker.pieces import CandidateEnd, Finish, Piece, Used
 from tidegate_common.contract.jobs import Usage
 from tidegate_common.telemetry import names
 from tidegate_common.telemetry.providers import Telemetry
+
+OTHER = "other"
+"""The label of a model that is not announced."""
 
 
 class Traced(Protocol):
@@ -30,8 +34,17 @@ class Traced(Protocol):
 class Asking:
     """The model, as handlers ask it."""
 
-    def __init__(self, model: ChatModel, default_model: str, signals: Telemetry, max_tokens: int | None = None) -> None:
-        """`max_tokens` is the operator's limit of an answer, None for none."""
+    def __init__(
+        self,
+        model: ChatModel,
+        default_model: str,
+        signals: Telemetry,
+        max_tokens: int | None = None,
+        label: Callable[[str], str] = lambda _: OTHER,
+    ) -> None:
+        """`max_tokens` is the operator's limit of an answer, None for none. `label` gives a model's name as metrics,
+        and the names of spans, may have it."""
+        self._label = label
         self._model = model
         self._max_tokens = max_tokens
         self.default = default_model
@@ -82,7 +95,7 @@ class Asking:
         attributes: dict[str, str | int | float] = {
             names.GEN_AI_OPERATION: "chat",
             names.GEN_AI_PROVIDER: self._model.provider,
-            names.GEN_AI_REQUEST_MODEL: request.model,
+            names.GEN_AI_REQUEST_MODEL: word(request.model),
         }
         if request.max_tokens is not None:
             attributes[names.GEN_AI_REQUEST_MAX_TOKENS] = request.max_tokens
@@ -90,18 +103,19 @@ class Asking:
             attributes[names.GEN_AI_REQUEST_TEMPERATURE] = request.temperature
         if request.n > 1:
             attributes[names.GEN_AI_REQUEST_CHOICE_COUNT] = request.n
-        name = f"chat {request.model}".rstrip()
+        label = self._label(request.model)
+        name = "chat" if label == OTHER else f"chat {label}"
         return self._tracer.start_span(name, work.trace, SpanKind.CLIENT, attributes)
 
     def _close(self, span: Span, request: ChatRequest, measured: Call, error_type: str) -> None:
         labels = {
             names.GEN_AI_OPERATION: "chat",
             names.GEN_AI_PROVIDER: self._model.provider,
-            names.GEN_AI_REQUEST_MODEL: request.model,
+            names.GEN_AI_REQUEST_MODEL: self._label(request.model),
         }
         finish = measured.finish
         usage = finish.usage or Usage()
-        span.set_attribute(names.GEN_AI_RESPONSE_MODEL, finish.model or request.model)
+        span.set_attribute(names.GEN_AI_RESPONSE_MODEL, word(finish.model or request.model))
         if measured.reasons or finish.reason:
             span.set_attribute(names.GEN_AI_FINISH_REASONS, measured.reasons or [finish.reason])
         span.set_attribute(names.GEN_AI_INPUT_TOKENS, usage.prompt_tokens)

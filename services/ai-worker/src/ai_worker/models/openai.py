@@ -87,7 +87,7 @@ class OpenAIModel:
     async def models(self) -> list[str]:
         try:
             found = await self._client.with_options(timeout=LIST_SECONDS, max_retries=self._retries).models.list()
-        except (OpenAIError, httpx2.HTTPError) as error:
+        except Exception as error:  # a list that is no JSON is no reason to end, either
             raise failure(error, "") from error
         return chunks.models(found)
 

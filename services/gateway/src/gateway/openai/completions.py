@@ -107,7 +107,8 @@ class Completions:
             events: AsyncGenerator[Stored, None] | None = None
             if caller.key is None:  # nothing of it can be stored yet: it is followed before it is queued
                 events = stack.enter_context(self._following.follow(job.job_id, job.tail, start, stored=False))
-            with producing(self._tracer, f"{self._bus.subjects.namespace}.jobs.{KIND}") as (span, fields):
+            subject = f"{self._bus.subjects.namespace}.jobs.{KIND}"
+            with producing(self._tracer, subject, subject) as (span, fields):
                 span.set_attributes({names.JOB_ID: job.job_id, names.JOB_KIND: KIND})
                 state = await queueing.put(job, fields, trace_id())
             if events is None:

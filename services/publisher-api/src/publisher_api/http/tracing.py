@@ -16,10 +16,13 @@ UNTRACED = "/healthz$,/readyz$,/metrics$"
 STABLE_HTTP = "OTEL_SEMCONV_STABILITY_OPT_IN"
 """The instrumentation's own switch for the stable HTTP conventions, which it reads once."""
 
+METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"})
+"""Of any other a span's name says no more than that, as the conventions have it."""
+
 _JOB = re.compile(r"^(/api/ai/(?:chat|jobs|dead))/[^/]+(/retry)?$")
 _NAME = re.compile(r"^(/api/presence/(clients|users|topics))/.+$")
 _ROUTES = re.compile(
-    r"/api/(sse/(send|broadcast|batch)|ai/(chat|jobs|dead)(/\{job_id\}(/retry)?)?|presence/\w+/\{name\})"
+    r"/api/(sse/(send|broadcast|batch)|ai/(chat|jobs|dead)(/\{job_id\}(/retry)?)?|presence/(clients|users|topics)/\{name\})"
 )
 
 
@@ -41,6 +44,7 @@ def traced(app: ASGIApp, telemetry: Telemetry) -> ASGIApp:
 def _details(scope: Any) -> tuple[str, dict[str, Any]]:
     """A span's name: method and route. A path that is no route of ours makes no name of its own."""
     method = str(scope.get("method", ""))
+    method = method if method in METHODS else "HTTP"
     route = _NAME.sub(r"\1/{name}", _JOB.sub(r"\1/{job_id}\2", scope.get("path", "")))
     if _ROUTES.fullmatch(route):
         return f"{method} {route}", {"http.route": route}

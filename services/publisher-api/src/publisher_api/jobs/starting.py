@@ -78,7 +78,10 @@ class Starting:
         position = await self._history.patient_position()
         start = str(EventId(position.epoch, position.last))
         job = Job(**wanted._asdict(), created=time.time(), start=start, **more)
-        with producing(self._tracer, f"{self._subjects.namespace}.jobs.{job.kind}") as (span, headers):
+        subject = f"{self._subjects.namespace}.jobs"
+        # A kind that only workers know is its asker's word: it makes no name of a span.
+        name = f"{subject}.{CHAT}" if job.kind == CHAT else subject
+        with producing(self._tracer, f"{subject}.{job.kind}", name) as (span, headers):
             span.set_attributes({names.JOB_ID: job.job_id, names.JOB_KIND: job.kind})
             return await self._queueing.put(job, headers, trace_id())
 
