@@ -81,6 +81,25 @@ async def test_a_gateway_that_has_heard_nothing_yet_sees_the_new_life_with_its_f
             assert [(await stream.next()).data for _ in range(2)] == ["new 0", "new 1"]
 
 
+async def test_the_first_event_that_is_heard_of_the_new_life_is_under_its_own_id(tmp_path: Path) -> None:
+    """Its sequence was past all that the gateway knew, so it went out under an id of the old life."""
+    async with broker(tmp_path) as (server, bus), running_gateway(server.url, audit_seconds=0) as running:
+        publisher = Publisher(bus, History(bus))
+        await publisher.durable("client.a", Event("n", "old"), headers={})
+        async with open_stream(running.url, {"client_id": "a"}) as stream:
+            await stream.connected()
+            await bus.jetstream.delete_stream("TG_EVENTS")
+            await ensure_streams(bus, StreamLimits(), update=False)
+            for number in range(5):
+                await publisher.durable("client.other", Event("n", str(number)), headers={})
+            last = await publisher.durable("client.a", Event("n", "new"), headers={})
+            assert [(event.event, event.id) for event in (await stream.next(), await stream.next())][1] == (
+                "n",
+                last.id,
+            )
+            assert stream.events[1].event == "gap"
+
+
 async def test_a_client_that_finds_the_new_life_makes_it_known_for_all_others(tmp_path: Path) -> None:
     # The newcomer's epoch became that of the gateway: the others then looked as if they were in that life already.
     async with broker(tmp_path) as (server, bus), running_gateway(server.url) as running:

@@ -205,6 +205,31 @@ async def test_a_copy_of_the_store_that_is_put_back_is_another_life(tmp_path: Pa
             assert _places(position, *first, *lost, *new) == [1, 2, 3, 4, None, None, None, 5, 6, 7, 8]
 
 
+RIGHTS = """
+authorization { users: [ { user: a, password: b, permissions: {
+  subscribe: { deny: "$JS.EVENT.>" }, publish: { deny: "$JS.API.STREAM.UPDATE.>" } } } ] }
+"""
+
+
+async def test_without_the_right_to_hear_of_deletions_and_to_note_all_else_goes_on(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with nats_server(tmp_path, config=RIGHTS) as server:
+        url = server.url.replace("//", "//a:b@")
+        async with connect(url, Subjects.of("tg"), "test") as bus:
+            await ensure_streams(bus, StreamLimits(), update=False)
+            lineage = Lineage(bus, History(bus))
+            for _ in range(2):
+                await lineage.start()
+            assert caplog.text.count("can't be noted in its metadata") == 1
+            async with running_gateway(url) as running, open_stream(running.url, {"client_id": "a"}) as stream:
+                await stream.connected()
+                (event_id,) = await _publish(bus, "1")
+                assert (await stream.next("n")).id == event_id
+                await running.bus.round_trip()
+                await bus.round_trip()
+
+
 async def test_a_restart_of_nats_is_no_other_life(tmp_path: Path) -> None:
     async with AsyncExitStack() as servers:
         server = await servers.enter_async_context(nats_server(tmp_path))

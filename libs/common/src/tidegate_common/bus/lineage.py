@@ -43,14 +43,13 @@ class Lineage:
         self._stream = bus.subjects.events_stream
         self._seen = _Seen("", "", 0)
         self._soon = asyncio.Event()
+        self._said = ""
+        """Why it was that nothing could be noted, as the log has it."""
         bus.on_reconnect.append(self._look_soon)
 
     async def start(self) -> None:
-        """The first look. Where there is nothing to be noted on yet, a later one does."""
-        try:
-            await self.look()
-        except BrokerUnavailable as error:
-            log.warning("the stream's life could not be noted: %s", error)
+        """The first look. Where nothing can be noted yet, a later one does it."""
+        await self._try()
 
     async def run(self, every_seconds: float = EVERY_SECONDS) -> None:
         """Looks until it is cancelled, and at once after a reconnect: the server may have another store by then."""
@@ -59,11 +58,18 @@ class Lineage:
                 async with asyncio.timeout(every_seconds):
                     await self._soon.wait()
             self._soon.clear()
-            try:
-                if self._bus.connected:
-                    await self.look()
-            except BrokerUnavailable as error:
-                log.info("the stream's life could not be noted", extra={"reason": str(error)})
+            if self._bus.connected:
+                await self._try()
+
+    async def _try(self) -> None:
+        """One look. What keeps it from noting is said once."""
+        try:
+            await self.look()
+            self._said = ""
+        except BrokerUnavailable as error:
+            if str(error) != self._said:
+                self._said = str(error)
+                log.warning("the stream's epoch can't be noted in its metadata, so backups won't have it: %s", error)
 
     async def look(self) -> None:
         """Notes what is not noted yet. Raises BrokerUnavailable."""

@@ -24,11 +24,6 @@ _EPOCH = re.compile(r"[a-z0-9]{1,32}")
 _EARLIER = re.compile(r"([a-z0-9]{1,32}):(0|[1-9][0-9]{0,19})")
 
 
-def deletions(stream: str) -> str:
-    """The subject where JetStream says that the stream was deleted, before another can be in its place."""
-    return f"$JS.EVENT.ADVISORY.STREAM.DELETED.{stream}"
-
-
 class Earlier(NamedTuple):
     """A life before this one. Its ids up to the sequence `upto` name the same events in this one."""
 

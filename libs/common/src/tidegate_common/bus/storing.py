@@ -10,10 +10,10 @@ from typing import NamedTuple
 import msgspec
 
 from tidegate_common.bus import refusals
+from tidegate_common.bus.advisories import on_deletion
 from tidegate_common.bus.api import LEADERLESS
 from tidegate_common.bus.connection import Bus
 from tidegate_common.bus.leaders import Leaders, Wait
-from tidegate_common.bus.lives import deletions
 from tidegate_common.bus.refusals import Refusals
 from tidegate_common.bus.replies import Replies
 from tidegate_common.errors import (
@@ -90,7 +90,7 @@ class Storing:
         """The event stream's, for whoever asks for it to note here; None again after all that makes it doubtful."""
         bus.on_reconnect.append(self._forget_epoch)
         # Said before the stream that follows can confirm anything: it may be another, or the same restored.
-        bus.client.subscribe_direct(deletions(self._events), self._hear_of_deletion)
+        on_deletion(bus, self._doubt_epoch)
 
     async def store(self, messages: Sequence[Message]) -> list[Result]:
         """Sends all of them, and those that were not confirmed again, in their order, until the deadline.
@@ -226,12 +226,12 @@ class Storing:
         events = message.subject.startswith(self._inbound)
         return self._events if events else self._bus.subjects.jobs_stream
 
-    def _hear_of_deletion(self, *_: bytes) -> None:
+    def _doubt_epoch(self) -> None:
         self.epoch = None
 
     async def _forget_epoch(self) -> None:
         # The server that came back may have lost the stream, which was then made anew: ask before the next id.
-        self.epoch = None
+        self._doubt_epoch()
 
 
 def _left(results: Sequence[Result | None]) -> list[int]:

@@ -16,9 +16,9 @@ from gateway.hub.endings import Ending
 from gateway.hub.holding import Wide
 from gateway.hub.hub import Audience, Hub
 from gateway.hub.session import Session
+from tidegate_common.bus.advisories import on_deletion
 from tidegate_common.bus.connection import Bus
 from tidegate_common.bus.history import History, Position
-from tidegate_common.bus.lives import deletions
 from tidegate_common.errors import BrokerUnavailable, TidegateError
 from tidegate_common.runtime.tasks import end, spawn
 
@@ -53,7 +53,7 @@ class Rejoining:
         subscriptions.on_restart = self._restart
         subscriptions.on_doubt = self._doubt
         # Whatever comes after this is of another life: it must not go out under an id of this one.
-        bus.client.subscribe_direct(deletions(bus.subjects.events_stream), lambda *_: self._restart())
+        on_deletion(bus, self._restart)
         bus.on_disconnect.append(self._cut_off)
         bus.on_reconnect.append(self._come_back)
 
