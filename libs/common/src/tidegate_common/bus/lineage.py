@@ -14,9 +14,10 @@ from typing import Any, NamedTuple
 
 from tidegate_common.bus.api import JetStreamApi
 from tidegate_common.bus.connection import Bus
+from tidegate_common.bus.differences import differences
 from tidegate_common.bus.history import History, Position
 from tidegate_common.bus.lives import Life, Notes
-from tidegate_common.bus.streams import epoch_of
+from tidegate_common.bus.streams import StreamLimits, epoch_of, events_config
 from tidegate_common.errors import BrokerUnavailable
 
 log = logging.getLogger(__name__)
@@ -41,6 +42,7 @@ class Lineage:
         self._restored = restored
         self._api = JetStreamApi(bus)
         self._stream = bus.subjects.events_stream
+        self._wanted = events_config(bus.subjects, StreamLimits())
         self._seen = _Seen("", "", 0)
         self._soon = asyncio.Event()
         self._said = ""
@@ -75,8 +77,8 @@ class Lineage:
         """Notes what is not noted yet. Raises BrokerUnavailable."""
         info = await self._api.call(f"STREAM.INFO.{self._stream}")
         position = await self._history.position()
-        if info["config"].get("mirror"):
-            return  # none of ours: its ids are another stream's
+        if any(each.fixed for each in differences(self._wanted, info["config"])):
+            return  # none of ours, a mirror for instance, whose ids are another stream's: it is left as it is
         created, last = str(info["created"]), int(info["state"]["last_seq"])
         notes = Notes.parse(info["config"].get("metadata"))
         life, restored = self._life(info, position, notes), self._restored or (notes.restored if notes else "")
