@@ -116,7 +116,7 @@ async def test_nats_that_hangs_is_not_taken_for_one_without_jetstream(tmp_path: 
         async with service("publisher_api", free_port(), env(server.url)) as run:
             server.run.process.send_signal(signal.SIGSTOP)
             try:
-                await asyncio.sleep(8)  # longer than the streams are looked after
+                await until(lambda: run.said("could not be looked after"), "it is said", 30)
             finally:
                 server.run.process.send_signal(signal.SIGCONT)
             assert not run.said("has to be on")

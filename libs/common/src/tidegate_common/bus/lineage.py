@@ -19,6 +19,7 @@ from tidegate_common.bus.history import History, Position
 from tidegate_common.bus.lives import Life, Notes
 from tidegate_common.bus.streams import StreamLimits, epoch_of, events_config
 from tidegate_common.errors import BrokerUnavailable
+from tidegate_common.telemetry.trouble import Trouble
 
 log = logging.getLogger(__name__)
 
@@ -45,8 +46,11 @@ class Lineage:
         self._wanted = events_config(bus.subjects, StreamLimits())
         self._seen = _Seen("", "", 0)
         self._soon = asyncio.Event()
-        self._said = ""
-        """Why it was that nothing could be noted, as the log has it."""
+        self._unnoted = Trouble(
+            log,
+            "the stream's epoch can't be noted in its metadata, so backups won't have it",
+            "the stream's epoch is noted",
+        )
         bus.on_reconnect.append(self._look_soon)
 
     async def start(self) -> None:
@@ -67,11 +71,9 @@ class Lineage:
         """One look. What keeps it from noting is said once."""
         try:
             await self.look()
-            self._said = ""
+            self._unnoted.over()
         except BrokerUnavailable as error:
-            if str(error) != self._said:
-                self._said = str(error)
-                log.warning("the stream's epoch can't be noted in its metadata, so backups won't have it: %s", error)
+            self._unnoted.note(error)
 
     async def look(self) -> None:
         """Notes what is not noted yet. Raises BrokerUnavailable."""

@@ -11,6 +11,7 @@ import msgspec
 
 from tidegate_common.errors import Unavailable
 from tidegate_common.runtime.deadlines import Deadlines
+from tidegate_common.telemetry.trouble import Trouble
 
 log = logging.getLogger(__name__)
 
@@ -77,7 +78,11 @@ class Guard:
         self.idle = Deadlines(limits.keep_alive_seconds, lambda transport: _protocol(transport).idle_late())
         self.bodies = Bodies(limits.bodies_bytes)
         self._refused = dict.fromkeys(("sockets", "silent", "head_late", "head_large", "body_late", "invalid"), 0)
-        self._full = False
+        self._full = Trouble(
+            log,
+            f"all {limits.sockets} sockets are taken: further connections are closed; see TIDEGATE_MAX_SOCKETS",
+            "there is room for connections again",
+        )
         self.stopping = False
         """Set when the process begins to stop: what has been answered is not waited for long."""
 
@@ -93,16 +98,10 @@ class Guard:
         """Whether there may be one more beside `connections`."""
         if len(connections) >= self.limits.sockets:
             self.count("sockets")
-            if not self._full:
-                self._full = True
-                log.warning(
-                    "all %d sockets are taken: further connections are closed; see TIDEGATE_MAX_SOCKETS",
-                    self.limits.sockets,
-                )
+            self._full.note()
             return False
-        if self._full and len(connections) < self.limits.sockets * CALM_SHARE:
-            self._full = False
-            log.info("there is room for connections again")
+        if self._full.lasting and len(connections) < self.limits.sockets * CALM_SHARE:
+            self._full.over()
         return True
 
     def forget(self, transport: asyncio.Transport) -> None:

@@ -31,7 +31,7 @@ class _Reason(logging.Filter):
 
     def __init__(self, logger: str) -> None:
         super().__init__()
-        self.text = ""
+        self.text = self.first = ""
         found = logging.getLogger(logger)
         for each in [each for each in found.filters if isinstance(each, _Reason)]:
             found.removeFilter(each)
@@ -89,4 +89,6 @@ def _settle(trouble: Trouble, reason: _Reason, sent: bool) -> None:
     if sent:
         trouble.over()
     else:
-        trouble.note(reason.text)
+        if not trouble.lasting:
+            reason.first = reason.text  # one line: that a try ran out of time, or was refused, is the same trouble
+        trouble.note(reason.first)

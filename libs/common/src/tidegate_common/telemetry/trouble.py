@@ -52,8 +52,11 @@ class Trouble:
         """Whether it has begun, and is not over."""
         return self._since is not None
 
-    def note(self, reason: object = "") -> None:
-        """It is there (again). The first time, and with a reason that is new, it is said; else it is counted."""
+    def note(self, reason: object = "", error: BaseException | None = None) -> None:
+        """It is there (again). The first time, and with a reason that is new, it is said; else it is counted.
+
+        With `error`, what is said has its stack.
+        """
         now, words = self._clock(), str(reason)
         with self._lock:
             if self._since is not None and not self._over and now - self._noted >= self._every and not self._unsaid:
@@ -66,7 +69,7 @@ class Trouble:
             new = words not in self._reasons and len(self._reasons) < MOST_REASONS
             if new or now - self._said >= self._every:
                 self._reasons.add(words)
-                self._say(now, words)
+                self._say(now, words, error)
             else:
                 self._unsaid += 1
                 self._arm()
@@ -84,11 +87,11 @@ class Trouble:
                 counted = f", {self._times} times" if self._times > 1 else ""
                 self._log.info("%s, after %.0f s%s", self._over, self._clock() - since, counted)
 
-    def _say(self, now: float, words: str) -> None:
+    def _say(self, now: float, words: str, error: BaseException | None = None) -> None:
         why = f": {words}" if words else ""
         more = f" ({self._unsaid} more times within {now - self._said:.0f} s)" if self._unsaid else ""
         self._said, self._unsaid = now, 0
-        self._log.log(self._level, "%s%s%s", self._text, why, more)
+        self._log.log(self._level, "%s%s%s", self._text, why, more, exc_info=error)
 
     def _arm(self) -> None:
         """What is counted is said when its time has come, where there is an event loop to do it."""

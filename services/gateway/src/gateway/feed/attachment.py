@@ -23,11 +23,9 @@ from tidegate_common.bus.connection import Bus
 from tidegate_common.bus.history import History, Position
 from tidegate_common.contract.ids import EventId
 from tidegate_common.errors import BrokerUnavailable
+from tidegate_common.telemetry.trouble import Trouble
 
 log = logging.getLogger(__name__)
-
-SAY_AGAIN_SECONDS = 60.0
-"""Between two log lines about replays that got nothing: a storm of them is one line."""
 
 STALE_SECONDS = 20.0
 """So long may a NATS server that is cut off from the others take itself for the stream's leader, and more."""
@@ -45,7 +43,9 @@ class Attachments:
         """A replay that reads nothing of the stream for `patience_seconds`, while NATS answers for it, is given up."""
         self._hub = hub
         self._patience = patience_seconds
-        self._said = -SAY_AGAIN_SECONDS
+        self._stuck = Trouble(
+            log, f"a replay got nothing of the stream for {patience_seconds:g} s: its connection is ended"
+        )
         self._history = history
         self._subscriptions = subscriptions
         self.replay = Replay(hub, history, subscriptions)
@@ -156,15 +156,7 @@ class Attachments:
     def _give_up(self, session: Session, error: BrokerUnavailable) -> None:
         """Ends a session whose replay gets nothing, though NATS is there."""
         self.stuck += 1
-        now = asyncio.get_running_loop().time()
-        if now - self._said >= SAY_AGAIN_SECONDS:
-            self._said = now
-            log.warning(
-                "a replay got nothing of the stream for %g s: its connection is ended (%s)",
-                self._patience,
-                error,
-                extra={"replays": self.stuck},
-            )
+        self._stuck.note(error)
         self._hub.end(session, Ending.FEED)
 
     async def _first_position(self, session: Session) -> Position:

@@ -21,6 +21,7 @@ from tidegate_common.bus.connection import Bus
 from tidegate_common.bus.history import History, Position
 from tidegate_common.errors import BrokerUnavailable, TidegateError
 from tidegate_common.runtime.tasks import end, spawn
+from tidegate_common.telemetry.trouble import Trouble
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +48,7 @@ class Rejoining:
         self._tasks: set[asyncio.Task[None]] = set()
         self._waiting: list[Session] = []
         self._doubting: asyncio.Task[None] | None = None
+        self._broken = Trouble(log, "a stream could not be brought back, and was ended", level=logging.ERROR)
         self.holes = 0
         """Holes in the live feed that were mended."""
         subscriptions.completeness.on_hole = self._mend
@@ -150,6 +152,6 @@ class Rejoining:
                 await self._catch_up(session)
             except TidegateError:
                 self._hub.end(session, Ending.FEED)
-            except Exception:
-                log.exception("a stream could not be brought back")
+            except Exception as error:
+                self._broken.note(type(error).__name__, error)
                 self._hub.end(session, Ending.FEED)

@@ -32,6 +32,7 @@ from tidegate_common.runtime.tasks import end, spawn
 from tidegate_common.telemetry import names
 from tidegate_common.telemetry.propagation import trace_id
 from tidegate_common.telemetry.sending import producing
+from tidegate_common.telemetry.trouble import Trouble
 
 log = logging.getLogger(__name__)
 
@@ -91,6 +92,7 @@ class Completions:
         self._opened: tuple[Cancelling, Queueing] | None = None
         self._waiting: Counter[str] = Counter()
         self._cancelling: set[asyncio.Task[None]] = set()
+        self._uncancelled = Trouble(log, "a job could not be cancelled, and runs to its end")
 
     @asynccontextmanager
     async def begin(self, asked: Completion, caller: Caller) -> AsyncIterator[Running]:
@@ -189,7 +191,7 @@ class Completions:
                 return
             except BrokerUnavailable as error:
                 if loop.time() >= until:
-                    log.warning("job %s could not be cancelled: %s", job_id, error)
+                    self._uncancelled.note(error)
                     return
             await asyncio.sleep(AGAIN_SECONDS)
 
