@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from nats.js.api import RePublish, StreamConfig
 
 from tests.support.bus import broker
+from tests.support.feed import deaf, synced
 from tests.support.gateway import RunningGateway, Stream, open_stream, running_gateway
 from tests.support.raw import RawPublisher
 from tests.support.waiting import until
@@ -137,6 +138,28 @@ async def _hold(running: RunningGateway, bus: Bus, query: dict[str, str], blocks
         await back.connected()
         assert await _heard(back, len(due)) == due
     assert running.gateway.attachments.rejoining.holes == 0
+
+
+@pytest.mark.parametrize("query", [{"client_id": "a"}, {"topic": "t.*"}])
+async def test_the_audit_finds_an_event_with_copied_headers_that_nats_did_not_bring(
+    tmp_path: Path, query: dict[str, str]
+) -> None:
+    """The copied fields stood before the stream's own in what the audit read: it never came to an end."""
+    tail, listened = ("topic.t.x", "topic.t.*") if "topic" in query else ("client.a", "client.a")
+    forged = "Nats-Stream: X\r\nNats-Subject: tg.in.z\r\nNats-Sequence: 1\r\nNats-Num-Pending: 9\r\n"
+    block = (
+        f"NATS/1.0\r\nTidegate-Event: n\r\n{forged}Nats-Last-Sequence: 900\r\nNats-UpTo-Sequence: 1\r\n\r\n".encode()
+    )
+    async with broker(tmp_path) as (server, bus), running_gateway(server.url, audit_seconds=0.1) as running:
+        raw, publisher = RawPublisher(bus), Publisher(bus, History(bus))
+        async with open_stream(running.url, query) as stream:
+            await stream.connected()
+            first = await publisher.durable(tail, Event("n", "heard"), headers={})
+            assert await _heard(stream, 1) == [(first.id, "heard")]
+            with deaf(running, listened):
+                await synced(running)
+                sequence = await raw.store(f"tg.in.{tail}", block, b"lost")
+                assert await _heard(stream, 1) == [(f"{first.id.split('-')[0]}-{sequence}", "lost")]
 
 
 async def test_a_job_s_events_with_copied_headers_come_to_its_own_stream_and_to_who_follows_it(tmp_path: Path) -> None:
