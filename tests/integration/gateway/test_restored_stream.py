@@ -230,6 +230,22 @@ async def test_without_the_right_to_hear_of_deletions_and_to_note_all_else_goes_
                 await bus.round_trip()
 
 
+async def test_a_new_life_that_is_noted_under_running_services_is_every_ones(tmp_path: Path) -> None:
+    """A publisher went on with the epoch that it knew, gateways with another: an event had two ids."""
+    async with broker(tmp_path) as (server, bus), running_gateway(server.url, audit_seconds=0) as running:
+        await _note(bus)
+        publisher = Publisher(bus, History(bus))
+        async with open_stream(running.url, {"client_id": "a"}) as stream:
+            await stream.connected()
+            before = (await publisher.durable("client.a", Event("n", "1"), headers={})).id
+            assert (await stream.next("n")).id == before
+            await _note(bus, "put back on Monday")
+            await bus.round_trip()
+            after = (await publisher.durable("client.a", Event("n", "2"), headers={})).id
+            assert after.split("-")[0] != before.split("-")[0]
+            assert (await stream.next()).id == after
+
+
 async def test_a_restart_of_nats_is_no_other_life(tmp_path: Path) -> None:
     async with AsyncExitStack() as servers:
         server = await servers.enter_async_context(nats_server(tmp_path))

@@ -17,10 +17,19 @@ def on_deletion(bus: Bus, called: Callable[[], None]) -> None:
 
     From inside the read of the connection. Where NATS does not let this process hear it, nothing is called.
     """
-    subject = f"$JS.EVENT.ADVISORY.STREAM.DELETED.{bus.subjects.events_stream}"
+    _listen(bus, "DELETED", called)
+
+
+def on_update(bus: Bus, called: Callable[[], None]) -> None:
+    """As `on_deletion`, each time its configuration changes: the epoch may, which stands there."""
+    _listen(bus, "UPDATED", called)
+
+
+def _listen(bus: Bus, what: str, called: Callable[[], None]) -> None:
+    subject = f"$JS.EVENT.ADVISORY.STREAM.{what}.{bus.subjects.events_stream}"
     with contextlib.suppress(SubscriptionRefused):
         bus.client.subscribe_direct(subject, lambda *_: called(), refused=_say)
 
 
 def _say(subject: str, reason: str) -> None:
-    log.info("a stream's deletion will not be heard of", extra={"subject": subject, "reason": reason})
+    log.info("changes of the event stream will not be heard of", extra={"subject": subject, "reason": reason})

@@ -84,8 +84,9 @@ class Lineage:
         created, last = str(info["created"]), int(info["state"]["last_seq"])
         notes = Notes.parse(info["config"].get("metadata"))
         life, restored = self._life(info, position, notes), self._restored or (notes.restored if notes else "")
-        if notes is None or notes != Notes(life, created, restored):
-            await self._note(info["config"], Notes(life, created, restored))
+        wanted = Notes(life, created, restored)
+        if notes != wanted and not await self._note(info["config"], wanted):
+            return  # another process has just noted something: the next look has it
         if notes is not None and notes.life.epoch != life.epoch:
             log.warning(
                 "the stream %s was restored, with its events up to %d: ids of before hold up to that place",
@@ -104,9 +105,14 @@ class Lineage:
             return life
         return life.followed(epoch_of(self._stream, f"{created} {told or info.get('ts')} {life.epoch}"), last)
 
-    async def _note(self, config: dict[str, Any], notes: Notes) -> None:
+    async def _note(self, config: dict[str, Any], notes: Notes) -> bool:
+        """Whether it could be noted on a stream that is as `config` says still."""
+        now = await self._api.call(f"STREAM.INFO.{self._stream}")
+        if now["config"] != config or str(now["created"]) != notes.created:
+            return False
         metadata = {**config.get("metadata", {}), **notes.metadata()}
         await self._api.call(f"STREAM.UPDATE.{self._stream}", {**config, "metadata": metadata})
+        return True
 
     async def _look_soon(self) -> None:
         self._soon.set()

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import msgspec
 
 from tidegate_common.bus import refusals
-from tidegate_common.bus.advisories import on_deletion
+from tidegate_common.bus.advisories import on_deletion, on_update
 from tidegate_common.bus.api import LEADERLESS
 from tidegate_common.bus.connection import Bus
 from tidegate_common.bus.leaders import Leaders, Wait
@@ -91,6 +91,7 @@ class Storing:
         bus.on_reconnect.append(self._forget_epoch)
         # Said before the stream that follows can confirm anything: it may be another, or the same restored.
         on_deletion(bus, self._doubt_epoch)
+        on_update(bus, self._doubt_epoch)
 
     async def store(self, messages: Sequence[Message]) -> list[Result]:
         """Sends all of them, and those that were not confirmed again, in their order, until the deadline.

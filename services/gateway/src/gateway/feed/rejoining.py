@@ -16,7 +16,7 @@ from gateway.hub.endings import Ending
 from gateway.hub.holding import Wide
 from gateway.hub.hub import Audience, Hub
 from gateway.hub.session import Session
-from tidegate_common.bus.advisories import on_deletion
+from tidegate_common.bus.advisories import on_deletion, on_update
 from tidegate_common.bus.connection import Bus
 from tidegate_common.bus.history import History, Position
 from tidegate_common.errors import BrokerUnavailable, TidegateError
@@ -56,6 +56,7 @@ class Rejoining:
         subscriptions.on_doubt = self._doubt
         # Whatever comes after this is of another life: it must not go out under an id of this one.
         on_deletion(bus, self._restart)
+        on_update(bus, self._doubt)
         bus.on_disconnect.append(self._cut_off)
         bus.on_reconnect.append(self._come_back)
 
