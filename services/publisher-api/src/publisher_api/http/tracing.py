@@ -16,6 +16,9 @@ UNTRACED = "/healthz$,/readyz$,/metrics$"
 STABLE_HTTP = "OTEL_SEMCONV_STABILITY_OPT_IN"
 """The instrumentation's own switch for the stable HTTP conventions, which it reads once."""
 
+_AS_SENT = "tidegate.as_sent"
+"""In a scope: the query and the headers that were made readable."""
+
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"})
 """Of any other a span's name says no more than that, as the conventions have it."""
 
@@ -30,14 +33,15 @@ def traced(app: ASGIApp, telemetry: Telemetry) -> ASGIApp:
     """`app` within a trace: the caller's, where it brings one."""
     if telemetry.tracing:
         os.environ.setdefault(STABLE_HTTP, "http")
-        return OpenTelemetryMiddleware(
-            app,
+        within = OpenTelemetryMiddleware(
+            _AsSent(app),
             excluded_urls=UNTRACED,
             default_span_details=_details,
             tracer_provider=telemetry.tracer_provider,
             meter_provider=telemetry.meter_provider,
             exclude_spans=["receive", "send"],
         )
+        return _Readable(within)
     return _Untraced(app)
 
 
@@ -49,6 +53,45 @@ def _details(scope: Any) -> tuple[str, dict[str, Any]]:
     if _ROUTES.fullmatch(route):
         return f"{method} {route}", {"http.route": route}
     return method, {}
+
+
+class _Readable:
+    """Hands on a request whose bytes are all UTF-8, as the instrumentation takes them to be: over others it fails."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            query, fields = scope["query_string"], scope["headers"]
+            if not all(_is_utf8(value) for value in (query, *(value for _, value in fields))):
+                shown = [(name, value.decode(errors="replace").encode()) for name, value in fields]
+                readable = query.decode(errors="replace").encode()
+                scope = {**scope, "query_string": readable, "headers": shown, _AS_SENT: (query, fields)}
+        await self._app(scope, receive, send)
+
+
+class _AsSent:
+    """The same request as its caller sent it."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if _AS_SENT in scope:
+            query, fields = scope[_AS_SENT]
+            scope = {**scope, "query_string": query, "headers": fields}
+        await self._app(scope, receive, send)
+
+
+def _is_utf8(raw: bytes) -> bool:
+    if raw.isascii():
+        return True
+    try:
+        raw.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 class _Untraced:
