@@ -61,7 +61,12 @@ def configs(subjects: Subjects, limits: StreamLimits) -> list[dict[str, Any]]:
 
     The event stream, the job queue, and two key-value buckets: of jobs' records and of dead jobs.
     """
-    return [events_config(subjects, limits), _jobs(subjects, limits), _records(subjects, limits), _dead(subjects, limits)]
+    return [
+        events_config(subjects, limits),
+        _jobs(subjects, limits),
+        _records(subjects, limits),
+        _dead(subjects, limits),
+    ]
 
 
 def events_config(subjects: Subjects, limits: StreamLimits) -> dict[str, Any]:
