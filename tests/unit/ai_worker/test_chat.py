@@ -67,6 +67,8 @@ async def test_a_job_may_name_its_model_and_ask_for_less_than_the_most() -> None
     assert (asked[0].model, asked[0].max_tokens) == ("m", 5)
     _, asked = await answer({"messages": user("hi"), "max_tokens": 100_000}, ai_max_tokens=64)
     assert (asked[0].model, asked[0].max_tokens) == ("first", 64)
+    _, asked = await answer({"messages": user("hi"), "max_tokens": 10**30})
+    assert asked[0].max_tokens == 2**31 - 1
 
 
 async def test_all_messages_together_may_not_be_longer_than_the_limit() -> None:

@@ -20,6 +20,9 @@ from tidegate_common.contract.jobs import Usage
 from tidegate_common.telemetry import names
 from tidegate_common.telemetry.providers import Telemetry
 
+MOST_TOKENS = 2**31 - 1
+"""Of an answer, whatever its asker writes: endpoints, and traces, take no number without end."""
+
 OTHER = "other"
 """The label of a model that is not announced."""
 
@@ -64,7 +67,7 @@ class Asking:
     def limit(self, wanted: int | None = None) -> int | None:
         """The most tokens that an answer may have whose asker has `wanted` so many; None where nobody says."""
         if wanted is not None:
-            return max(1, wanted if self._max_tokens is None else min(wanted, self._max_tokens))
+            return max(1, min(wanted, MOST_TOKENS if self._max_tokens is None else self._max_tokens))
         return self._model.most if self._max_tokens is None else self._max_tokens
 
     async def ask(self, request: ChatRequest, work: Traced) -> AsyncGenerator[Piece]:
