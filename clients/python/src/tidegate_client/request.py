@@ -67,6 +67,13 @@ def place(url: httpx.URL, fields: httpx.Headers, last_event_id: str) -> tuple[ht
     return (url.copy_set_param("last_event_id", last_event_id) if last_event_id else url), fields
 
 
+def drop_cookies(client: httpx.AsyncClient) -> None:
+    """Takes those out of the jar that httpx can't send: one outside of ASCII makes an error of every request."""
+    for cookie in list(client.cookies.jar):
+        if not f"{cookie.name}{cookie.value}".isascii():
+            client.cookies.jar.clear(cookie.domain, cookie.path, cookie.name)
+
+
 def check_address(url: httpx.URL) -> None:
     """Raises Stopped where no attempt can be made at `url`."""
     if url.scheme not in ("http", "https") or not url.host:

@@ -164,10 +164,10 @@ class Stream:
             told = connected.json()
             client_id = told["client_id"]
             self.listening = told.get("listening")
+            if isinstance(client_id, str) and client_id and "client_id" not in self._url.params:
+                self._url = self._url.copy_set_param("client_id", client_id)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            return
-        if isinstance(client_id, str) and client_id and "client_id" not in self._url.params:
-            self._url = self._url.copy_set_param("client_id", client_id)
+            return  # of no gateway of ours: half a character, for example, is a ValueError when it is encoded
 
     async def _fill(self) -> None:
         """One step: connects, or reads a piece, or waits."""
@@ -211,9 +211,13 @@ class Stream:
         """The next attempt's answer, as far as its head."""
         fields["Accept"], fields["Cache-Control"] = "text/event-stream", "no-store"
         url, fields = request.place(self._url, fields, self.last_event_id)
+        request.drop_cookies(self._client)
         asked = self._client.build_request("GET", url, headers=fields, timeout=self._timeout)
         request.check_address(asked.url)  # which may stand below the client's own base
-        return await self._client.send(asked, stream=True)
+        try:
+            return await self._client.send(asked, stream=True)
+        except (ValueError, httpx.InvalidURL) as error:  # httpx's own, of a redirect to bytes that are no address
+            raise httpx.RemoteProtocolError(f"the answer can't be read: {error}") from error
 
     async def _refused(self, response: httpx.Response, body: bytes) -> None:
         status = response.status_code
