@@ -129,7 +129,7 @@ class _Answer:
             self.fail("a part of what NATS sent of the stream was lost")
             return
         self._last = place.sequence
-        tail = place.subject.decode()[self._skip :]
+        tail = place.subject.decode("utf-8", "surrogateescape")[self._skip :]  # any bytes: those of no text come back
         self._events.append(Stored(place.sequence, tail, block, payload, place.left))
 
     def _finish(self, block: bytes) -> None:

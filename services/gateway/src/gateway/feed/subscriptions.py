@@ -25,6 +25,7 @@ from tidegate_common.bus.connection import Bus
 from tidegate_common.bus.limits import NO_MORE
 from tidegate_common.bus.origin import Origin, stamp
 from tidegate_common.bus.tap import Deliver
+from tidegate_common.bus.unusable import shown
 from tidegate_common.errors import SubscriptionRefused
 from tidegate_common.telemetry import names
 from tidegate_common.telemetry.propagation import extract
@@ -228,7 +229,7 @@ class Subscriptions:
     def _measure(self, header: bytes) -> None:
         when = stamp(header)
         if when is not None:
-            stored = datetime.fromisoformat(when.decode()[:26].rstrip("Z") + "+00:00").timestamp()
+            stored = datetime.fromisoformat(when.decode("latin-1")[:26].rstrip("Z") + "+00:00").timestamp()
             self._at_end_of_pass(lambda: self._latency.record(max(0.0, time.time() - stored)))
 
     def _trace(self, audience: Audience, subject: bytes, header: bytes, payload: bytes) -> None:
@@ -236,10 +237,10 @@ class Subscriptions:
         parent = headers.field(header, headers.TRACE_PARENT)
         if not parent or parent[-1] not in SAMPLED:
             return
-        carrier = {"traceparent": parent.decode()}
+        carrier = {"traceparent": parent.decode("latin-1")}
         state = headers.field(header, headers.TRACE_STATE)
         if state is not None:
-            carrier["tracestate"] = state.decode()
+            carrier["tracestate"] = state.decode("latin-1")
         span = self._tracer.start_span(
             "deliver",
             context=extract(carrier),
@@ -248,7 +249,7 @@ class Subscriptions:
                 names.MESSAGING_SYSTEM: "nats",
                 names.MESSAGING_OPERATION_NAME: "deliver",
                 names.MESSAGING_OPERATION_TYPE: "process",
-                names.MESSAGING_DESTINATION: subject.decode(),
+                names.MESSAGING_DESTINATION: shown(subject),
                 names.MESSAGING_BODY_SIZE: len(payload),
                 names.CONNECTIONS: len(audience.live) + len(audience.joining),
             },
