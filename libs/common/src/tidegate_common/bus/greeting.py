@@ -11,7 +11,7 @@ from nats.aio.client import PROTOCOL, Srv, __lang__, __version__
 from nats.aio.transport import TcpTransport
 
 from tidegate_common.bus.addresses import Address, Tls
-from tidegate_common.bus.server_errors import ConnectFailed, ServerError
+from tidegate_common.bus.server_errors import MAY_WANT_TLS, NOT_FIRST, ConnectFailed, ServerError
 
 INFO_SECONDS = 3
 TLS_SECONDS = 3
@@ -27,12 +27,17 @@ async def greet(transport: TcpTransport, address: Address, tls: Tls, name: str) 
     first = tls.first and address.tls
     if first:
         await transport.connect_tls(name, tls.context, BUFFER_BYTES, TLS_SECONDS)
-    async with asyncio.timeout(INFO_SECONDS):
-        line = await transport.readline()
+    try:
+        async with asyncio.timeout(INFO_SECONDS):
+            line = await transport.readline()
+    except TimeoutError:
+        if first:  # it spoke before the handshake, in the clear: that is lost
+            raise ConnectFailed(NOT_FIRST, refuses=True) from None
+        raise
     if line.startswith(b"-ERR"):
         raise ServerError.of(line)
     if not line:
-        raise ConnectFailed("it closed the connection before it said anything")
+        raise ConnectFailed("it closed the connection before it said anything" + ("" if first else MAY_WANT_TLS))
     try:
         info = json.loads(line[5:]) if line.startswith(b"INFO ") else None
     except ValueError:

@@ -97,8 +97,8 @@ class Link(Client):
         address = self._address(server)
         self._status = Client.CONNECTING
         transport = self._transport = TcpTransport()
-        loop = asyncio.get_running_loop()
-        self._opening, self._lost_early, self._refused_now = loop.create_future(), None, 0
+        self._opening, self._lost_early = asyncio.get_running_loop().create_future(), None
+        self._refused_now = 0
         self.limits.opened()
         try:
             await transport.connect(server.uri, LINE_BYTES, DIAL_SECONDS)
@@ -107,13 +107,11 @@ class Link(Client):
                 self._learn(info)
                 self._tap = self._listen(transport)
                 self._start(self._end_of_stream(transport))
+                # By itself: of a refusal that crosses with more of ours on the way, the words can be lost.
+                await self._taken(transport, [connect_line(info, address, self.options["name"])])
                 restored = self._restoring()
                 needed = sum(map(self._is_needed, restored))
-                transport.writelines([connect_line(info, address, self.options["name"]), *self._subs_of(restored)])
-                transport.write(PING_PROTO)
-                await self._opening
-            if self._lost_early is not None:
-                raise self._lost_early
+                await self._taken(transport, self._subs_of(restored))
             refused = self._beyond(restored, needed)
         except BaseException:
             self._drop()
@@ -124,6 +122,14 @@ class Link(Client):
         self._settle(transport, restored)
         for sid in refused:
             self._refuse(sid, NO_MORE)
+
+    async def _taken(self, transport: TcpTransport, lines: list[bytes]) -> None:
+        """Sends `lines` while the connection is being opened, until the server has read them. Raises its error."""
+        self._opening = asyncio.get_running_loop().create_future()
+        transport.writelines([*lines, PING_PROTO])
+        await self._opening
+        if self._lost_early is not None:
+            raise self._lost_early
 
     def _settle(self, transport: TcpTransport, restored: list[int]) -> None:
         """The connection is there: what came and went while it was being opened is told, and all else may be sent."""

@@ -37,6 +37,10 @@ TOO_MANY_SUBSCRIPTIONS = "maximum subscriptions exceeded"
 LINE_TOO_LONG = "maximum control line exceeded"
 SUBSCRIPTION_DENIED = "permissions violation for subscription to "
 
+MAY_WANT_TLS = ", or wants TLS before it says anything (handshake_first: TIDEGATE_NATS_TLS_FIRST=true)"
+
+NOT_FIRST = "the server does not begin with the TLS handshake: unset TIDEGATE_NATS_TLS_FIRST"
+
 _CLIENT_FILES = "TIDEGATE_NATS_CERT_FILE and TIDEGATE_NATS_KEY_FILE name it"
 
 _ADVICE = {
@@ -102,8 +106,8 @@ def explained(error: BaseException, *, tls: bool, first: bool) -> nats_errors.Er
     if isinstance(error, ssl.SSLError):
         return ConnectFailed(_tls(error, first), refuses=True)
     if isinstance(error, TimeoutError):
-        hint = "" if first else ", or wants TLS before it says anything (handshake_first: TIDEGATE_NATS_TLS_FIRST=true)"
-        return ConnectFailed(f"it takes the connection and does not answer in time: it hangs{hint}")
+        hint = "" if first else MAY_WANT_TLS
+        return ConnectFailed(f"it takes the connection and does not answer in time{hint}")
     if isinstance(error, EOFError | nats_errors.UnexpectedEOF | ConnectionResetError | BrokenPipeError):
         return ConnectFailed("it closed the connection" + (" during the TLS handshake, perhaps" if tls else ""))
     if isinstance(error, ConnectionRefusedError):
@@ -120,5 +124,5 @@ def _tls(error: ssl.SSLError, first: bool) -> str:
     if "certificate required" in reason or "bad certificate" in reason or "unknown ca" in reason:
         return f"the server does not take this client's certificate ({reason}), or wants one: {_CLIENT_FILES}"
     if first and ("wrong version number" in reason or "packet length too long" in reason or "record layer" in reason):
-        return "the server does not begin with the TLS handshake: unset TIDEGATE_NATS_TLS_FIRST"
+        return NOT_FIRST
     return f"the TLS handshake failed ({reason})"
