@@ -83,6 +83,24 @@ async def test_a_stop_is_over_in_its_time_though_the_collector_hangs(tmp_path: P
             assert not run.said("Callback failed"), "every metric can be read from the exporter's thread"
 
 
+@pytest.mark.parametrize("module", ["gateway", "publisher_api", "ai_worker"])
+async def test_a_stop_is_over_in_its_time_though_nats_hangs_as_well(tmp_path: Path, module: str) -> None:
+    """A worker waited for NATS to say whether there is a job, for longer than its stop may take."""
+    async with nats_server(tmp_path) as server, hanging() as endpoint:
+        async with service(module, free_port(), env(server.url, endpoint.url)) as run:
+            await until(lambda: endpoint.asked, "it is exporting")
+            server.run.process.send_signal(signal.SIGSTOP)
+            try:
+                await until(lambda: _is_stopped(server.run.process.pid), "NATS hangs")
+                assert await stopped_in(run) < DRAIN_SECONDS + SPARE_SECONDS
+            finally:
+                server.run.process.send_signal(signal.SIGCONT)
+
+
+def _is_stopped(pid: int) -> bool:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+
+
 async def test_workers_and_their_parent_end_in_their_time(tmp_path: Path) -> None:
     async with nats_server(tmp_path) as server, hanging() as endpoint:
         more = {"TIDEGATE_WORKERS": "2"}

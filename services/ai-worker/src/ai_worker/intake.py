@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 from opentelemetry.trace import Span, SpanKind, StatusCode, set_span_in_context
 
@@ -104,8 +105,9 @@ class Intake:
         """Takes no more; jobs that are not done within `seconds` are given back."""
         self._stopping.set()
         given = asyncio.get_running_loop().time() + seconds
-        async with self._taking:
-            pass  # the request that is under way ends first: it would take again what is given back
+        with suppress(TimeoutError):  # NATS hangs: what it gives later is not acknowledged, and goes to another worker
+            async with asyncio.timeout(seconds), self._taking:
+                pass  # the request that is under way ends first: it would take again what is given back
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=max(0.0, given - asyncio.get_running_loop().time()))
         for answering in self._tasks.values():
