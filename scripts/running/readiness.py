@@ -40,9 +40,10 @@ async def waiting_for(part: Part) -> str:
         return "starting"
     if head.split(b" ")[1:2] == [b"200"]:
         return ""
-    with contextlib.suppress(ValueError, AttributeError):
-        faults: dict[str, Any] = json.loads(body)["faults"]
-        return ", ".join(str(text) for text in faults.values())
+    with contextlib.suppress(ValueError, AttributeError, KeyError, TypeError):
+        told: dict[str, Any] = json.loads(body)
+        lacking = {**told["faults"], **told["dependencies"]}
+        return ", ".join(str(text) for text in lacking.values())
     return "not ready"
 
 

@@ -272,6 +272,7 @@ async def test_volatile_and_durable_lines_of_a_batch_come_out_in_their_order(tmp
         inbound: list[bytes] = []
         bus.client.subscribe_direct("tg.in.>", lambda _, __, payload: inbound.append(payload))
         bus.client.subscribe_direct("tg.out.topic.volatile", lambda _, __, payload: inbound.append(payload))
+        await bus.round_trip()
         topics = ["volatile" if number % 3 else "durable" for number in range(60)]
         lines = [
             json.dumps({"topic": topic, "event_type": "n", "data": number, "durable": topic == "durable"})
