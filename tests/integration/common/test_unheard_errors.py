@@ -7,9 +7,12 @@ import time
 from pathlib import Path
 
 import pytest
+from nats import errors as nats_errors
 
-from tests.support.bus import broker
+from tests.support.bus import broker, connected
 from tests.support.loops import Quiet, on_both_loops
+from tests.support.nats import nats_server
+from tests.support.waiting import until
 from tidegate_common.bus.history import History
 from tidegate_common.bus.jobs import JobStates
 from tidegate_common.bus.publishing import Publisher
@@ -46,3 +49,25 @@ async def test_jobs_whose_asking_fails_twice_tell_it_once(
         if how is signal.SIGSTOP:
             server.run.process.send_signal(signal.SIGCONT)
         assert quiet.lines() == []
+
+
+@on_both_loops
+async def test_questions_that_were_never_sent_are_no_error_of_nobodys(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A request that found NATS away was kept by the client, which failed it at the next loss: Python told of it."""
+    async with nats_server(tmp_path) as first:
+        async with connected(first.url) as bus:
+            quiet = Quiet(caplog, level=logging.ERROR)
+            with pytest.raises(nats_errors.Error):
+                await bus.client.request("nobody.is.here", b"", timeout=1)
+            await first.run.stop(signal.SIGKILL)
+            await until(lambda: not bus.connected, "the loss is noticed")
+            for _ in range(5):
+                with pytest.raises(nats_errors.Error):
+                    await bus.client.request("nobody.is.here", b"", timeout=1)
+            async with nats_server(tmp_path, first.port) as second:
+                await until(lambda: bus.connected, "it is back")
+                await second.run.stop(signal.SIGKILL)
+                await until(lambda: not bus.connected, "it is lost again")
+            assert quiet.lines() == []

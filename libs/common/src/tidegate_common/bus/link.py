@@ -360,6 +360,7 @@ class Link(Client):
         for each in asked:
             if each is not None and not each.done():
                 each.set_exception(nats_errors.ConnectionReconnectingError())
+                each.exception()  # whose asker could not even send the question: nobody waits for it
 
     def _enqueue(self, line: bytes, at_once: bool = True) -> None:
         """Sends `line`, after all that was sent before; while there is no connection it is dropped."""
