@@ -189,6 +189,17 @@ async def test_a_server_whose_messages_are_too_small_is_refused_with_what_is_nee
             await until(lambda: run.said("max_payload is 3000 bytes, and Tidegate needs at least 16384"), "it says why")
 
 
+@pytest.mark.parametrize("name", SERVICES)
+async def test_a_server_without_jetstream_ends_the_start_at_once(tmp_path: Path, name: str) -> None:
+    """A cluster may have no leader yet, and is waited for; here nothing is to come."""
+    async with nats_server(tmp_path, jetstream=False) as server:
+        env = {"TIDEGATE_NATS_URL": server.url, "TIDEGATE_PORT": "0", "TIDEGATE_AI_BACKEND": "scripted"}
+        async with running(sys.executable, "-m", name, env=env) as run:
+            async with asyncio.timeout(20):
+                assert await run.process.wait() == 1
+            await until(lambda: run.said("JetStream has to be on (nats-server -js)"), "it says why")
+
+
 def test_the_least_payload_holds_an_event_of_what_a_worker_joins() -> None:
     event = AiResponse(job_id="0" * 32, index=1 << 31, content="\x1f" * 2_000, candidate=127)
     assert len(msgspec.json.encode(event)) + 4_096 <= LEAST_PAYLOAD
