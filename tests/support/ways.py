@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from enum import Enum
 
+from gateway.sse.front import FrontProtocol
 from tests.support.eventstream import Received
 from tests.support.gateway import RunningGateway
 from tests.support.waiting import until
-from tests.support.wire import Told, ask, beats
-from tidegate_common.runtime.protocol import LimitedHttpProtocol
+from tests.support.wire import SECONDS, Told, ask, beats
 
 
 class Way(Enum):
@@ -17,15 +17,21 @@ class Way(Enum):
     USUAL = "its first byte alone: the HTTP server and the app have it"
 
 
-async def ask_by(way: Way, running: RunningGateway, request: bytes, last: Callable[[Received], bool] = beats) -> Told:
+async def ask_by(
+    way: Way,
+    running: RunningGateway,
+    request: bytes,
+    last: Callable[[Received], bool] = beats,
+    seconds: float = SECONDS,
+) -> Told:
     """The answer to `request`, which goes that way; of a stream up to the `last` thing that is waited for."""
     connections = running.server.server_state.connections
     before = set(connections)
 
     async def handed_over() -> None:
         def taken() -> bool:
-            return any(isinstance(each, LimitedHttpProtocol) for each in connections - before)
+            return any(not isinstance(each, FrontProtocol) for each in connections - before)
 
         await until(taken, "the HTTP server has the connection")
 
-    return await ask(running.url, request, handed_over if way is Way.USUAL else None, last)
+    return await ask(running.url, request, handed_over if way is Way.USUAL else None, last, seconds)

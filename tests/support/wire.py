@@ -46,22 +46,24 @@ async def ask(
     request: bytes,
     between: Callable[[], Awaitable[object]] | None = None,
     last: Callable[[Received], bool] = beats,
+    seconds: float = SECONDS,
 ) -> Told:
     """The answer to `request`, sent as it is, of a stream up to the `last` thing that is waited for.
 
-    With `between`, the request's first byte goes alone, then that is awaited.
+    With `between`, the request's first byte goes alone, then that is awaited. Raises TimeoutError after `seconds`.
     """
     address = urlsplit(url)
+    bodyless = request.lstrip(b"\r\n").startswith(b"HEAD ")
     reader, writer = await asyncio.open_connection(address.hostname, address.port)
     try:
-        async with asyncio.timeout(SECONDS):
+        async with asyncio.timeout(seconds):
             if between is not None:
                 writer.write(request[:1])
                 await writer.drain()
                 await between()
                 request = request[1:]
             writer.write(request)
-            return await _read(reader, request.startswith((b"HEAD ", b"EAD ")), last)
+            return await _read(reader, bodyless, last)
     finally:
         writer.close()
 

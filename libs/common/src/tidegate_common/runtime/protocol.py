@@ -23,6 +23,9 @@ from tidegate_common.runtime.refusals import Refusal
 FRAMING = frozenset({b"content-length", b"transfer-encoding", b"connection"})
 """Headers that say where a request ends, and whether another may follow."""
 
+BLANKS = b" \t"
+"""They may follow a field's value and are no part of it (RFC 9110, 5.5). The parser leaves them in."""
+
 MAX_PIPELINED = 64
 """Requests that may wait on one connection: each costs a hundred times its bytes."""
 
@@ -44,6 +47,8 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         self._deaf = False
         """Nothing more is read: the connection ends, at once or with the answers that are under way."""
         self._last_words: Refusal | None = None
+        self._running: RequestResponseCycle | None = None
+        """Whose answer is being made; others wait behind it."""
         self._moved = False
         self._parsed = 0
         self._unparsed = 0
@@ -76,6 +81,11 @@ class LimitedHttpProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._deaf = self.transport.closed = True
         self.guard.forget(self.bare)
+        running, self._running = self._running, None
+        if running is not None and not running.response_complete:
+            # uvicorn tells the request that was read last, and that one may be waiting behind this one.
+            running.disconnected = True
+            running.message_event.set()
         super().connection_lost(exc)
 
     def shutdown(self) -> None:
@@ -109,7 +119,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         # What comes after a chunked body are trailers: they count, and are no headers (RFC 9110, 6.5.1).
         if not self._replay and self._fits(len(name) + len(value) + 4) and self._in_head:
-            super().on_header(name, value)
+            super().on_header(name, value.rstrip(BLANKS))
 
     def on_headers_complete(self) -> None:
         if self._replay or self._deaf:
@@ -119,6 +129,8 @@ class LimitedHttpProtocol(HttpToolsProtocol):
             self._refuse(refusals.INVALID)
         elif self.parser.get_http_version() not in ("1.0", "1.1"):
             self._refuse(refusals.VERSION)
+        elif b"#" in self.url:
+            self._refuse(refusals.INVALID)  # a target has no fragment (RFC 9112, 3.2)
         elif len(self.pipeline) >= MAX_PIPELINED:
             self._refuse(refusals.PIPELINED)
         else:
@@ -153,6 +165,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         scope: Any = cycle.scope
         scope["extensions"] = {**scope.get("extensions", {}), EXTENSION: self.guard.bodies}
+        self._running = cycle
         super()._start_asgi_task(cycle, cast(Any, by_the_rules(app, cycle)))
 
     def on_response_complete(self) -> None:

@@ -26,6 +26,7 @@ from tidegate_common.runtime.discard import Discard
 from tidegate_common.runtime.guard import Guard
 from tidegate_common.runtime.hosts import Hosts
 from tidegate_common.runtime.problems import problem_response, unforeseen_response
+from tidegate_common.runtime.protocol import BLANKS
 
 NOT_PLAIN = frozenset({b"origin", b"content-length", b"transfer-encoding", b"expect", b"upgrade"})
 """With one of these headers a request is for uvicorn."""
@@ -42,9 +43,11 @@ class Open(Protocol):
 class Head:
     """A request's line and headers, as the parser tells them."""
 
-    __slots__ = ("headers", "messages", "url")
+    __slots__ = ("closes", "headers", "messages", "url")
 
     def __init__(self) -> None:
+        self.closes = False
+        """The client sends nothing more on this connection, and is to be told that the answer is the last one."""
         self.url = b""
         self.headers: list[tuple[bytes, bytes]] = []
         self.messages = 0
@@ -53,7 +56,7 @@ class Head:
         self.url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self.headers.append((name.lower(), value))
+        self.headers.append((name.lower(), value.rstrip(BLANKS)))
 
     def on_message_complete(self) -> None:
         self.messages += 1
@@ -71,7 +74,18 @@ def plain(data: bytes, path: bytes, max_bytes: int) -> Head | None:
         return None
     if head.messages != 1 or parser.get_http_version() != "1.1" or head.url.partition(b"?")[0] != path:
         return None
-    return None if any(name in NOT_PLAIN for name, _ in head.headers) else head
+    if b"#" in head.url:
+        return None
+    for name, value in head.headers:
+        if name in NOT_PLAIN:
+            return None
+        if name == b"connection":
+            option = value.lower()
+            if option == b"close":
+                head.closes = True
+            elif option != b"keep-alive":
+                return None
+    return head
 
 
 class Front:
@@ -155,7 +169,7 @@ class FrontProtocol(asyncio.Protocol):
         self._transport.abort()
 
     async def _open(self, head: Head, address: str) -> None:
-        takeover = DirectTakeover(self, self._transport, self._state)
+        takeover = DirectTakeover(self, self._transport, self._state, head.closes)
         try:
             await self._front.open_stream(head.url.partition(b"?")[2], head.headers, address, takeover)
         except (TidegateError, HTTPException) as error:

@@ -72,15 +72,16 @@ class Takeover:
 class DirectTakeover:
     """The right to a connection that no HTTP server has seen yet, as `Takeover` has it. `state` is the server's."""
 
-    __slots__ = ("_keeper", "_state", "_transport", "taken")
+    __slots__ = ("_closes", "_keeper", "_state", "_transport", "taken")
 
     chunked = True
 
-    def __init__(self, keeper: Watched, transport: asyncio.Transport, state: ServerState) -> None:
-        """`keeper` is what keeps the connection until then."""
+    def __init__(self, keeper: Watched, transport: asyncio.Transport, state: ServerState, closes: bool) -> None:
+        """`keeper` is what keeps the connection until then; `closes` is whether the client asked for its end."""
         self._keeper = keeper
         self._transport = transport
         self._state = state
+        self._closes = closes
         self.taken = False
 
     def watch(self, lost: Lost) -> None:
@@ -94,6 +95,8 @@ class DirectTakeover:
     def head(self, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
         """The response's head: the server's own headers (the date), then `headers`, which are legal ones of ours."""
         lines = [b"%s: %s\r\n" % header for header in (*self._state.default_headers, *headers)]
+        if self._closes:
+            lines.append(b"connection: close\r\n")  # RFC 9112, 9.6
         return b"HTTP/1.1 200 OK\r\n%stransfer-encoding: chunked\r\n\r\n" % b"".join(lines)
 
     def take(self, heir: asyncio.Protocol) -> tuple[asyncio.Transport, set[Any]]:
@@ -137,7 +140,8 @@ class TakeoverHttpProtocol(LimitedHttpProtocol):
         transport.set_protocol(heir)
         empty: Any = None
         self.pipeline.clear()
-        self.bare = self.transport = self.flow = self.cycle = self.parser = self.scope = self.headers = empty
+        self.bare = self.transport = self.flow = self.parser = self.scope = self.headers = empty
+        self.cycle = self._running = empty
 
 
 def offered(scope: Any) -> Takeover | None:

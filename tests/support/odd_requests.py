@@ -1,0 +1,178 @@
+"""Requests for a stream as no client library sends them, generated as bytes."""
+
+from __future__ import annotations
+
+from hypothesis import strategies as st
+
+ODD: dict[str, list[bytes]] = {
+    "method": [b"HEAD", b"OPTIONS", b"POST", b"PUT", b"get", b"BREW", b"CONNECT"],
+    "before the path": [b"http://localhost", b"http://other.example", b"HTTP://LOCALHOST:80", b"http://", b"x"],
+    "path": [
+        b"/api/sse/",
+        b"//api/sse",
+        b"/api/./sse",
+        b"/api/%73se",
+        b"/api/sse%3F",
+        b"/api/sse;a",
+        b"/api/sse%F6",
+        b"/API/SSE",
+        b"*",
+        b"",
+    ],
+    "after the query": [b"#", b"#part", b"#part?client_id=bob", b"&", b"?", b" ", b"\xc3\xb6", b"\x00"],
+    "version": [b"HTTP/1.0", b"HTTP/2.0", b"HTTP/1.2", b"HTTP/0.9", b"http/1.1", b"HTTP/1.1 ", b""],
+    "space": [b"  ", b"\t", b""],
+    "hosts": [
+        b"",
+        b"Host: localhost\r\nHost: localhost\r\n",
+        b"Host:\r\n",
+        b"hOST:\tlocalhost:80 \r\n",
+        b"Host: 127.0.0.1\r\n",
+        b"Host: evil.example\r\n",
+        b"Host : localhost\r\n",
+        b"Host: a@localhost\r\n",
+    ],
+    "field": [
+        b"Last-Event-ID: a\x00b\r\n",
+        b"Last-Event-ID : {epoch}-1\r\n",
+        b"Last-Event-ID: {epoch}-1\r\n ,x\r\n",
+        b"Last-Event-ID: {epoch}-1\n",
+        b"Last-Event-ID: {epoch}-1\rX: y\r\n",
+        b"Content-Length: 0\r\nContent-Length: 0\r\n",
+        b"Content-Length: +0\r\n",
+        b"Content-Length: x\r\n",
+        b"Transfer-Encoding: identity\r\n",
+        b"Transfer-Encoding: gzip\r\n",
+        b": nothing\r\n",
+        b"nothing\r\n",
+        b"X-\xc3\xb6: x\r\n",
+    ],
+    "end": [
+        b"\n",
+        b"\r\n\r\n",
+        b"\r\nleft over",
+        b"\r\nGET /api/sse HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        b"Transfer-Encoding: chunked\r\n\r\n2\r\nab\r\n0\r\nLast-Event-ID: {epoch}-1\r\n\r\n",
+    ],
+    "start": [b"\r\n", b"\n", b" "],
+}
+"""For each part of a request what is odd there."""
+
+USUAL: dict[str, bytes] = {
+    "method": b"GET",
+    "before the path": b"",
+    "path": b"/api/sse",
+    "after the query": b"",
+    "version": b"HTTP/1.1",
+    "space": b" ",
+    "hosts": b"Host: localhost\r\n",
+    "field": b"",
+    "end": b"\r\n",
+    "start": b"",
+}
+NAMES = [
+    b"client_id",
+    b"user_id",
+    b"topic",
+    b"last_event_id",
+    b"lastEventId",
+    b"client%5Fid",
+    b"_",
+    b"t",
+    b"topics",
+    b"",
+]
+VALUES = [
+    b"ann",
+    b"",
+    b"a.b",
+    b"prices.*",
+    b"a..b",
+    b"%C3%B6",
+    b"%F6",
+    b"%",
+    b"%4",
+    b"%zz",
+    b"a+b",
+    b"a%20b",
+    b"a;b=c",
+    b"a=b",
+    b"%00",
+    b"5",
+    b"{epoch}-1",
+    b"{epoch}-9",
+    b"other-1",
+    b"a|b",
+    b"a'b",
+    b'"a"',
+]
+AFTER_QUERIES = [b""] * 10 + [b"#", b"#part", b"#part?client_id=bob", b"&", b"?", b" "]
+VERSIONS = [b"HTTP/1.1"] * 14 + [b"HTTP/1.0", b"HTTP/2.0", b"HTTP/1.2", b"HTTP/0.9", b"http/1.1", b"HTTP/1.1 ", b""]
+HOSTS: list[list[bytes]] = [[b"Host: localhost"]] * 14 + [
+    [],
+    [b"Host: localhost", b"Host: localhost"],
+    [b"Host:"],
+    [b"hOST:\tlocalhost:80 "],
+    [b"Host: 127.0.0.1"],
+    [b"Host: evil.example"],
+    [b"Host : localhost"],
+    [b"Host: a@localhost"],
+]
+FIELDS = [
+    b"Last-Event-ID: {epoch}-1",
+    b"LAST-EVENT-ID:{epoch}-1\t ",
+    b"last-event-id: {epoch}-9",
+    b"Last-Event-ID:",
+    b"Last-Event-ID: \t",
+    b"Last-Event-ID: \xf6",
+    b"Last-Event-ID: \xc3\xb6",
+    b"Last_Event_ID: {epoch}-1",
+    b"traceparent: 00-1234567890abcdef1234567890abcdef-1234567890abcdef-01",
+    b"traceparent: none",
+    b"tracestate: a=b",
+    b"Connection: close",
+    b"Connection: keep-alive",
+    b"Connection: Keep-Alive, Last-Event-ID",
+    b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAA",
+    b"Upgrade: websocket",
+    b"Content-Length: 0",
+    b"TE: trailers",
+    b"Trailer: Last-Event-ID",
+    b"Expect: 100-continue",
+    b"Expect: 200-ok",
+    b"Origin: https://app.example",
+    b"Origin: https://evil.example",
+    b"Origin:",
+    b"X-Forwarded-For: 192.0.2.7",
+    b"X-Forwarded-For: 192.0.2.7, 127.0.0.1",
+    b"X-Forwarded-For: 127.0.0.1",
+    b"X-Forwarded-For: [2001:db8::1]:443",
+    b"X-Forwarded-For: 192.0.2.8:1234",
+    b"X-Forwarded-For: , ,",
+    b"X-Forwarded-For:",
+    b"X-Forwarded-For: \xf6",
+    b"X-Forwarded-Proto: https",
+    b"Forwarded: for=192.0.2.9",
+    b"Content-Type: application/json",
+    b"Content-Encoding: gzip",
+    b"Cookie: a=b",
+    b"Accept: text/html",
+    b"Authorization: Bearer x",
+    b"X: " + b"y" * 300,
+]
+
+
+@st.composite
+def odd_requests(draw: st.DrawFn) -> bytes:
+    """A request that is odd in two parts at most; `{epoch}` stands for that of the stream, whose last event is 1."""
+    part = dict(USUAL)
+    for name in draw(st.sets(st.sampled_from(sorted(ODD)), max_size=2)):
+        part[name] = draw(st.sampled_from(ODD[name]))
+    pairs = draw(st.lists(st.tuples(st.sampled_from(NAMES), st.sampled_from(VALUES)), max_size=3))
+    query = b"&".join(name + b"=" + value for name, value in pairs)
+    mark = b"?" if query or draw(st.booleans()) else b""
+    target = part["before the path"] + part["path"] + mark + query + part["after the query"]
+    line = part["method"] + part["space"] + target + part["space"] + part["version"] + b"\r\n"
+    fields = [field + b"\r\n" for field in draw(st.lists(st.sampled_from(FIELDS), max_size=3))]
+    lines = draw(st.permutations([part["hosts"], part["field"], *fields]))
+    return part["start"] + line + b"".join(lines) + part["end"]
