@@ -8,22 +8,20 @@ reason that is told, and answered by the next one, on which all subscriptions ar
 from __future__ import annotations
 
 import asyncio
-import json
 import random
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 from nats import errors as nats_errors
-from nats.aio.client import PING_PROTO, PONG_PROTO, Client, Srv
+from nats.aio.client import PING_PROTO, Client, Srv
 from nats.aio.transport import TcpTransport
 from nats.protocol import command
 
-from tidegate_common.bus import server_errors
 from tidegate_common.bus.addresses import Address, Tls, tls_of
-from tidegate_common.bus.greeting import connect_line, discovered, greet
-from tidegate_common.bus.limits import NO_MORE, SPARE_SUBSCRIPTIONS, Limits
-from tidegate_common.bus.server_errors import ConnectFailed, ServerError, explained
-from tidegate_common.bus.tap import Tap
+from tidegate_common.bus.dialogue import Dialogue
+from tidegate_common.bus.greeting import connect_line, greet
+from tidegate_common.bus.limits import NO_MORE
+from tidegate_common.bus.server_errors import ConnectFailed, explained
 from tidegate_common.bus.unusable import Unusable
 
 OPEN_SECONDS = 5.0
@@ -38,12 +36,11 @@ LINE_BYTES = 1 << 20
 """Of the server's first line, which names every server of a cluster."""
 
 
-class Link(Client):
+class Link(Dialogue):
     """nats-py's client with another life of its connection. The hooks are set before `open_first`."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.limits = Limits()
         self.unusable = Unusable()
         self.on_lost: Callable[[Exception], object] = lambda error: None
         """Called with the reason when a connection is lost, before anything of the next one can come."""
@@ -51,20 +48,10 @@ class Link(Client):
         """Called with what kept a connection to a server from coming about."""
         self.on_back: Callable[[], Awaitable[None]] | None = None
         """Called when a connection is there again, its subscriptions in force."""
-        self.on_said: Callable[[ServerError], object] = lambda error: None
-        """Called with what the server said and went on after."""
-        self.denied: dict[str, str] = {}
-        """By subject: subscriptions that this process can't do without and the server does not allow."""
         self._addresses: dict[str, Address] = {}
         self._tls: Tls | None = None
-        self._tap: Tap | None = None
-        self._opening: asyncio.Future[None] | None = None
         self._lost_early: Exception | None = None
         """What has ended the connection after it was opened, before that was noticed."""
-        self._refused_now = 0
-        """Subscriptions that the server has refused on this connection."""
-        self._counting: ServerError | None = None
-        """What it has refused the first of them with, while it is being found out how many it takes."""
         self._work: list[asyncio.Task[None]] = []
 
     # --- opening -----------------------------------------------------------------------------------------------
@@ -99,6 +86,7 @@ class Link(Client):
         transport = self._transport = TcpTransport()
         self._opening, self._lost_early = asyncio.get_running_loop().create_future(), None
         self._refused_now = 0
+        self.denied.clear()
         self.limits.opened()
         try:
             await transport.connect(server.uri, LINE_BYTES, DIAL_SECONDS)
@@ -125,6 +113,8 @@ class Link(Client):
 
     async def _taken(self, transport: TcpTransport, lines: list[bytes]) -> None:
         """Sends `lines` while the connection is being opened, until the server has read them. Raises its error."""
+        if self._opening is not None and self._opening.done():
+            self._opening.result()  # what came before anything was asked
         self._opening = asyncio.get_running_loop().create_future()
         transport.writelines([*lines, PING_PROTO])
         await self._opening
@@ -146,42 +136,6 @@ class Link(Client):
         self._ping_interval_task = self._start(self._ping_interval())
         self._flusher_task = self._start(self._flusher())
 
-    def _restoring(self) -> list[int]:
-        """The subscriptions in the order in which they are asked for: those first that nothing works without."""
-        return sorted(self._subs, key=self._is_needed, reverse=True)  # stable: the older ones come first
-
-    def _is_needed(self, sid: int) -> bool:
-        return getattr(self._subs[sid], "refused", None) is None
-
-    def _subs_of(self, sids: list[int]) -> list[bytes]:
-        lines = []
-        for sid in sids:
-            found = self._subs[sid]
-            lines.append(command.sub_cmd(found._subject, found._queue, sid))
-            self.limits.sent(len(lines[-1]))
-            if found._max_msgs:
-                lines.append(command.unsub_cmd(sid, max(1, found._max_msgs - found._received)))
-        return lines
-
-    def _beyond(self, restored: list[int], needed: int) -> list[int]:
-        """The subscriptions that have to go, since the server takes fewer. Raises ConnectFailed: it takes too few.
-
-        It refuses each that is one too many, in the order of the asking, so what it takes is known from their number.
-        """
-        if not self._refused_now:
-            return []
-        most = self.limits.subscriptions = len(restored) - self._refused_now
-        if needed > most:
-            raise ConnectFailed(f"NATS allows a connection {most} subscriptions, this needs {needed}", refuses=True)
-        return restored[max(needed, most - SPARE_SUBSCRIPTIONS) :]
-
-    def _refuse(self, sid: int, reason: str) -> None:
-        """A subscription is no more; whoever has it is told, from the event loop."""
-        subscription: Any = self._subs.pop(sid, None)
-        if subscription is not None:
-            self._enqueue(command.unsub_cmd(sid, 0))
-            asyncio.get_running_loop().call_soon(subscription.refused, subscription._subject, reason)
-
     def _address(self, server: Srv) -> Address:
         """Of `server`; one that another server told of is entered as the first is."""
         first = next(iter(self._addresses.values()))
@@ -192,123 +146,6 @@ class Link(Client):
         if self._tls is None:
             self._tls = tls_of("", "", "", first=False)
         return self._tls
-
-    def _learn(self, info: dict[str, Any]) -> None:
-        """What a server says of itself: at first, and when it changes."""
-        self._server_info = {**self._server_info, **info}
-        if isinstance(most := info.get("max_payload"), int) and most > 0:
-            self._max_payload = most
-        if self._current_server is not None and "version" in info:
-            self._current_server.server_version = str(info["version"])
-        known = {server.uri.netloc for server in self._server_pool}
-        self._server_pool += [each for each in discovered(info, self._current_server) if each.uri.netloc not in known]
-
-    # --- reading -----------------------------------------------------------------------------------------------
-
-    def _listen(self, transport: TcpTransport) -> Tap:
-        """From here on all bytes come by way of a tap; those that were read before, too."""
-        reader: Any = transport._io_reader
-        early = bytes(reader._buffer)
-        reader._buffer.clear()
-        tap = Tap(self._subs, self, self.stats)  # type: ignore[arg-type]  # BusClient has what it needs
-        reader.feed_data = tap.feed
-        if early:
-            asyncio.get_running_loop().call_soon(tap.feed, early)
-        return tap
-
-    async def _end_of_stream(self, transport: TcpTransport) -> None:
-        """Nothing comes by way of the stream any more but its end."""
-        reader: Any = transport._io_reader
-        await reader.read(1)
-        raise ConnectFailed("the server has closed the connection")
-
-    def take_line(self, line: bytes) -> None:
-        """All but messages. Called from inside the read."""
-        word = line[:5].upper()
-        if word.startswith(b"PONG"):
-            self._take_pong()
-        elif word.startswith(b"PING"):
-            if self._transport is not None:
-                self._transport.write(PONG_PROTO)
-        elif word.startswith(b"-ERR"):
-            self._take_error(ServerError.of(line))
-        elif word.startswith(b"INFO"):
-            try:
-                info = json.loads(line[5:])
-            except ValueError:
-                info = None
-            if isinstance(info, dict):
-                self._learn(info)
-        elif not word.startswith(b"+OK"):
-            self.take_nonsense(line)
-
-    def take_nonsense(self, line: bytes) -> None:
-        self._lose(ConnectFailed(f"what came is not the NATS protocol: {line[:64]!r}"))
-
-    def _take_pong(self) -> None:
-        if self._opening is not None:
-            if not self._opening.done():
-                self._opening.set_result(None)
-        elif self._pongs:
-            self._pings_outstanding = 0
-            self._pongs_received += 1
-            asked: asyncio.Future[bool] | None = self._pongs.pop(0)
-            if asked is not None and not asked.done():  # whoever asked may have given up
-                asked.set_result(True)
-
-    def _take_error(self, error: ServerError) -> None:
-        self._err = error
-        if error.text.startswith(server_errors.LINE_TOO_LONG):
-            self.limits.line_refused()
-            self._drop_long_lines()
-        if not error.said_only:
-            self._lose(error)
-        elif error.text.startswith(server_errors.TOO_MANY_SUBSCRIPTIONS):
-            self._refused_now += 1
-            if self._opening is None and self._refused_now == 1:
-                self._count_refused(error)
-        else:
-            if error.denied is not None:
-                self._deny(error.denied, str(error))
-            self.on_said(error)
-
-    def _count_refused(self, error: ServerError) -> None:
-        """The server has refused a subscription, and does not say which: it says so once for each that it refuses.
-
-        So after all that were sent by now it is known how many it takes. Which of them it has not taken shows on the
-        next connection, where it is asked for all in an order that tells.
-        """
-        there, self._counting = len(self._subs), error
-        answered: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-
-        def counted(_: asyncio.Future[bool]) -> None:
-            if not answered.cancelled() and answered.exception() is None:
-                self.limits.found(there - self._refused_now)
-                self._lose(error)
-
-        answered.add_done_callback(counted)
-        self._pongs.append(answered)
-        self._enqueue(PING_PROTO)
-
-    @property
-    def refusing(self) -> bool:
-        """Whether the server has refused subscriptions, and which they were shows on the next connection."""
-        return self._counting is not None
-
-    def _deny(self, subject: str, reason: str) -> None:
-        for sid, subscription in list(self._subs.items()):
-            if subscription._subject == subject:
-                if self._is_needed(sid):
-                    self.denied[subject] = reason
-                else:
-                    self._refuse(sid, reason)
-
-    def _drop_long_lines(self) -> None:
-        for sid, each in list(self._subs.items()):
-            size = len(command.sub_cmd(each._subject, each._queue, sid))
-            reason = self.limits.refusal(size, 0, spare=False)
-            if reason and not self._is_needed(sid):
-                self._refuse(sid, reason)
 
     # --- losing, and having again ------------------------------------------------------------------------------
 
@@ -361,15 +198,6 @@ class Link(Client):
             if each is not None and not each.done():
                 each.set_exception(nats_errors.ConnectionReconnectingError())
                 each.exception()  # whose asker could not even send the question: nobody waits for it
-
-    def _enqueue(self, line: bytes, at_once: bool = True) -> None:
-        """Sends `line`, after all that was sent before; while there is no connection it is dropped."""
-        if not self.is_connected:
-            return
-        self._pending.append(line)
-        self._pending_data_size += len(line)
-        if at_once and self._flush_queue is not None and self._flush_queue.empty():
-            self._flush_queue.put_nowait(asyncio.get_running_loop().create_future())
 
     async def _process_op_err(self, e: Exception) -> None:
         """nats-py's name for it."""
