@@ -2,12 +2,16 @@
 
 import asyncio
 import http.client
+import socket
 import urllib.error
 import urllib.request
 
 import pytest
+from starlette.responses import PlainTextResponse
+from starlette.types import Receive, Scope, Send
 
 from tests.support.http import BODY_LIMIT, answer_in, exchange, head, send_then_read, served
+from tests.support.loops import on_both_loops
 from tests.support.waiting import until
 
 LARGE = 12 << 20
@@ -53,6 +57,7 @@ CASES = [
 
 
 @pytest.mark.parametrize(("request_head", "status"), CASES)
+@on_both_loops
 async def test_a_client_that_sends_all_before_it_reads_gets_the_answer(request_head: bytes, status: int) -> None:
     """One more way to see the same loss, for each answer that the server can give early, its own parser's too."""
     async with served() as own:
@@ -163,6 +168,29 @@ async def test_a_client_that_ends_is_let_go() -> None:
         await until(lambda: not own.connections, "the connection has ended")
 
 
+@on_both_loops
+async def test_who_reads_a_long_answer_slowly_gets_all_of_it() -> None:
+    """The time after an answer is one for its reader to end, and does not begin before it has been read."""
+    size = 4 << 20
+
+    async def long(scope: Scope, receive: Receive, send: Send) -> None:
+        await PlainTextResponse(b"x" * size)(scope, receive, send)
+
+    async with served(long, body_seconds=0.2) as own:
+        with socket.socket() as client:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
+            client.setblocking(False)
+            loop = asyncio.get_running_loop()
+            await loop.sock_connect(client, ("127.0.0.1", own.port))
+            await loop.sock_sendall(client, head("GET / HTTP/1.1", "Connection: close"))
+            found = bytearray()
+            while piece := await loop.sock_recv(client, 65_536):
+                found += piece
+                await asyncio.sleep(0.01)
+            assert len(answer_in(bytes(found)).body) == size
+
+
+@on_both_loops
 async def test_a_stop_waits_for_nobody_who_has_been_answered() -> None:
     """Clients that have their answers and do not end, or have sent half a head: none of them holds a stop up."""
     async with served() as own:

@@ -10,6 +10,7 @@ from starlette.types import Receive, Scope, Send
 
 from gateway.settings import GatewaySettings
 from tests.support.http import answer_in, exchange, head, served
+from tests.support.loops import on_both_loops
 from tests.support.waiting import until
 from tidegate_common.runtime.settings import CommonSettings
 
@@ -52,6 +53,7 @@ SILENT = [
 
 
 @pytest.mark.parametrize("slow", SILENT)
+@on_both_loops
 async def test_what_does_not_go_on_is_told_so_and_ended(slow: Slow) -> None:
     """Such connections stayed for ever: nothing looked at how long a head or a body took."""
     async with served(head_seconds=SHORT, body_seconds=SHORT) as own:

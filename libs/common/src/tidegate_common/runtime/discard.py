@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
+import sys
+import termios
 from typing import Any
 
 from tidegate_common.runtime.guard import DISCARD_BYTES, PIECE_BYTES, Guard
@@ -25,6 +28,7 @@ class Discard(asyncio.Protocol):
         self._guard = guard
         self._left = DISCARD_BYTES
         self._piece = 0
+        self._unsent = _unsent(transport)
         self._hurry: asyncio.TimerHandle | None = None
         guard.forget(transport)
         transport.set_protocol(self)
@@ -57,16 +61,40 @@ class Discard(asyncio.Protocol):
             self._hurry.cancel()
 
     def body_late(self) -> None:
-        self._transport.abort()
+        """The time is over, unless the client still reads its answer, however slowly."""
+        before, self._unsent = self._unsent, _unsent(self._transport)
+        if 0 < self._unsent < before:
+            self._guard.pieces.restart(self._transport)
+        else:
+            self._transport.abort()
 
     def shutdown(self) -> None:
         """The server's way of asking a connection to end."""
         if self._hurry is None:
-            self._hurry = asyncio.get_running_loop().call_later(HURRY_SECONDS, self._transport.abort)
+            self._hurry = asyncio.get_running_loop().call_later(HURRY_SECONDS, self._hurry_up)
+
+    def _hurry_up(self) -> None:
+        self._hurry = None
+        if _unsent(self._transport):
+            self.shutdown()  # the answer itself is not out yet: for that the server has a time of its own
+        else:
+            self._transport.abort()
 
     def abort(self) -> None:
         """The server's way of cutting what has not ended in time."""
         self._transport.abort()
+
+
+def _unsent(transport: asyncio.Transport) -> int:
+    """Bytes that the peer has not acknowledged: in the process, and in the kernel as far as it tells."""
+    kept = transport.get_write_buffer_size()
+    if transport.is_closing():
+        return kept
+    try:
+        told = fcntl.ioctl(transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, bytes(4))
+    except OSError:
+        return kept
+    return kept + int.from_bytes(told, sys.byteorder)
 
 
 class GracefulTransport(asyncio.Transport):
