@@ -40,10 +40,14 @@ export function watched(limit) {
   return attempt;
 }
 
-/** What `promise` gives, or an error once `signal` has fired. */
+/**
+ * What `promise` gives, or an error once `signal` has fired. Node's fetch does not always tell its own abort: where it
+ * can't decode a body it hangs for good.
+ */
 export function unlessAborted(promise, signal) {
   return new Promise((resolve, reject) => {
+    if (signal.aborted) reject(signal.reason);
     signal.addEventListener("abort", () => reject(signal.reason), { once: true });
-    promise.then(resolve, reject);
+    Promise.resolve(promise).then(resolve, reject);
   });
 }

@@ -92,7 +92,8 @@ export class Problem extends Error {
   readonly retryAfterMs?: number;
 }
 
-export function problemOf(response: Response): Promise<Problem>;
+/** What a refusal tells; of its body, what has come until `signal` fires. */
+export function problemOf(response: Response, signal?: AbortSignal): Promise<Problem>;
 export function unreachable(error: Error): string;
 export function backOff(failures: number, atLeast?: number, random?: () => number): number;
 

@@ -60,12 +60,15 @@ export class EventParser {
   }
 }
 
-/** Feeds `parser` from a response body to its end; `onHeard` is called for every piece, comments included. */
-export async function readStream(body, parser, onHeard) {
+/**
+ * Feeds `parser` from a response body to its end, or until `signal` has fired; `onHeard` is called for every piece,
+ * comments included.
+ */
+export async function readStream(body, parser, onHeard, signal) {
   const reader = body.pipeThrough(new TextDecoderStream()).getReader();
   for (;;) {
     const { done, value } = await reader.read();
-    if (done) return;
+    if (done || signal?.aborted) return;
     onHeard();
     parser.feed(value);
   }

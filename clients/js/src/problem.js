@@ -1,3 +1,5 @@
+import { unlessAborted } from "./attempt.js";
+
 /** What passes of 4xx. */
 export const PASSING = new Set([408, 425, 429]);
 
@@ -14,9 +16,9 @@ export class Problem extends Error {
   }
 }
 
-/** The problem that a response other than a success tells. */
-export async function problemOf(response) {
-  const text = await beginning(response);
+/** The problem that a response other than a success tells; of its body, what has come until `signal` fires. */
+export async function problemOf(response, signal = new AbortController().signal) {
+  const text = await beginning(response, signal);
   const facts = parsed(text);
   const said = (name) => (typeof facts[name] === "string" ? facts[name] : "");
   return new Problem({
@@ -30,19 +32,18 @@ export async function problemOf(response) {
 }
 
 /** As much of a body as comes: what the head says counts without it too. */
-async function beginning(response) {
+async function beginning(response, signal) {
   if (!response.body) return "";
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let text = "";
-  try {
+  const reading = async () => {
     for (let piece = await reader.read(); !piece.done; piece = await reader.read()) {
       text += piece.value;
       if (text.length >= LONGEST_PROBLEM) break;
     }
-    await reader.cancel();
-  } catch {
-    // It was cut off.
-  }
+    reader.cancel().catch(() => {});
+  };
+  await unlessAborted(reading(), signal).catch(() => {}); // it was cut off, or takes too long
   return text;
 }
 

@@ -177,10 +177,11 @@ export class Tidegate {
       const { address, headers } = await unlessAborted(this.#request(), attempt.signal);
       late = "nothing was heard for too long";
       const init = { cache: "no-store", ...this.#options.fetchOptions, headers, signal: attempt.signal };
-      const response = await (this.#options.fetch ?? fetch)(address, init);
-      if (!isStream(response)) return await refusal(response);
+      const response = await unlessAborted((this.#options.fetch ?? fetch)(address, init), attempt.signal);
+      if (!isStream(response)) return await refusal(response, attempt.signal);
       attempt.open(this.#options.silence || 0);
-      await readStream(response.body, this.#parser(end, life), attempt.heard);
+      const reading = readStream(response.body, this.#parser(end, life), attempt.heard, attempt.signal);
+      await unlessAborted(reading, attempt.signal);
     } catch (error) {
       if (error instanceof RequestFault) end.final = error.final;
       end.reason = attempt.timedOut ? late : reasonOf(error, attempt.opened());
@@ -251,15 +252,15 @@ function reasonOf(error, opened) {
 }
 
 /** What an answer that is no event stream means: 408, 425, 429 and 5xx pass, everything else is final. */
-async function refusal(response) {
+async function refusal(response, signal) {
   const { status } = response;
   if (status < 300) {
-    await response.body?.cancel().catch(() => {});
+    response.body?.cancel().catch(() => {});
     if (status === 204) return { final: true, reason: "the server asks not to come back (204)" };
     const title = "The answer is no event stream";
     return { final: true, reason: title, problem: new Problem({ title, status }) };
   }
-  const problem = await problemOf(response);
+  const problem = await problemOf(response, signal);
   if (status < 500 && !PASSING.has(status)) return { final: true, reason: problem.title, problem };
   return { reason: problem.title, problem, notBefore: (problem.retryAfterMs ?? 0) / 1_000 };
 }

@@ -309,6 +309,29 @@ test("an answer of a type that only begins like an event stream is none", async 
   });
 });
 
+// Node's fetch hangs on it, and tells nobody of the abort: the client was "connecting" for ever.
+test("a body that can't be decoded is given up as one that is silent", async () => {
+  const broken = HEAD.replace("Connection: close", "Content-Encoding: gzip") + "this is no gzip";
+  for (const answer of [broken, broken + HOLD]) {
+    await scripted([answer, HEAD + "data: x\n\n" + HOLD], { silence: 0.2 }, async (client, seen) => {
+      await seen.until(() => seen.events.length === 1);
+      assert.equal(seen.states[1].name, "waiting");
+    });
+  }
+});
+
+test("a refusal whose body can't be decoded is one all the same", async () => {
+  const head = "HTTP/1.1 403 No\r\nContent-Encoding: gzip\r\nContent-Length: 100\r\n\r\nthis is no gzip";
+  await scripted([head + HOLD], {}, async (client, seen) => {
+    await seen.until(() => seen.requests.length === 1);
+    const later = Date.now() + 16_000;
+    const clock = mock.method(Date, "now", () => later);
+    await seen.closed();
+    clock.mock.restore();
+    assert.deepEqual([client.state.reason, seen.requests.length], ["403 No", 1]);
+  });
+});
+
 // A refusal counts by its head: its body may stall, break off or never end.
 for (const [what, body] of [["is cut off", "{\"title\":"], ["is endless", "x".repeat(1_000_000)]]) {
   test(`a refusal whose body ${what} is one all the same`, async () => {
