@@ -13,12 +13,13 @@ import pytest
 
 from tests.support.nats import nats_configured, nats_server
 from tests.support.ports import free_port
-from tests.support.processes import Running, running
+from tests.support.processes import Running, running, service
 from tests.support.waiting import until
 from tidegate_common.bus.api import JetStreamApi
 from tidegate_common.bus.connection import connect
+from tidegate_common.bus.leaders import Leaders
 from tidegate_common.bus.streams import StreamLimits, configs, ensure_streams
-from tidegate_common.bus.upkeep import LEAST_PAYLOAD
+from tidegate_common.bus.upkeep import LEAST_PAYLOAD, Upkeep
 from tidegate_common.contract.answers import AiResponse
 from tidegate_common.contract.subjects import Subjects
 
@@ -150,6 +151,40 @@ async def test_a_stream_that_can_be_changed_is_and_each_change_is_said_before(tm
             await probed.until_ready(*SERVICES)
 
 
+async def test_what_somebody_changes_back_at_once_is_said_and_not_fought_over(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each look would change it again, and say so, for ever; so it would where a server does not take the change."""
+    caplog.set_level("WARNING")
+    async with nats_server(tmp_path) as server, connect(server.url, SUBJECTS, "hand") as bus:
+        api = JetStreamApi(bus)
+        upkeep = Upkeep(bus, StreamLimits(), Leaders(bus), keeps=True, all_needed=True)
+        await upkeep.look()
+        for _ in range(4):
+            found = await config_of(server.url, "TG_EVENTS")
+            found.pop("republish", None)
+            await api.call("STREAM.UPDATE.TG_EVENTS", found)
+            await upkeep.look()
+        assert sum("changing the stream TG_EVENTS" in line for line in caplog.messages) == 1
+        assert sum("republish is none" in line and "is not as" in line for line in caplog.messages) == 1
+        (lack,) = await upkeep.lacks()
+        assert (lack.stream, lack.passing, lack.needed) == ("TG_EVENTS", False, True)
+
+
+async def test_copies_that_no_cluster_can_hold_are_said_and_keep_nobody_from_working(tmp_path: Path) -> None:
+    """With streams that are there the process runs on with the copies that it has, and its other changes are made."""
+    async with nats_server(tmp_path) as server:
+        await made_by_hand(server.url, EVENTS)
+        async with connect(server.url, SUBJECTS, "hand") as bus:
+            await ensure_streams(bus, StreamLimits(), update=False)
+        port = free_port()
+        async with service("publisher_api", port, {"TIDEGATE_NATS_URL": server.url, "TIDEGATE_REPLICAS": "3"}) as run:
+            for stream in ("TG_EVENTS", "KV_TG_JOBS_STATE"):
+                words = f"the stream {stream} keeps other than the settings say, and NATS does not change it"
+                assert run.count(words) == 1
+        assert (await config_of(server.url, "TG_EVENTS"))["republish"]["dest"] == "tg.out.>"
+
+
 async def test_a_sealed_stream_is_said(tmp_path: Path) -> None:
     async with nats_server(tmp_path) as server, services(server.url) as probed:
         await probed.until_ready(*SERVICES)
@@ -190,14 +225,20 @@ async def test_a_server_whose_messages_are_too_small_is_refused_with_what_is_nee
 
 
 @pytest.mark.parametrize("name", SERVICES)
-async def test_a_server_without_jetstream_ends_the_start_at_once(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    ("jetstream", "words"),
+    [(False, "JetStream has to be on (nats-server -js)"), (True, "TIDEGATE_REPLICAS needs as many servers")],
+)
+async def test_what_a_server_alone_can_never_have_ends_the_start_at_once(
+    tmp_path: Path, name: str, jetstream: bool, words: str
+) -> None:
     """A cluster may have no leader yet, and is waited for; here nothing is to come."""
-    async with nats_server(tmp_path, jetstream=False) as server:
-        env = {"TIDEGATE_NATS_URL": server.url, "TIDEGATE_PORT": "0", "TIDEGATE_AI_BACKEND": "scripted"}
-        async with running(sys.executable, "-m", name, env=env) as run:
+    async with nats_server(tmp_path, jetstream=jetstream) as server:
+        env = {"TIDEGATE_NATS_URL": server.url, "TIDEGATE_PORT": "0", "TIDEGATE_REPLICAS": "3"}
+        async with running(sys.executable, "-m", name, env=env | {"TIDEGATE_AI_BACKEND": "scripted"}) as run:
             async with asyncio.timeout(20):
                 assert await run.process.wait() == 1
-            await until(lambda: run.said("JetStream has to be on (nats-server -js)"), "it says why")
+            await until(lambda: run.said(words), "it says why")
 
 
 def test_the_least_payload_holds_an_event_of_what_a_worker_joins() -> None:

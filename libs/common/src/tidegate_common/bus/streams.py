@@ -162,7 +162,7 @@ async def change(
 ) -> None:
     """Gives a stream what is `wanted` of each difference, and says so before.
 
-    Raises StreamDiffers, BrokerUnavailable.
+    Raises StreamDiffers, ApiError, BrokerUnavailable.
     """
     name = config["name"]
     if any(each.fixed for each in differing):
@@ -171,10 +171,8 @@ async def change(
         return
     for each in differing:
         log.warning("changing the stream %s: %s", name, each, extra={"stream": name, "field": each.field})
-    try:
-        await api.call(f"STREAM.UPDATE.{name}", _given({**found, **{each.field: each.wanted for each in differing}}))
-    except ApiError as error:
-        raise BrokerUnavailable(f"NATS does not change the stream {name}: {error.words}") from error
+    given = _given({**found, **{each.field: each.wanted for each in differing}})
+    await api.call(f"STREAM.UPDATE.{name}", given)
 
 
 class StreamDiffers(Unavailable):

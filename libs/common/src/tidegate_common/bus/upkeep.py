@@ -17,7 +17,7 @@ from tidegate_common.bus.differences import Difference, differences
 from tidegate_common.bus.leaders import Leaders, leader_of
 from tidegate_common.bus.levels import LEVELS, consumer_of
 from tidegate_common.bus.refusals import Refusals
-from tidegate_common.bus.streams import StreamDiffers, StreamLimits, change, configs, made
+from tidegate_common.bus.streams import REPLICAS, StreamDiffers, StreamLimits, change, configs, made
 from tidegate_common.errors import BrokerUnavailable, NotSent, TidegateError
 
 log = logging.getLogger(__name__)
@@ -29,6 +29,9 @@ START_SECONDS = 60.0
 """How long a starting process waits for JetStream and its leaders before it gives up."""
 
 START_AGAIN_SECONDS = 0.5
+
+CHANGE_AGAIN_SECONDS = 60.0
+"""Between two tries of the same change."""
 
 PROBE_SECONDS = 1.0
 """How long a readiness probe waits for a stream's leader."""
@@ -79,6 +82,8 @@ class Upkeep:
         self._needed = set(self._configs) if all_needed else {bus.subjects.events_stream}
         self._due = set(self._configs) if keeps else set[str]()
         """Streams that have not been given yet what the settings say is kept."""
+        self._tried: dict[tuple[str, str], tuple[tuple[str, ...], float]] = {}
+        """What was to be changed last, and when: a server may refuse it, or somebody change it back."""
         self._strangers: list[str] = []
         """Consumers of the job queue that are not Tidegate's."""
         self._said: dict[tuple[str, str], str] = {}
@@ -100,7 +105,7 @@ class Upkeep:
                     self._check_leader(stream, await self._api.call(f"STREAM.INFO.{stream}"))
                 return
             except BrokerUnavailable as error:
-                if self._without_jetstream() or asyncio.get_running_loop().time() > deadline:
+                if self._hopeless(error) or asyncio.get_running_loop().time() > deadline:
                     raise
                 self._say("", "start", f"waiting for NATS to be ready: {error}", logging.WARNING)
             await asyncio.sleep(START_AGAIN_SECONDS)
@@ -139,15 +144,33 @@ class Upkeep:
     async def _look_at(self, name: str, config: Mapping[str, Any], info: Mapping[str, Any]) -> None:
         differing = self._differing(name, info)
         if self._keeps and not any(each.fixed for each in differing):
-            due = differences(config, info["config"]) if name in self._due else differing
-            await change(self._api, config, info["config"], due)
-            self._due.discard(name)
-            differing = []
+            if await self._change(name, config, differing, "differs from Tidegate's"):
+                differing = []
+            if name in self._due:
+                kept = [each for each in differences(config, info["config"]) if each.of_what_is_kept]
+                if await self._change(name, config, kept, "keeps other than the settings say"):
+                    self._due.discard(name)
         if differing:
             self._say(name, "differs", f"{StreamDiffers(name, differing)}: {_remedy(differing)}", logging.ERROR)
         else:
             self._over(name, "differs")
         self._tell_copies(name, config, info)
+
+    async def _change(self, name: str, config: Mapping[str, Any], differing: list[Difference], what: str) -> bool:
+        """Whether the stream is as it should be then. What NATS did not take is tried again after a while."""
+        key, words, now = (name, what), tuple(map(str, differing)), asyncio.get_running_loop().time()
+        before, when = self._tried.get(key, ((), 0.0))
+        if not differing:
+            return True
+        if words == before and now < when + CHANGE_AGAIN_SECONDS:
+            return False
+        self._tried[key] = words, now
+        try:
+            await change(self._api, config, (await self._api.call(f"STREAM.INFO.{name}"))["config"], differing)
+        except ApiError as error:
+            log.warning("the stream %s %s, and NATS does not change it: %s", name, what, error.words)
+            return False
+        return True
 
     def _tell_copies(self, name: str, config: Mapping[str, Any], info: Mapping[str, Any]) -> None:
         wanted = config["num_replicas"]
@@ -225,10 +248,13 @@ class Upkeep:
         text = f"NATS's max_payload is {size} bytes, and Tidegate needs at least {LEAST_PAYLOAD}"
         return f"{text}: 4096 for headers, the rest for one event; set max_payload in the server's configuration"
 
-    def _without_jetstream(self) -> bool:
-        """Whether the server says that it has no JetStream, and is no part of a cluster that may have it."""
+    def _hopeless(self, error: BrokerUnavailable) -> bool:
+        """Whether waiting helps nothing: the server is alone, and has no JetStream or can't keep so many copies."""
         server: dict[str, Any] = self._bus.client._server_info
-        return self._bus.connected and not server.get("jetstream") and not server.get("cluster")
+        if not self._bus.connected or server.get("cluster"):
+            return False
+        cause = error.__cause__
+        return not server.get("jetstream") or (isinstance(cause, ApiError) and cause.code in REPLICAS)
 
     def _say(self, stream: str, matter: str, text: str, level: int = logging.INFO) -> None:
         if self._said.get((stream, matter)) != text:
