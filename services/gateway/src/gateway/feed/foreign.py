@@ -21,7 +21,7 @@ class Foreign:
         self.count = 0
         """Messages so far: one that several subscriptions bring is one."""
 
-    def take(self, subject: bytes, block: bytes) -> bytes:
+    def take(self, block: bytes) -> bytes:
         """A message came with the header block `block`. Gives what tells it from others of its kind."""
         lines = block.rsplit(b"\r\n", 7)
         mark = b" ".join(lines[1:])  # the fields that its stream wrote: the sequence is among them
@@ -33,7 +33,7 @@ class Foreign:
                 self._said.add(stream)
                 log.warning(
                     "a message that another stream stored came on our subjects: delivered as a volatile event",
-                    extra={"stream": stream.decode(errors="replace"), "subject": subject.decode(errors="replace")},
+                    extra={"stream": stream.decode(errors="replace")},
                 )
         return mark
 
