@@ -9,12 +9,19 @@ import pytest
 
 from tests.support.gateway import open_stream, running_gateway
 from tests.support.nats import nats_server
+from tests.support.ports import free_port
+from tests.support.processes import service
 from tests.support.publisher import running_publisher
 from tests.support.waiting import until
 from tidegate_common.bus.jobs import JobStates
 from tidegate_common.runtime.tasks import end
 
 HANGS_SECONDS = 6.0
+WORKER = {
+    "TIDEGATE_AI_BACKEND": "scripted",
+    "TIDEGATE_SCRIPTED_THINK_SECONDS": "0.01",
+    "TIDEGATE_SCRIPTED_TOKEN_SECONDS": "0.001",
+}
 POLL_SECONDS = 0.5
 
 
@@ -42,10 +49,12 @@ async def test_readiness_is_polled_while_nats_hangs_and_all_works_as_soon_as_it_
         nats_server(tmp_path) as server,
         running_publisher(server.url) as (publisher, _),
         running_gateway(server.url) as gateway,
+        service("ai_worker", port := free_port(), {**WORKER, "TIDEGATE_NATS_URL": server.url}),
+        httpx.AsyncClient(base_url=gateway.url, timeout=30) as front,
         open_stream(gateway.url, {"client_id": "ann"}) as stream,
     ):
         await stream.connected()
-        pollers = [Poller(gateway.url), Poller(str(publisher.base_url))]
+        pollers = [Poller(gateway.url), Poller(str(publisher.base_url)), Poller(f"http://127.0.0.1:{port}")]
         polling = [asyncio.create_task(each.run()) for each in pollers]
         try:
             await until(lambda: all(each.answers for each in pollers), "readiness was asked for")
@@ -53,7 +62,7 @@ async def test_readiness_is_polled_while_nats_hangs_and_all_works_as_soon_as_it_
             await server.pause()
             await asyncio.sleep(HANGS_SECONDS)  # the input itself: NATS hangs for so long
             server.go_on()
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(10):
                 states = await JobStates.open(gateway.bus)
                 chat = await publisher.post("/api/ai/chat", json={"client_id": "ann", "prompt": "hello"})
                 assert chat.status_code == 202, chat.text
@@ -64,6 +73,9 @@ async def test_readiness_is_polled_while_nats_hangs_and_all_works_as_soon_as_it_
                 assert sent.status_code == 202, sent.text
                 assert sent.json()["delivered"] == 1
                 assert (await stream.next("note")).data == "1"
+                asked = {"model": "scripted", "messages": [{"role": "user", "content": "hello"}]}
+                answer = await front.post("/v1/chat/completions", json=asked)
+                assert answer.status_code == 200, answer.text
             assert all(503 in each.answers for each in pollers), "readiness was false while requests failed"
             await until(lambda: all(each.answers[-1] == 200 for each in pollers), "both are ready again")
         finally:

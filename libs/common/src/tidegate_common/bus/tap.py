@@ -14,10 +14,7 @@ from typing import Any, Protocol
 
 log = logging.getLogger(__name__)
 
-MESSAGES = (b"MSG ", b"HMSG ")
-
-_ANSWERED = {1: False, 2: True}
-"""Whether a message names a subject for its answer: by how many more fields it has than its first one has letters."""
+MESSAGES = (b"HMSG", b"MSG")
 
 MAX_LINE_BYTES = 1 << 20
 """Of a line that is no message; an INFO names every server of a cluster."""
@@ -95,7 +92,7 @@ class Tap:
             data = b"".join(self._pieces)
             self._pieces.clear()
         self._missing = position = count = 0
-        size = len(data)
+        size, subscriptions = len(data), self._subscriptions
         while position < size and not self.closed:
             end = data.find(b"\r\n", position)
             if end < 0:
@@ -103,20 +100,22 @@ class Tap:
                     self._give_up(data[position : position + 64])
                 break
             stop = end + 2
-            if data.startswith(MESSAGES, position):
-                fields = data[position:end].split(b" ")
+            fields = data[position:end].split(b" ")
+            if fields[0] in MESSAGES:
+                start = headers = stop
                 try:
-                    start, stop = stop, stop + _number(fields[-1]) + 2
-                    sid, head = _number(fields[2]), _number(fields[-2]) if len(fields[0]) == 4 else 0
-                    answered = _ANSWERED[len(fields) - len(fields[0])]
-                except (ValueError, LookupError):
+                    stop += int(fields[-1]) + 2
+                    subscription = subscriptions.get(int(fields[2]))
+                    if len(fields[0]) == 4:
+                        headers += int(fields[-2 if len(fields) > 4 else -9])
+                except (ValueError, IndexError):
+                    stop = 0
+                if stop < headers:
                     self._give_up(data[position:end])
                     break
                 if stop > size:
                     self._missing = stop - size
                     break
-                subscription = self._subscriptions.get(sid)
-                headers = start + head
                 if isinstance(subscription, Direct):
                     count += 1
                     try:
@@ -124,7 +123,9 @@ class Tap:
                     except Exception as error:
                         self._reader.take_failure(fields[1], error)
                 else:
-                    reply = fields[3] if answered else b""
+                    # A message that is to be answered has a field more; one with a header another.
+                    reply = fields[3] if len(fields) - len(fields[0]) == 2 else b""
+                    sid = int(fields[2])
                     self._reader.take_message(sid, fields[1], reply, data[start:headers], data[headers : stop - 2])
             else:
                 self._reader.take_line(data[position:end])
@@ -136,10 +137,3 @@ class Tap:
     def _give_up(self, line: bytes) -> None:
         self.closed = True
         self._reader.take_nonsense(line)
-
-
-def _number(field: bytes) -> int:
-    """Raises ValueError where it is none: Python would take a sign and underscores, too."""
-    if not field.isdigit():
-        raise ValueError(field)
-    return int(field)
