@@ -7,6 +7,7 @@ from openapi_spec_validator import validate
 from publisher_api.http.docs import PAGE, START
 from publisher_api.http.openapi import document
 from publisher_api.requests import CHAT, LINE, SEND
+from tidegate_common.runtime import problems, refusals
 
 
 def test_the_description_is_valid_openapi() -> None:
@@ -23,6 +24,24 @@ def test_its_examples_are_accepted_by_the_types_that_check_requests() -> None:
     SEND.decode(msgspec.json.encode(example("/api/sse/send")))
     CHAT.decode(msgspec.json.encode(example("/api/ai/chat")))
     LINE.decode(example("/api/sse/batch"))
+
+
+def test_every_call_names_the_problems_that_it_may_answer() -> None:
+    """Only a few statuses were named: whoever made a client from the description met 421, 431 or 500 unprepared."""
+    whole: dict[str, Any] = document()
+    before = [refusals.INVALID, refusals.VERSION, refusals.PIPELINED, refusals.head_large(1), refusals.head_late(1)]
+    raised = {status for _, status, _, _ in problems.TABLE} | {refusal.status for refusal in before}
+    told: set[int] = set()
+    for path, item in whole["paths"].items():
+        for method in {"get", "post", "delete"} & set(item):
+            statuses = set(map(int, item[method]["responses"]))
+            assert {400, 408, 421, 422, 429, 431, 500, 503, 505} <= statuses, (method, path)
+            assert ("requestBody" in item[method]) == ({413, 415} <= statuses), (method, path)
+            assert ("{job_id}" in path) == (404 in statuses), (method, path)
+            told |= statuses
+    assert raised <= told
+    for response in whole["components"]["responses"].values():
+        assert list(response["content"]) == ["application/problem+json"]
 
 
 def test_a_records_description_has_no_field_that_is_not_shown() -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from publisher_api.http.statuses import EVERYWHERE, problems
 from publisher_api.jobs.looking import NOT_SHOWN
 from publisher_api.requests import BatchLine, BroadcastBody, ChatBody, JobBody, RetryBody, SendBody
 from tidegate_common.contract.answers import Answer
@@ -142,15 +143,8 @@ _KEY = {
     ),
     "schema": {"type": "string", "minLength": 1, "maxLength": 128},
 }
-_REASONS = {
-    400: "The body is no JSON",
-    404: "No such job",
-    408: "The request came too slowly",
-    413: "The body or the data is too large",
-    415: "Another media type is expected, or the body is compressed",
-    422: "A field is not allowed as it is",
-    503: "NATS is away or the queue is full: come back after `Retry-After` seconds",
-}
+_BODY = (413, 415)
+"""Problems of calls with a body."""
 
 
 def document() -> dict[str, Any]:
@@ -161,9 +155,8 @@ def document() -> dict[str, Any]:
             components[record]["properties"].pop(hidden, None)
     note = {"event_type": "note", "data": {"text": "hello"}}
     job = [{"name": "job_id", "in": "path", "required": True, "schema": {"type": "string"}}]
-    gone = (404, 503)
+    gone = (404,)
     name = [{"name": "name", "in": "path", "required": True, "schema": {"type": "string"}}]
-    asked = (422, 503)
     return {
         "openapi": "3.1.0",
         "info": {
@@ -192,17 +185,17 @@ def document() -> dict[str, Any]:
             },
             "/api/presence/clients/{name}": {
                 "parameters": name,
-                "get": _operation("Connections of a client", {200: "Presence"}, asked),
-                "delete": _operation("End all connections of a client", {200: "Ended"}, asked),
+                "get": _operation("Connections of a client", {200: "Presence"}),
+                "delete": _operation("End all connections of a client", {200: "Ended"}),
             },
             "/api/presence/users/{name}": {
                 "parameters": name,
-                "get": _operation("Connections of a user", {200: "Presence"}, asked),
-                "delete": _operation("End all connections of a user", {200: "Ended"}, asked),
+                "get": _operation("Connections of a user", {200: "Presence"}),
+                "delete": _operation("End all connections of a user", {200: "Ended"}),
             },
             "/api/presence/topics/{name}": {
                 "parameters": name,
-                "get": _operation("Connections that hear a topic", {200: "Presence"}, asked),
+                "get": _operation("Connections that hear a topic", {200: "Presence"}),
             },
             "/api/ai/chat": {
                 "post": _post(
@@ -236,7 +229,7 @@ def document() -> dict[str, Any]:
             },
             "/api/ai/dead": {
                 "get": {
-                    **_operation("List dead jobs", {200: "DeadList"}, asked),
+                    **_operation("List dead jobs", {200: "DeadList"}),
                     "parameters": [
                         {
                             "name": "limit",
@@ -254,7 +247,7 @@ def document() -> dict[str, Any]:
             "/api/ai/dead/{job_id}/retry": {
                 "parameters": job,
                 "post": {
-                    **_operation("Try a dead job again", {202: "JobRetried"}, (400, 404, 413, 415, 422, 503)),
+                    **_operation("Try a dead job again", {202: "JobRetried"}, (404, *_BODY)),
                     "requestBody": {
                         "required": False,
                         "content": {"application/json": {"schema": _ref("RetryBody"), "example": {}}},
@@ -262,21 +255,21 @@ def document() -> dict[str, Any]:
                 },
             },
         },
-        "components": {"schemas": components},
+        "components": {"schemas": components, "responses": problems(_ref("ProblemDetails"))},
     }
 
 
 def _post(
     summary: str, body: str, status: int, result: str, *, example: Any, media: str = "application/json"
 ) -> dict[str, Any]:
-    found = _operation(summary, {status: result}, (400, 408, 413, 415, 422, 503))
+    found = _operation(summary, {status: result}, _BODY)
     schema: dict[str, Any] = _ref(body) if media == "application/json" else {"type": "string", "description": body}
     found["parameters"] = [_KEY]
     found["requestBody"] = {"required": True, "content": {media: {"schema": schema, "example": example}}}
     return found
 
 
-def _operation(summary: str, results: dict[int, str], problems: tuple[int, ...]) -> dict[str, Any]:
+def _operation(summary: str, results: dict[int, str], own: tuple[int, ...] = ()) -> dict[str, Any]:
     responses: dict[str, Any] = {
         str(status): {
             "description": "Accepted" if status == 202 else "Done",
@@ -284,9 +277,8 @@ def _operation(summary: str, results: dict[int, str], problems: tuple[int, ...])
         }
         for status, result in results.items()
     }
-    for status in problems:
-        media = {"application/problem+json": {"schema": _ref("ProblemDetails")}}
-        responses[str(status)] = {"description": _REASONS[status], "content": media}
+    for status in sorted((*EVERYWHERE, *own)):
+        responses[str(status)] = {"$ref": f"#/components/responses/{status}"}
     return {
         "summary": summary,
         "operationId": summary.lower().replace(",", "").replace(" ", "-"),
