@@ -6,11 +6,13 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+from nats.aio.msg import Msg
 
-from tests.support.bus import broker
+from tests.support.bus import SUBJECTS, broker
 from tests.support.nats import nats_server
 from tests.support.waiting import until
 from tidegate_common.bus import headers
+from tidegate_common.bus.connection import connect
 from tidegate_common.bus.history import History
 from tidegate_common.bus.tap import Deliver
 
@@ -32,6 +34,24 @@ async def test_messages_are_handed_over_in_wire_order_across_subscriptions(tmp_p
             await bus.client.publish(f"x.{'abcd'[number % 4]}", b"%d" % number)
         await until(lambda: len(got) == 2000, "all messages came")
         assert got == list(range(2000))
+
+
+async def test_requests_are_answered_where_the_server_takes_no_more_subscriptions(tmp_path: Path) -> None:
+    """The inbox for answers was made with the first request: past the limit that cost the connection instead."""
+    async with (
+        nats_server(tmp_path, config="max_subscriptions: 2") as server,
+        connect(server.url, SUBJECTS, "asks") as asking,
+        connect(server.url, SUBJECTS, "answers") as answering,
+    ):
+
+        async def answer(message: Msg) -> None:
+            await message.respond(b"a")
+
+        await answering.client.subscribe("q", cb=answer)
+        asking.client.subscribe_direct("x", lambda *_: None)
+        await asyncio.gather(asking.round_trip(), answering.round_trip())
+        assert (await asking.client.request("q", timeout=5)).data == b"a"
+        assert asking.losses == 0
 
 
 @pytest.mark.parametrize("barrier", ["a request", "a ping"])

@@ -61,6 +61,8 @@ class Link(Dialogue):
         self._addresses = {address.netloc: address for address in addresses}
         self._tls = tls
         await self.connect([f"nats://{netloc}" for netloc in self._addresses], **options)
+        # nats-py makes it with the first request: by then the server may take no more subscriptions.
+        await self._init_request_sub()
 
     async def _select_next_server(self) -> None:
         """Whichever has failed least often. Those who lost a server come back spread over a second, not all at once."""
