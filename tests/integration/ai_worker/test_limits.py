@@ -94,6 +94,19 @@ async def test_a_name_that_is_refused_is_not_sent_again_and_takes_no_try(refusal
         await model.aclose()
 
 
+async def test_a_worker_remembers_what_it_found_out(tmp_path: Path) -> None:
+    """A job is done with its answer's last piece, and asks for no more: what was to be noted after that never was, so
+    that each job's question was refused once."""
+    async with endpoint() as server, desk(tmp_path) as (nats, asking):
+        env = {**FAST, "TIDEGATE_AI_BACKEND": "openai", "OPENAI_BASE_URL": server.url, "TIDEGATE_AI_MODEL": "m"}
+        server.refuses = {"max_tokens"}
+        async with worker(nats, env):
+            for job_id in ("j1", "j2"):
+                await asking.ask(job_id, "hello", max_tokens=7)
+                await asking.state(job_id, JobStatus.DONE)
+        assert sent(server) == [{"max_tokens": 7}, {"max_completion_tokens": 7}, {"max_completion_tokens": 7}]
+
+
 async def test_where_both_names_or_the_number_are_refused_the_caller_is_told_which() -> None:
     async with endpoint() as server:
         model = OpenAIModel(server.url, "", retries=3)

@@ -99,10 +99,10 @@ class OpenAIModel:
             try:
                 async with aclosing(self._once(request, model, limit)) as pieces:
                     async for piece in pieces:
+                        if exchanged:  # now, since whoever has the last piece asks for no more
+                            self._limits.keep(model, limit)
                         begun = begun or not isinstance(piece, Used)
                         yield piece
-                if exchanged:
-                    self._limits.keep(model, limit)
                 return
             except (OpenAIError, httpx2.HTTPError, BrokeOff, Unreadable) as error:
                 if request.max_tokens is not None and not (begun or exchanged) and refuses_name(error, limit):
