@@ -16,11 +16,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from gateway import frame
 from gateway.openai.chunks import Chunks, Head, completion
 from gateway.openai.errors import ApiError
 from tests.integration.ai_worker.endpoint import Endpoint, chunk, endpoint
 from tests.integration.ai_worker.handlers import ODD_ENDS
 from tests.integration.ai_worker.support import FAST, Desk, desk, worker
+from tests.support.waiting import until
 from tidegate_common.bus.answers import read_answer
 from tidegate_common.contract.answers import Answer
 
@@ -81,6 +83,51 @@ async def test_a_piece_that_no_event_can_hold_is_split_between_characters(tmp_pa
         found = await answered(asking, server, "j1", [chunk({"content": "a"}), chunk({"content": text}), END])
         assert found.candidates[0].content == f"a{text}"
         assert max(len(json.dumps(event.data, ensure_ascii=False).encode()) for event in asking.of("j1")) < 64_000
+
+
+async def test_an_event_is_no_longer_line_for_what_the_gateway_escapes(tmp_path: Path) -> None:
+    """The gateway writes U+0085 and the like as six bytes each: an event of 58,000 was a line of 174,000."""
+    async with scripted(tmp_path) as (server, asking):
+        text = "\x85\u2028\u2029" * 8_000
+        found = await answered(asking, server, "j1", [chunk({"content": "a"}), chunk({"content": text}), END])
+        assert found.candidates[0].content == f"a{text}"
+        written = [json.dumps(event.data, ensure_ascii=False).encode() for event in asking.of("j1")]
+        assert max(len(frame.event(None, b"ai_response", each)) for each in written) < 64_000
+
+
+@pytest.mark.parametrize("continue_by", ["assistant", "none"])
+async def test_a_worker_that_dies_within_a_split_piece_is_gone_on_from_by_index(
+    tmp_path: Path, continue_by: str
+) -> None:
+    """What is stored of the piece is an answer's beginning like any other: the next worker goes on after it, at the
+    next index, or declares it void."""
+    async with endpoint() as server, desk(tmp_path) as (nats, asking):
+        env = {**FAST, "TIDEGATE_AI_BACKEND": "openai", "OPENAI_BASE_URL": server.url, "TIDEGATE_AI_ACK_SECONDS": "1"}
+        env |= {"TIDEGATE_AI_CONTINUE": continue_by}
+        text = "".join(f"{number} {SMILE}\n" for number in range(600_000))
+        server.script = [chunk({"content": text}), END]
+        async with worker(nats, env) as (dying, _):
+            await asking.ask("j1", "scripted")
+            await until(lambda: len(asking.of("j1")) > 2, "the first parts are stored", 30)
+            dying.process.kill()
+            await dying.process.wait()
+            await asking.bus.round_trip()
+        shown, pieces = asking.text("j1"), len(asking.of("j1"))
+        assert text.startswith(shown)
+        assert len(shown) < len(text), "it died in the middle"
+        async with worker(nats, env):
+            await asking.end("j1", 60)
+        going_on = continue_by != "none"
+        later = asking.of("j1")[pieces:]
+        assert [event.type for event in later].count("ai_restart") == (not going_on)
+        expected = f"{shown}Good day" if going_on else text
+        assert asking.text("j1") == expected
+        indexes = [event.data["index"] for event in later if "index" in event.data]
+        start = pieces if going_on else 0
+        assert indexes == list(range(start, start + len(indexes)))
+        state = await asking.states.get("j1")
+        found = await read_answer(asking.history, "j1", state.tail, state.start, state.end)
+        assert (found.whole, found.candidates[0].content) == (True, expected)
 
 
 TEXTS = st.one_of(

@@ -6,6 +6,7 @@ import asyncio
 import base64
 import contextlib
 import logging
+import re
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
 from typing import TypeVar
@@ -35,7 +36,11 @@ BACKLOG = 256
 RETRY_SECONDS = 0.2
 
 TEXT_BYTES = 60_000
-"""Text whose event would be larger is split: lines of over 64 kB stop many a client for good."""
+"""Text whose event would be a longer line is split: lines of over 64 kB stop many a client for good."""
+
+_ESCAPED = re.compile("[\u2028\u2029\x85]")
+_GROWTH = 4
+"""Bytes, at most, by which such a character grows: gateways write it as an escape."""
 
 
 async def insist(action: Callable[[], Awaitable[T]], seconds: float) -> T:
@@ -82,6 +87,13 @@ def merged(pieces: Iterable[Piece]) -> list[Piece]:
             last[candidate] = len(found)
             found.append(piece)
     return found
+
+
+def _growth(piece: Piece) -> int:
+    """Bytes by which a gateway makes the event of a text longer, at most."""
+    if not isinstance(piece, Text | Reasoning) or piece.content.isascii():
+        return 0
+    return _GROWTH * len(_ESCAPED.findall(piece.content))
 
 
 class Relay:
@@ -192,7 +204,7 @@ class Relay:
         except Exception as error:  # what a handler has made its piece of, which another attempt would make again
             log.exception("job %s: a piece of the answer can't be written", self._work.job_id)
             raise JobError("A piece of the answer can't be written.") from error
-        if not text or len(encoded) <= TEXT_BYTES:
+        if not text or len(encoded) + _growth(piece) <= TEXT_BYTES:
             try:
                 await self._store(event_type, encoded, f"{self._work.attempt}:{self.index}")
             except TooLarge as error:
