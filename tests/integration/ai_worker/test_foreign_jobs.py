@@ -71,6 +71,7 @@ MESSAGES = {
     "a kind with a space": message(kind="a b"),
     "a long kind": message(kind="k" * 1_000),
     "made after the end of time": message(created=1e300),
+    "made when no trace has a time any more": message(created=9.3e9),
     "made before all time": message(created=-1e300),
     "a deadline past all time": message(deadline=1e300),
     "an endless grace": message(on_disconnect="cancel", grace_seconds=1e300),
@@ -143,18 +144,17 @@ async def empty(asking: Desk) -> bool:
     return (await asking.bus.jetstream.stream_info("TG_JOBS")).state.messages == 0
 
 
-async def metric(url: str, start: str) -> float:
+async def metric(url: str, start: str, label: str = "") -> float:
     async with httpx.AsyncClient() as client:
         lines = (await client.get(f"{url}/metrics")).text.splitlines()
-    return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(start))
+    return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(start) and label in line)
 
 
-RECORDS = {
+RECORDS: dict[str, Any] = {
     "empty": b"",
     "no JSON": b"{",
     "no UTF-8": b'{"job_id":"\xff"}',
     "another shape": b"[1]",
-    "a status of a newer release": {"status": "resting"},
     "another job's": {"job_id": "another"},
     "a wildcard as its tail": {"tail": ">"},
     "a tail with a line end": {"tail": "client.ann\r\nPUB x 0"},
@@ -186,6 +186,36 @@ async def test_a_job_whose_record_can_not_be_read_is_not_run_and_its_asker_is_to
         await asking.ask("good1")
         await asking.state("good1", JobStatus.DONE)
         assert not run.said("Traceback"), "\n".join(run.output)
+
+
+async def test_a_job_whose_status_is_of_another_release_is_left_to_a_worker_of_that(tmp_path: Path) -> None:
+    """While releases change, workers of both take jobs. The older one ended a job whose record the newer one had given
+    a status that it did not know, and told its asker that it was none."""
+    async with desk(tmp_path) as (nats, asking), worker(nats, {**FAST, "TIDEGATE_AI_ACK_SECONDS": "1"}) as (_, url):
+        bucket = await asking.bus.jetstream.key_value("TG_JOBS_STATE")
+        made = time.time()
+        await bucket.put("n1", record("n1", {"status": "resting", "created": made, "news": 1}))
+        await store(asking, message(job_id="n1", created=made))
+
+        async def left() -> bool:
+            return await metric(url, "tidegate_jobs_total", '"left"') > 1
+
+        await until(left, "it is given out again, and left each time", 15)
+        assert not asking.of("n1")
+        await bucket.put("n1", record("n1", {"created": made}))  # as the other release hands it back
+        assert (await asking.end("n1")).data["finish_reason"] == "stop"
+        await asking.queue_empty()
+
+
+async def test_a_job_of_a_release_that_does_not_come_back_is_no_job_after_an_hour(tmp_path: Path) -> None:
+    async with desk(tmp_path) as (nats, asking), worker(nats, FAST):
+        bucket = await asking.bus.jetstream.key_value("TG_JOBS_STATE")
+        made = time.time() - 4_000
+        await bucket.put("n1", record("n1", {"status": "resting", "created": made, "updated": made}))
+        await store(asking, message(job_id="n1", created=made))
+        last = await asking.end("n1")
+        assert (last.type, last.data["code"]) == ("ai_error", "invalid_params")
+        await asking.queue_empty()
 
 
 WORDS = ["", "*", ">", "a b", "client.ann", "\r\n", "\ud83d", "done", "x" * 300]

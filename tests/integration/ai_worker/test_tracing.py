@@ -1,7 +1,9 @@
 from pathlib import Path
 from typing import Any
 
-from tests.integration.ai_worker.support import FAST, TRACE, desk, worker
+import msgspec
+
+from tests.integration.ai_worker.support import FAST, PARENT, TRACE, desk, worker
 from tests.support.otlp import collector
 from tests.support.waiting import until
 
@@ -39,3 +41,20 @@ async def test_a_job_is_a_consumer_span_with_the_models_call_inside_and_no_span_
         carried = [event.trace_parent for event in asking.of("j1") if event.trace_parent]
         assert len(carried) == 2
         assert all(chat.span_id in parent for parent in carried)
+
+
+async def test_a_time_that_no_trace_can_say_costs_no_other_span(tmp_path: Path) -> None:
+    """A foreign message's time of making was a span's start. One past what traces can write took all spans that were
+    sent with it."""
+    async with collector() as collected, desk(tmp_path) as (nats, asking):
+        far = {"job_id": "far", "kind": "chat", "tail": "client.ann", "params": {}, "created": 5e10}
+        sampled = {"traceparent": PARENT}
+        await asking.bus.jetstream.publish("tg.jobs.chat.0.client.ann", msgspec.json.encode(far), headers=sampled)
+        env = {**FAST, "OTEL_EXPORTER_OTLP_ENDPOINT": collected.endpoint, "OTEL_METRICS_EXPORTER": "none"}
+        await asking.ask("j1")
+        async with worker(nats, env) as (run, _):
+            await asking.end("j1")
+            await asking.queue_empty()
+            assert await run.stop() == 0
+        assert len(collected.of(TRACE)) >= 3
+        assert not run.said("Traceback"), "\n".join(run.output)

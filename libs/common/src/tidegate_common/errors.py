@@ -3,6 +3,7 @@
 TidegateError
 ├── InvalidBody         a body that is no JSON, or no NDJSON line
 ├── InvalidField        a name, id, topic or value breaks its rule: says the field and what is allowed
+│   └── KeyReused           an Idempotency-Key that was sent with something else
 ├── InvalidHost         a request with two Host headers, with none, or with one that is no host
 ├── WrongHost           a request for a host that this service does not answer for
 ├── ConfigError         the environment holds values that can't be used: lists all of them
@@ -20,6 +21,8 @@ TidegateError
 ├── UnsupportedMedia    a body of a media type that is not read here
 ├── UnsupportedCoding   a body that is compressed
 ├── NotFound            no such job
+│   └── Unreadable          what is there is not ours, or of another release
+│       └── OtherRelease        a record whose status only another release knows
 ├── BrokerRefused       NATS is there, and has refused this process for too long: it ends
 └── Superseded          another attempt has the job now: nothing more of this one is stored
 """
@@ -159,6 +162,14 @@ class NotFound(TidegateError):
 
 class Unreadable(NotFound):
     """What is there is not ours, or of another release: a message, a record or a key that can't be read."""
+
+
+class OtherRelease(Unreadable):
+    """A record that another release has given a status which this one does not know, at `written` (Unix seconds)."""
+
+    def __init__(self, message: str, written: float) -> None:
+        self.written = written
+        super().__init__(message)
 
 
 class Superseded(TidegateError):

@@ -30,7 +30,7 @@ from tidegate_common.bus.queue import Delivery
 from tidegate_common.contract.answers import Answer
 from tidegate_common.contract.jobs import Job, JobState, JobStatus, OnDisconnect, Usage
 from tidegate_common.contract.subjects import Subjects
-from tidegate_common.errors import BrokerUnavailable, Superseded, Unreadable
+from tidegate_common.errors import BrokerUnavailable, OtherRelease, Superseded, Unreadable
 from tidegate_common.runtime.tasks import end, spawn
 from tidegate_common.telemetry import propagation
 
@@ -39,6 +39,9 @@ log = logging.getLogger(__name__)
 
 HAND_BACK_SECONDS = 1.0
 """How long what waits may take to be written before a job is handed back."""
+
+OTHERS_SECONDS = 3_600.0
+"""How long a job is left to the workers of another release, which has changed its record."""
 
 
 class Stop(StrEnum):
@@ -62,7 +65,7 @@ class Outcome(StrEnum):
     REFUSED = "refused"
     """Its record can't be read, so that nobody knows whether it has run: it was not run."""
     LEFT = "left"
-    """To the worker that has it, which is alive: it was given out again all the same."""
+    """To the worker that has it, which is alive, or to one of another release: it was given out again all the same."""
     ABANDONED = "abandoned"
     """NATS was away too long, or another worker has it: its acknowledgement did not go out."""
 
@@ -143,6 +146,9 @@ class Answering:
         try:
             with self._holders.holding(self._holder):
                 return await self._run()
+        except OtherRelease as error:
+            # Its workers may take jobs beside this one: it comes again after the acknowledgement time, to one of them.
+            return Outcome.LEFT if time.time() - error.written < OTHERS_SECONDS else await self._refuse()
         except Unreadable:
             return await self._refuse()
         except Superseded:

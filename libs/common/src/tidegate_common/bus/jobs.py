@@ -20,9 +20,9 @@ from nats.js.kv import KeyValue
 from tidegate_common.bus.connection import Bus
 from tidegate_common.bus.leaders import Leaders
 from tidegate_common.contract.jobs import JobState
-from tidegate_common.contract.soundness import is_job_id, state_fault
+from tidegate_common.contract.soundness import is_job_id, of_another_release, state_fault
 from tidegate_common.contract.text import UNREADABLE, mended_json
-from tidegate_common.errors import BrokerUnavailable, NotFound, NotSent, Unreadable
+from tidegate_common.errors import BrokerUnavailable, NotFound, NotSent, OtherRelease, Unreadable
 
 WRONG_REVISION = 10071
 """JetStream's error code for a key that has changed since: the client names it for an update, not for a removal."""
@@ -159,10 +159,12 @@ class JobStates:
             fault = state_fault(state, job_id)
         except UNREADABLE as error:
             fault = str(error)
-        if fault:
-            self._bus.foreign.note("record", job_id, fault)
-            raise Unreadable(f"the record of job {job_id} can't be read")
-        return state
+        if not fault:
+            return state
+        self._bus.foreign.note("record", job_id, fault)
+        text = f"the record of job {job_id} can't be read"
+        other = of_another_release(value, job_id)
+        raise Unreadable(text) if other is None else OtherRelease(text, other.updated)
 
 
 async def announce_cancel(bus: Bus, job_id: str) -> None:

@@ -9,16 +9,20 @@ from __future__ import annotations
 import math
 import re
 
-from tidegate_common.contract.jobs import DeadJob, Job, JobState
-from tidegate_common.contract.subjects import BROADCAST
+import msgspec
 
-LATEST = 1e11
-"""Seconds: a time past this is none (it would be after the year 5000)."""
+from tidegate_common.contract.jobs import DeadJob, Job, JobState, JobStatus
+from tidegate_common.contract.subjects import BROADCAST
+from tidegate_common.contract.text import UNREADABLE, mended_json
+
+LATEST = 9e9
+"""Seconds: a time past this is none (it would be after the year 2255). Traces have no nanoseconds past 2**63."""
 
 _JOB_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _KIND = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _TOKENS = re.compile(r"[A-Za-z0-9_%-]+(\.[A-Za-z0-9_%-]+)*")
 _ADDRESSED = ("client.", "user.", "topic.", "job.")
+_STATUSES = frozenset(JobStatus)
 _LONGEST = 1_000
 """Characters of a tail, whose names of 200 bytes may have tripled."""
 
@@ -62,6 +66,19 @@ def state_fault(state: JobState, job_id: str) -> str:
         "updated": _is_time(state.updated),
     }
     return next((name for name, good in checks.items() if not good), "")
+
+
+def of_another_release(raw: bytes, job_id: str) -> JobState | None:
+    """A record of `job_id` that is sound but for a status that this release does not know, with `running` in the place
+    of that; None for every other."""
+    try:
+        fields = msgspec.json.decode(mended_json(raw))
+        if not isinstance(fields, dict) or not isinstance(fields.get("status"), str) or fields["status"] in _STATUSES:
+            return None
+        state = msgspec.convert({**fields, "status": JobStatus.RUNNING}, JobState)
+    except UNREADABLE:
+        return None
+    return None if state_fault(state, job_id) else state
 
 
 def dead_fault(dead: DeadJob, job_id: str) -> str:
