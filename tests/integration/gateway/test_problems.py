@@ -12,9 +12,11 @@ import pytest
 
 from tests.support.bus import broker
 from tests.support.gateway import running_gateway
+from tests.support.http import exchange
 from tests.support.otlp import collector
 from tests.support.waiting import until
 from tests.support.ways import Way, ask_by
+from tests.support.wire import ask
 
 TRACE = "1234567890abcdef1234567890abcdef"
 PARENT = f"traceparent: 00-{TRACE}-1234567890abcdef-01"
@@ -50,6 +52,28 @@ async def test_each_carries_the_id_of_its_trace(tmp_path: Path, way: Way, line: 
         invented = {await trace(), await trace(), await trace(PARENT, PARENT), await trace("traceparent: x")}
         assert len(invented) == 4
         assert all(re.fullmatch(r"[0-9a-f]{32}", each) for each in invented)
+
+
+async def test_what_never_becomes_a_request_carries_one_too(tmp_path: Path) -> None:
+    """Such answers are written by the connection itself, and had no `trace_id`, though every problem is to have one."""
+    many = "\r\n".join(["POST /api/sse HTTP/1.1", "Host: localhost", "Content-Length: 1", PARENT, "", ""])
+    refused = {
+        "GET /api/sse#part HTTP/1.1": 400,
+        "GET /api/sse HTTP/2.0": 505,
+        f"GET /api/sse?{'x' * 70_000} HTTP/1.1": 431,
+    }
+    async with broker(tmp_path) as (server, _), running_gateway(server.url, body_seconds=0.1) as running:
+        for line, status in refused.items():
+            told = await ask(running.url, f"{line}\r\n{PARENT}\r\n\r\n".encode())
+            assert told.status == status
+            assert (told.problem["trace_id"] == TRACE) is (status != 431), "its headers were not read"
+            assert re.fullmatch(r"[0-9a-f]{32}", told.problem["trace_id"])
+        late = await ask(running.url, many.replace("Host", "Content-Type: application/json\r\nHost").encode())
+        assert (late.status, late.problem["trace_id"]) == (408, TRACE)
+        first = f"GET /healthz HTTP/1.1\r\nHost: localhost\r\n{PARENT}\r\n\r\n"
+        said = await exchange(running.server.port, f"{first}NONSENSE\r\n\r\n".encode())
+        assert b"HTTP/1.1 400" in said
+        assert TRACE.encode() not in said, "that was another request's"
 
 
 @pytest.mark.parametrize("way", Way)

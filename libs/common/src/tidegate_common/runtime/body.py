@@ -76,6 +76,6 @@ def invalid_field(error: msgspec.ValidationError, known: Sequence[str] = ()) -> 
         name = f"{path}.{named[1]}" if path else named[1]
         if "unknown" not in text:
             return InvalidField(name, "this field is required")
-        fields = f"; {', '.join(known)} are" if known and not path else ""
-        return InvalidField(name, f"this field is not known here{fields}")
+        fields = f", which takes {', '.join(known)}" if known and not path else ""
+        return InvalidField(name, f"no field of this body{fields}")
     return InvalidField(path or "body", text[:1].lower() + text[1:])

@@ -208,7 +208,8 @@ class LimitedHttpProtocol(HttpToolsProtocol):
             self._say(refusal)
 
     def _say(self, refusal: Refusal) -> None:
-        self.bare.write(refusal.encode(self.server_state.default_headers))
+        asked = self.headers if self._message else ()  # between two messages they are those of the one before
+        self.bare.write(refusal.encode(self.server_state.default_headers, asked))
         self.transport.close()
 
     def _end(self) -> None:

@@ -93,8 +93,7 @@ def read_query(
             values.setdefault(name, []).append(utf8(name, value))
         elif not ignored.has(name, value):
             said = name.encode("latin-1").decode("utf-8", "backslashreplace")[:_SAID]
-            which = f"{', '.join(known)} are" if known else "no parameter is"
-            raise InvalidField(said, f"this parameter is not known here; {which}")
+            raise InvalidField(said, f"no parameter of this call, which takes {', '.join(known) or 'none'}")
     return values
 
 

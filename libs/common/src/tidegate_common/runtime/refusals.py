@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from http import HTTPStatus
 from typing import NamedTuple
 
+from tidegate_common.telemetry.propagation import context_fields, extract, trace_id
+
 
 class Refusal(NamedTuple):
     """`reason` is what it is counted as; `detail` is for whoever reads the answer."""
@@ -16,13 +18,17 @@ class Refusal(NamedTuple):
     type: str
     detail: str
 
-    def encode(self, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
-        """The whole answer (RFC 9457), with the server's own `headers`."""
+    def encode(self, headers: Iterable[tuple[bytes, bytes]], asked: Iterable[tuple[bytes, bytes]] = ()) -> bytes:
+        """The whole answer (RFC 9457), with the server's own `headers`.
+
+        `asked` are the request's headers, as far as they have come (names in lower case): the answer is of their trace.
+        """
         problem = {
             "type": f"urn:tidegate:problem:{self.type}",
             "title": self.status.phrase,
             "status": int(self.status),
             "detail": self.detail,
+            "trace_id": trace_id(extract(context_fields(asked))),
         }
         body = json.dumps(problem).encode()
         lines = b"".join(b"%s: %s\r\n" % header for header in headers)
