@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+import sys
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from tests.support.bus import broker
 from tests.support.cluster import NAMES, Cluster, leader, made, nats_cluster
 from tests.support.gateway import open_stream, running_gateway
 from tests.support.ports import free_port
-from tests.support.processes import service
+from tests.support.processes import running
 from tests.support.publisher import running_publisher
 from tests.support.waiting import until
 from tidegate_common.bus.connection import connect
@@ -114,18 +115,24 @@ async def test_services_that_start_before_the_cluster_has_a_leader_wait_for_one(
     try:
         await cluster.start("n1")
         env = {"TIDEGATE_NATS_URL": cluster.url, "TIDEGATE_REPLICAS": "3", "TIDEGATE_AI_BACKEND": "scripted"}
+        ports = {name: free_port() for name in ("publisher_api", "gateway", "ai_worker")}
         async with AsyncExitStack() as stack:
-            starting = [
-                asyncio.create_task(stack.enter_async_context(service(name, free_port(), env, seconds=60)))
-                for name in ("publisher_api", "gateway", "ai_worker")
-            ]
-            done, _ = await asyncio.wait(starting, timeout=7)
-            assert not done, "none is ready, and none has ended"
+            for name, port in ports.items():
+                command = (sys.executable, "-m", name)
+                run = await stack.enter_async_context(running(*command, env={**env, "TIDEGATE_PORT": str(port)}))
+                await until(lambda run=run: run.said("waiting for NATS to be ready"), f"{name} waits", 30)
             for name in ("n2", "n3"):
                 await cluster.start(name)
-            for each in starting:
-                run = await each
-                assert run.said("waiting for NATS to be ready")
+            client = await stack.enter_async_context(httpx.AsyncClient(timeout=10))
+
+            async def ready() -> bool:
+                try:
+                    probes = [await client.get(f"http://127.0.0.1:{port}/readyz") for port in ports.values()]
+                except httpx.TransportError:
+                    return False
+                return {probe.status_code for probe in probes} == {200}
+
+            await until(ready, "all are ready", 60)
             async with connect(cluster.url, SUBJECTS, "test") as bus:
                 assert (await History(bus).position()).copies
     finally:
