@@ -53,6 +53,8 @@ def test_what_was_never_stored_has_no_place_and_numbers_are_numbers() -> None:
     for bad in (b"x", b"", b"-1", b"1" * 21, b"\xb2"):
         block = served(b"").replace(b"Nats-Sequence: 12", b"Nats-Sequence: " + bad)
         assert EVENTS.republished(block, b"tg.out.client.a") is None
+    for other in (b"Nats-Last-Sequence", b"Nats-Time-Stamp: 2026-01-01T00:00:00Z\r\nNats-Last-Sequence"):
+        assert EVENTS.republished(served(b"").replace(other, b"Else"), b"tg.out.client.a") is None
 
 
 def test_the_end_of_an_answer_is_no_message() -> None:

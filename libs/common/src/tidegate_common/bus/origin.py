@@ -33,13 +33,13 @@ class Place(NamedTuple):
 class Origin:
     """Tells one stream's messages from all others."""
 
-    __slots__ = ("_inbound", "_outbound", "_stream")
+    __slots__ = ("_outbound", "_stream", "_written")
 
     def __init__(self, stream: str, inbound: str = "", outbound: str = "") -> None:
         """The stream republishes what is written to `inbound` and some tokens on `outbound` and the same tokens."""
         # No line's start: of a publisher's block that does not end as it should the server cuts two bytes off.
         self._stream = f"Nats-Stream: {stream}".encode()
-        self._inbound = f"Nats-Subject: {inbound}".encode()
+        self._written = f"Nats-Stream: {stream}\r\nNats-Subject: {inbound}".encode()
         self._outbound = len(outbound)
 
     @classmethod
@@ -51,18 +51,17 @@ class Origin:
         """Sequence of a message that was heard on `subject`, and of the one before it on its subject (0 for none).
 
         None where the stream has not written it: it was never stored, another stream republished it, or somebody sent
-        on what the stream wrote to another subject. Costs 0.5 µs.
+        on what the stream wrote to another subject. Costs 0.7 µs.
         """
-        lines = block.rsplit(b"\r\n", 6)
+        # By words, since splitting at line ends takes 0.2 µs more. All words but the subject are the server's own.
+        words = block.rsplit(None, 5)
         if (
-            len(lines) != 7
-            or not lines[0].endswith(self._stream)
-            or lines[1] != self._inbound + subject[self._outbound :]
-            or not lines[2].startswith(_SEQUENCE)
-            or not lines[4].startswith(_LAST)
+            len(words) != 6
+            or words[4] != b"Nats-Last-Sequence:"
+            or not words[0].endswith(self._written + subject[self._outbound :] + b"\r\nNats-Sequence:")
         ):
             return None
-        sequence, previous = lines[2][_SEQUENCE_AT:], lines[4][_LAST_AT:]
+        sequence, previous = words[1], words[5]
         return (int(sequence), int(previous)) if _are_numbers(sequence, previous) else None
 
     def got(self, block: bytes) -> Place | None:
