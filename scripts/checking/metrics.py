@@ -12,13 +12,14 @@ from opentelemetry.sdk.metrics import MeterProvider
 from prometheus_client import CollectorRegistry, generate_latest
 
 from gateway.hub.endings import Ending
-from scripts.checking.pages import ROOT, named, tables
+from scripts.checking.pages import named, sources, tables
 from tidegate_common.telemetry import names
 
 OPERATIONS = "docs/operations.md"
 ENDED = "tidegate_connections_closed_total"
 PACKAGES = {"tidegate_common", "tidegate_client"}
 _NAME = re.compile(r"(?<![./\w-])(?:tidegate|gen_ai)_[a-z0-9_]+\b")
+_MAKES = re.compile(r"create_(?:observable_)?(?:counter|up_down_counter|histogram|gauge)")
 _KINDS = {"counter": "counter", "gauge": "gauge", "updown": "up_down_counter"}
 
 
@@ -43,6 +44,7 @@ def faults(pages: dict[str, str]) -> Iterator[str]:
         known.add(name)
         if name not in documented:
             yield f"{metric.place}: {name} is in no table of {OPERATIONS}"
+    yield from unnamed(sources("libs", "services"))
     for constant in sorted(name for name in vars(names) if name.startswith("METRIC_")):
         if constant not in used:
             yield f"telemetry/names.py: nothing makes a metric of {constant}"
@@ -57,12 +59,27 @@ def faults(pages: dict[str, str]) -> Iterator[str]:
 
 def made() -> Iterator[Metric]:
     """Every instrument that a service or the library makes, found in the code."""
-    for part in ("libs", "services"):
-        for path in sorted((ROOT / part).rglob("*.py")):
-            for node in ast.walk(ast.parse(path.read_text())):
-                metric = isinstance(node, ast.Call) and _metric(node, str(path.relative_to(ROOT)))
-                if metric:
-                    yield metric
+    for path, call in _calls(sources("libs", "services")):
+        metric = _metric(call, path)
+        if metric:
+            yield metric
+
+
+def unnamed(code: dict[str, str]) -> Iterator[str]:
+    """Instruments whose name stands where they are made: nothing would hold that against docs/."""
+    for path, call in _calls(code):
+        method = call.func.attr if isinstance(call.func, ast.Attribute) else ""
+        first = next((part.value for part in call.args if isinstance(part, ast.Constant)), None)
+        makes = _MAKES.fullmatch(method) or (method == "observe" and first in _KINDS)
+        if makes and not any(_constant_name(part) for part in call.args):
+            yield f"{path}:{call.lineno}: a metric's name is a METRIC_ constant of telemetry/names.py"
+
+
+def _calls(code: dict[str, str]) -> Iterator[tuple[str, ast.Call]]:
+    for path, text in code.items():
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.Call):
+                yield path, node
 
 
 def _metric(call: ast.Call, path: str) -> Metric | None:

@@ -1,4 +1,4 @@
-"""The pages that people read, and the tables in them."""
+"""The pages that people read, the tables in them, and the code."""
 
 from __future__ import annotations
 
@@ -32,6 +32,12 @@ def pages() -> dict[str, str]:
     """Every page's text by its path, from the repository's root on."""
     found = [path for pattern in READ for path in sorted(ROOT.glob(pattern)) if path.is_file()]
     return {str(path.relative_to(ROOT)): path.read_text() for path in found if path.suffix != ".png"}
+
+
+def sources(*parts: str) -> dict[str, str]:
+    """The Python code below each of `parts`, by its path."""
+    paths = [path for part in parts for path in sorted((ROOT / part).rglob("*.py"))]
+    return {str(path.relative_to(ROOT)): path.read_text() for path in paths}
 
 
 def tables(page: str) -> dict[str, list[Row]]:

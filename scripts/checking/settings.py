@@ -13,7 +13,7 @@ from msgspec.structs import fields
 from ai_worker.settings import WorkerSettings
 from gateway.settings import GatewaySettings
 from publisher_api.settings import PublisherSettings
-from scripts.checking.pages import ROOT, Row, named, tables
+from scripts.checking.pages import ROOT, Row, named, sources, tables
 from tidegate_common.runtime.settings import CommonSettings, variable
 
 OPERATIONS = "docs/operations.md"
@@ -56,7 +56,7 @@ def faults(pages: dict[str, str]) -> Iterator[str]:
                 yield from _compared(name, value, shown, title)
         for name in shown.keys() - found.keys():
             yield f"{OPERATIONS}, {title} {name} is not read there"
-    for name, place in {**named(pages, _NAME), **named(_code(), _NAME)}.items():
+    for name, place in {**named(pages, _NAME), **named(sources("libs", "services", "scripts/running"), _NAME)}.items():
         if name not in known:
             yield f"{place}: {name} is read by nothing"
 
@@ -134,8 +134,3 @@ def _compared(name: str, default: str, shown: dict[str, str], title: str) -> Ite
         yield f"{OPERATIONS}, {title} {name} is missing (default {default or 'none'})"
     elif shown[name] != default:
         yield f"{OPERATIONS}, {title} {name} has the default {default or 'none'}, not {shown[name] or 'none'}"
-
-
-def _code() -> dict[str, str]:
-    paths = [path for part in ("libs", "services", "scripts/running") for path in sorted((ROOT / part).rglob("*.py"))]
-    return {str(path.relative_to(ROOT)): path.read_text() for path in paths}

@@ -53,3 +53,20 @@ def test_every_kind_of_instrument_has_the_name_that_is_exposed() -> None:
     assert metrics.exposed("tidegate.gaps", "counter", "{gap}") == "tidegate_gaps_total"
     assert metrics.exposed("tidegate.delivery.duration", "histogram", "s") == "tidegate_delivery_duration_seconds"
     assert metrics.exposed("tidegate.jobs.queued", "gauge", "{job}") == "tidegate_jobs_queued"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        'meter.create_counter("tidegate.hidden", "{event}")',
+        'signals.meter.create_observable_gauge(name="tidegate.hidden")',
+        'signals.observe("counter", "tidegate.hidden", read, "{event}", "Hidden")',
+    ],
+)
+def test_a_metric_named_where_it_is_made_is_no_way_around(line: str) -> None:
+    """Only the constants of telemetry/names.py are held against docs/: another name would have passed unseen."""
+    assert list(metrics.unnamed({"a.py": f"pass\n{line}"})) == [
+        "a.py:2: a metric's name is a METRIC_ constant of telemetry/names.py"
+    ]
+    named = line.replace("name=", "").replace('"tidegate.hidden"', "names.METRIC_GAPS")
+    assert not list(metrics.unnamed({"a.py": named}))
