@@ -212,6 +212,24 @@ async def test_a_foreign_consumer_of_the_job_queue_is_named_until_it_is_gone(tmp
                 assert run.said("no consumers any more that are not Tidegate's")
 
 
+async def test_a_worker_whose_consumer_is_somebody_elses_is_not_ready_and_says_so(tmp_path: Path) -> None:
+    """By its name it was Tidegate's, and NATS makes no consumer that is asked of one that pushes: workers stayed ready,
+    and idle for ever."""
+    async with nats_server(tmp_path) as server, connect(server.url, SUBJECTS, "hand") as bus:
+        await ensure_streams(bus, StreamLimits(), update=True)
+        api = JetStreamApi(bus)
+        made = {"durable_name": "workers-0", "ack_policy": "explicit", "filter_subject": "tg.jobs.*.0.>"}
+        pushing = {"stream_name": "TG_JOBS", "config": {**made, "deliver_subject": "elsewhere"}}
+        await api.call("CONSUMER.DURABLE.CREATE.TG_JOBS.workers-0", pushing)
+        async with services(server.url) as probed:
+            run = probed.runs["ai_worker"]
+            await until(lambda: run.said("nats consumer rm TG_JOBS workers-0"), "the log says it", 30)
+            assert (await probed.readyz("ai_worker"))[0] == 503
+            assert run.count("nats consumer rm TG_JOBS workers-0") == 1
+            await api.call("CONSUMER.DELETE.TG_JOBS.workers-0")
+            await probed.until_ready(*SERVICES)
+
+
 @pytest.mark.parametrize("name", SERVICES)
 async def test_a_server_whose_messages_are_too_small_is_refused_with_what_is_needed(tmp_path: Path, name: str) -> None:
     """All ran, and refused every event as over a limit of less than nothing bytes."""

@@ -13,7 +13,8 @@ TidegateError
 │   │   ├── NotStored           NATS answers and does not store: its disk or a limit is full, or the stream refuses
 │   │   ├── TooManyWaiting      as many requests wait for NATS as may
 │   │   ├── CallerGone          whoever asked does not wait any more
-│   │   └── SubscriptionRefused NATS does not let this process listen to more, or to this
+│   │   ├── SubscriptionRefused NATS does not let this process listen to more, or to this
+│   │   └── QueueRefused        NATS does not give this process its consumers of the job queue
 │   ├── QueueFull           the job queue takes no more
 │   └── TooManyConnections  this process holds all the connections that it may
 ├── TooManyFromAddress  one address holds all the connections that it may
@@ -106,6 +107,10 @@ class CallerGone(BrokerUnavailable):
 
 class SubscriptionRefused(BrokerUnavailable):
     """NATS does not take a subscription: there are as many as it allows, or it is not allowed at all."""
+
+
+class QueueRefused(BrokerUnavailable):
+    """NATS answers, and does not make a worker's consumer of the job queue: another of that name may be there."""
 
 
 class BrokerRefused(TidegateError):

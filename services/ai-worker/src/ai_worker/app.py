@@ -86,7 +86,7 @@ class Worker:
             signals,
         )
         bus.on_reconnect += [self.intake.show_life, self.intake.renew]
-        self.readiness = Readiness(bus, upkeep.lacks, model=self._model_ready)
+        self.readiness = Readiness(bus, upkeep.lacks, model=self._model_ready, queue=self._queue_open)
         self.app = Starlette(routes=health_routes(signals, self.readiness))
         problems.install(self.app)
         guard = self._guard = Guard(settings.http_limits())
@@ -128,6 +128,10 @@ class Worker:
     async def _model_ready(self) -> None:
         if not self._loaded:
             raise Unavailable("model loading")
+
+    async def _queue_open(self) -> None:
+        if self.intake.refused:
+            raise Unavailable(self.intake.refused)
 
     async def _open_queue(self) -> JobQueue:
         await self._upkeep.look()

@@ -15,7 +15,7 @@ from ai_worker.handlers.handler import Handlers, Work
 from ai_worker.relay import RETRY_SECONDS
 from tidegate_common.bus.queue import Delivery, JobQueue
 from tidegate_common.contract.jobs import Job
-from tidegate_common.errors import TidegateError, Unreadable
+from tidegate_common.errors import QueueRefused, TidegateError, Unreadable
 from tidegate_common.runtime.tasks import end, spawn
 from tidegate_common.telemetry import names, propagation
 from tidegate_common.telemetry.providers import Telemetry
@@ -38,7 +38,7 @@ OpenQueue = Callable[[], Awaitable[JobQueue]]
 
 class Intake:
     """`active` are the jobs in hand, by id; `outcomes` counts how attempts ended; `depth` is the queue's length;
-    `strays` are messages in it that no worker takes."""
+    `strays` are messages in it that no worker takes; `refused` says why NATS does not open it, empty where it does."""
 
     def __init__(
         self,
@@ -67,6 +67,7 @@ class Intake:
         self._idle = Trouble(log, "no jobs are taken for now", "jobs are taken again")
         self._unmeasured = Trouble(log, "the queue is opened anew", "the queue is there")
         self.strays = 0
+        self.refused = ""
 
     async def run(self) -> None:
         """Takes jobs until `drain` is called, whatever happens to NATS."""
@@ -76,7 +77,9 @@ class Intake:
                 try:
                     await self._take()
                     self._idle.over()
+                    self.refused = ""
                 except TidegateError as error:
+                    self.refused = str(error) if isinstance(error, QueueRefused) else ""
                     self._idle.note(error)
                     await asyncio.sleep(RETRY_SECONDS)
                 except Exception:

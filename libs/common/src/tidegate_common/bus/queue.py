@@ -16,15 +16,17 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from nats.js import JetStreamContext
 from nats.js.api import AckPolicy, ConsumerConfig
+from nats.js.errors import APIError
 from nats.js.errors import Error as JetStreamError
 
+from tidegate_common.bus.api import LEADERLESS, STREAM_NOT_FOUND
 from tidegate_common.bus.connection import Bus
 from tidegate_common.bus.levels import ANSWER_SECONDS, LEVELS, consumer_of, strays
 from tidegate_common.bus.queueing import notify
 from tidegate_common.contract.jobs import Job
 from tidegate_common.contract.soundness import job_fault
 from tidegate_common.contract.text import UNREADABLE, mended_json
-from tidegate_common.errors import BrokerUnavailable, Unreadable
+from tidegate_common.errors import BrokerUnavailable, QueueRefused, Unreadable
 
 ACK_WAIT_SECONDS = 10
 """A job whose worker shows no progress for so long is given to another."""
@@ -154,6 +156,29 @@ class _Inbox:
                 await subscription.unsubscribe()
 
 
+async def _add_consumer(bus: Bus, level: int, ack_wait_seconds: float) -> None:
+    stream, name = bus.subjects.jobs_stream, consumer_of(level)
+    config = ConsumerConfig(
+        durable_name=name,
+        ack_policy=AckPolicy.EXPLICIT,
+        ack_wait=ack_wait_seconds,
+        max_deliver=-1,  # attempts are counted in the job's record: one that was handed back is none
+        filter_subject=bus.subjects.jobs(level),
+        max_ack_pending=10_000,
+    )
+    try:
+        await bus.jetstream.add_consumer(stream, config)
+    except APIError as error:
+        if error.err_code is None or error.err_code in (*LEADERLESS, STREAM_NOT_FOUND):
+            raise BrokerUnavailable("NATS does not open the job queue") from error
+        raise QueueRefused(
+            f"NATS does not make the consumer {name} of {stream} ({error.description}): if it is somebody else's, "
+            f"remove it: nats consumer rm {stream} {name}"
+        ) from error
+    except (nats_errors.Error, JetStreamError, TimeoutError) as error:
+        raise BrokerUnavailable("NATS does not open the job queue") from error
+
+
 def _status(message: Msg) -> str | None:
     """What the server says in place of a job. A job can be acknowledged; a header `Status` of its own says nothing."""
     return None if message.reply else JetStreamContext.is_status_msg(message)
@@ -178,20 +203,9 @@ class JobQueue:
     async def open(
         cls, bus: Bus, ack_wait_seconds: float = ACK_WAIT_SECONDS, answer_seconds: float = ANSWER_SECONDS
     ) -> JobQueue:
-        """Raises BrokerUnavailable."""
-        try:
-            for level in LEVELS:
-                config = ConsumerConfig(
-                    durable_name=consumer_of(level),
-                    ack_policy=AckPolicy.EXPLICIT,
-                    ack_wait=ack_wait_seconds,
-                    max_deliver=-1,  # attempts are counted in the job's record: one that was handed back is none
-                    filter_subject=bus.subjects.jobs(level),
-                    max_ack_pending=10_000,
-                )
-                await bus.jetstream.add_consumer(bus.subjects.jobs_stream, config)
-        except (nats_errors.Error, JetStreamError, TimeoutError) as error:
-            raise BrokerUnavailable("NATS does not open the job queue") from error
+        """Raises BrokerUnavailable; QueueRefused, which is one, where NATS has an answer that asks for an operator."""
+        for level in LEVELS:
+            await _add_consumer(bus, level, ack_wait_seconds)
         return cls(bus, answer_seconds)
 
     async def close(self) -> None:
