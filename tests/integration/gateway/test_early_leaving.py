@@ -263,7 +263,7 @@ async def test_a_caller_that_leaves_with_its_answer_under_way_is_no_fault(
     async with (
         broker(tmp_path) as (server, _),
         running_gateway(server.url) as running,
-        running_publisher(server.url) as (client, _),
+        running_publisher(server.url, drain_seconds=10.0) as (client, _),  # a receipt is waited for, whoever has left
     ):
         url = running.url if path.startswith("/v1") else f"http://127.0.0.1:{client.base_url.port}"
         for how, _ in itertools.product(("reset", "close", "half"), range(12)):

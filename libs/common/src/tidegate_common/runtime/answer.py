@@ -1,6 +1,8 @@
-"""Two rules of HTTP for answers that uvicorn does not keep."""
+"""Rules of HTTP for answers that uvicorn does not keep."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
@@ -19,6 +21,32 @@ def by_the_rules(app: ASGIApp, cycle: RequestResponseCycle) -> ASGIApp:
     if cycle.waiting_for_100_continue:
         return _without_its_body(app, cycle)
     return app
+
+
+def until_left(app: ASGIApp, left: Callable[[], bool]) -> ASGIApp:
+    """`app`, which hears that its client has gone once `left` says so: if it asks, after it has read the body.
+
+    A client that has ended its own side may be one that has gone, or wait for its answer. Nobody can tell before
+    something is written. What takes no more than its turn is answered; what waits on the client's account (a stream,
+    a completion) takes it for gone.
+    """
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        whole = False
+
+        async def watched() -> Message:
+            nonlocal whole
+            if whole:
+                left()
+            message = await receive()
+            while whole and message["type"] == "http.request" and left():
+                message = await receive()
+            whole = not message.get("more_body", False)
+            return message
+
+        await app(scope, watched, send)
+
+    return answer
 
 
 def _by_the_end(app: ASGIApp, cycle: RequestResponseCycle) -> ASGIApp:

@@ -21,8 +21,13 @@ class Discard(asyncio.Protocol):
     client that has not read it yet (RFC 9112, 9.6).
     """
 
-    def __init__(self, transport: asyncio.Transport, connections: set[Any], guard: Guard) -> None:
-        """Takes `transport` over: all that is to be written has been. `connections` is the server's set."""
+    def __init__(
+        self, transport: asyncio.Transport, connections: set[Any], guard: Guard, *, half_closed: bool = False
+    ) -> None:
+        """Takes `transport` over: all that is to be written has been. `connections` is the server's set.
+
+        Of a client that has `half_closed` nothing more comes: its connection is over when the answer is out.
+        """
         self._transport = transport
         self._connections = connections
         self._guard = guard
@@ -37,8 +42,11 @@ class Discard(asyncio.Protocol):
         connections.add(self)
         guard.pieces.start(transport)
         guard.totals.start(transport)
-        transport.resume_reading()
-        transport.write_eof()
+        if half_closed:
+            transport.close()
+        else:
+            transport.resume_reading()
+            transport.write_eof()
         if guard.stopping:
             self.shutdown()
 

@@ -13,7 +13,7 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from tidegate_common.runtime import refusals
-from tidegate_common.runtime.answer import by_the_rules
+from tidegate_common.runtime.answer import by_the_rules, until_left
 from tidegate_common.runtime.deadlines import Deadlines
 from tidegate_common.runtime.discard import Discard, GracefulTransport
 from tidegate_common.runtime.guard import DISCARD_BYTES, EXTENSION, PIECE_BYTES, Guard
@@ -49,6 +49,8 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         self._last_words: Refusal | None = None
         self._running: RequestResponseCycle | None = None
         """Whose answer is being made; others wait behind it."""
+        self.half_closed = False
+        """The client sends nothing more. It may still read: `nc -N` and some proxies end so what they have asked."""
         self._moved = False
         self._parsed = 0
         self._unparsed = 0
@@ -77,6 +79,19 @@ class LimitedHttpProtocol(HttpToolsProtocol):
             self._refuse(refusals.INVALID)
         self._measure(len(data))
         self._keep_time()
+
+    def eof_received(self) -> bool:  # type: ignore[override]  # uvicorn's never keeps a connection
+        """Whether the connection stays open, for the answers to requests that are there as a whole."""
+        running = self._running
+        if running is None or (running.response_complete and not self.pipeline):
+            return False
+        if running is self.cycle and self._message and not self._in_head:
+            return False  # its body is cut off
+        self.half_closed = True
+        if self._last_words is None:
+            self.cycle.keep_alive = False
+        running.message_event.set()  # whoever watches for the client's leaving is told
+        return True
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._deaf = self.transport.closed = True
@@ -166,7 +181,13 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         scope: Any = cycle.scope
         scope["extensions"] = {**scope.get("extensions", {}), EXTENSION: self.guard.bodies}
         self._running = cycle
-        super()._start_asgi_task(cycle, cast(Any, by_the_rules(app, cycle)))
+        super()._start_asgi_task(cycle, cast(Any, until_left(by_the_rules(app, cycle), self._left)))
+
+    def _left(self) -> bool:
+        """Whether the client is to be taken for gone by whoever asks. Then the connection ends."""
+        if self.half_closed:
+            self.bare.close()
+        return self.half_closed
 
     def on_response_complete(self) -> None:
         self.server_state.total_requests += 1
@@ -216,7 +237,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         """Ends the connection once the client has had time to read what was written to it."""
         connections, bare = self.connections, self.bare
         self.connection_lost(None)
-        Discard(bare, connections, self.guard)
+        Discard(bare, connections, self.guard, half_closed=self.half_closed)
 
     # What is read
 

@@ -42,6 +42,8 @@ class Takeover:
         """Calls `lost` where the connection is lost before it is taken."""
         assert self._protocol is not None
         self._protocol.watcher = lost
+        if self._protocol.half_closed:
+            self._protocol.bare.close()
 
     def gone(self) -> bool:
         """Whether the connection has been lost, or is about to be: then there is nothing to take."""
@@ -114,6 +116,10 @@ class TakeoverHttpProtocol(LimitedHttpProtocol):
     """Offers each request's socket in `scope["extensions"]`."""
 
     watcher: Lost | None = None
+
+    def eof_received(self) -> bool:  # type: ignore[override]  # as there
+        """A stream that nobody may read any more is ended."""
+        return self.watcher is None and super().eof_received()
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
