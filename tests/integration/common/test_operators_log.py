@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import os
 import signal
 import socket
@@ -13,11 +14,19 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.support.bus import SUBJECTS
 from tests.support.gateway import open_stream
 from tests.support.nats import nats_server
 from tests.support.ports import free_port
 from tests.support.processes import Running, service
 from tests.support.waiting import until
+from tidegate_common.bus.connection import connect
+from tidegate_common.bus.history import History
+from tidegate_common.bus.leaders import Leaders
+from tidegate_common.bus.lineage import Lineage
+from tidegate_common.bus.streams import StreamLimits
+from tidegate_common.bus.upkeep import Upkeep
+from tidegate_common.runtime.tasks import end
 
 SERVICES = ["gateway", "publisher_api", "ai_worker"]
 
@@ -121,6 +130,40 @@ async def test_nats_that_hangs_is_not_taken_for_one_without_jetstream(tmp_path: 
                 server.run.process.send_signal(signal.SIGCONT)
             assert not run.said("has to be on")
             assert len(messages(run, "WARNING")) <= 3, messages(run)
+
+
+async def test_what_is_noted_already_is_not_said_to_be_lost(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """NATS hung for some seconds, and publisher-api warned that backups would not have the stream's epoch."""
+    async with nats_server(tmp_path) as server, connect(server.url, SUBJECTS, "test") as bus:
+        await Upkeep(bus, StreamLimits(), Leaders(bus), keeps=True, all_needed=True).start()
+        lineage = Lineage(bus, History(bus))
+        await lineage.start()
+        server.run.process.send_signal(signal.SIGSTOP)
+        try:
+            await lineage.start()
+        finally:
+            server.run.process.send_signal(signal.SIGCONT)
+        assert "noted" not in caplog.text
+
+
+async def test_the_streams_are_not_looked_after_while_nats_is_away(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It hung, which was said, and then it was gone: at that moment all was said to be well again."""
+    caplog.set_level(logging.INFO)
+    port = free_port()
+    async with nats_server(tmp_path, port) as server, connect(server.url, SUBJECTS, "test") as bus:
+        upkeep = Upkeep(bus, StreamLimits(), Leaders(bus), keeps=True, all_needed=True)
+        await upkeep.start()
+        looking = asyncio.create_task(upkeep.run(0.01))
+        server.run.process.send_signal(signal.SIGSTOP)
+        await until(lambda: "could not be looked after" in caplog.text, "it is said", 30)
+        await server.run.stop(signal.SIGKILL)
+        await until(lambda: "no connection to NATS" in caplog.text, "it is gone", 30)
+        async with nats_server(tmp_path, port):
+            await until(lambda: "looked after again" in caplog.text, "it is over", 30)
+        await end([looking])
+    assert caplog.text.index("connection is back") < caplog.text.index("looked after again")
 
 
 async def test_a_client_that_is_cut_off_for_its_slowness_is_said_without_its_name(tmp_path: Path) -> None:

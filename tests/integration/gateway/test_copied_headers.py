@@ -219,7 +219,7 @@ async def test_events_of_a_foreign_stream_on_our_subjects_are_volatile_and_cost_
             assert await _heard(back, 9) == due
         gateway = running.gateway
         assert gateway.attachments.rejoining.holes == 0
-        assert gateway.subscriptions.foreign.count == 9
+        assert gateway.subscriptions.other_streams.count == 9
         said = [record for record in caplog.records if "ORDERS" in str(record.__dict__)]
         assert len(said) == 1
         assert said[0].levelname == "WARNING"
@@ -241,7 +241,7 @@ async def test_an_event_s_message_that_is_sent_on_past_the_stream_has_no_place_i
             second = await publisher.durable("client.ann", Event("n", "2"), headers={})
             got = await _heard(live, 7)
             assert [each for each in got if each[1] != "sent on"] == [(first.id, "1"), (second.id, "2")]
-        assert running.gateway.subscriptions.foreign.count == 5
+        assert running.gateway.subscriptions.other_streams.count == 5
 
 
 async def test_a_replay_that_gets_nothing_of_the_stream_ends_in_an_error_that_is_said(

@@ -57,6 +57,16 @@ def test_reasons_without_end_are_counted(caplog: pytest.LogCaptureFixture) -> No
     assert len(caplog.messages) == 8
 
 
+def test_fields_tell_a_case_and_make_no_reason_new(caplog: pytest.LogCaptureFixture) -> None:
+    clock = Clock()
+    trouble = Trouble(log, "a record is not ours", clock=clock)
+    for number in range(3):
+        trouble.note(fields={"found": f"r{number}"})
+        clock.now += 30
+    assert caplog.messages == ["a record is not ours", "a record is not ours (1 more time within 60 s)"]
+    assert [vars(record)["found"] for record in caplog.records] == ["r0", "r2"]
+
+
 async def test_single_events_that_come_close_upon_each_other_are_counted(caplog: pytest.LogCaptureFixture) -> None:
     """The rest of them is said though no further one comes."""
     trouble = Trouble(log, "a client was too slow", every_seconds=0.2)

@@ -66,6 +66,7 @@ class Intake:
         self.depth = 0
         self._idle = Trouble(log, "no jobs are taken for now", "jobs are taken again")
         self._unmeasured = Trouble(log, "the queue is opened anew", "the queue is there")
+        self._broken = Trouble(log, "taking jobs fails by a fault of ours", level=logging.ERROR)
         self.strays = 0
         self.refused = ""
 
@@ -82,8 +83,8 @@ class Intake:
                     self.refused = str(error) if isinstance(error, QueueRefused) else ""
                     self._idle.note(error)
                     await asyncio.sleep(RETRY_SECONDS)
-                except Exception:
-                    log.exception("no jobs for now")
+                except Exception as error:
+                    self._broken.note(type(error).__name__, error)
                     await asyncio.sleep(RETRY_SECONDS)
         finally:
             await end([measuring])
@@ -220,6 +221,6 @@ class Intake:
                 # jobs would hear nothing for ever.
                 self._unmeasured.note(error)
                 await self.renew()
-            except Exception:
-                log.exception("the queue's length is not known for now")
+            except Exception as error:
+                self._broken.note(type(error).__name__, error)
             await asyncio.sleep(DEPTH_SECONDS)

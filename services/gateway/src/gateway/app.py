@@ -189,7 +189,7 @@ class Gateway:
         observe(
             "counter",
             names.METRIC_FEED_FOREIGN,
-            lambda: self.subscriptions.foreign.count,
+            lambda: self.subscriptions.other_streams.count,
             "{message}",
             "Messages of other streams on our subjects",
         )

@@ -1,4 +1,4 @@
-"""What keeps a connection to NATS from coming about, said once for each reason, and whether it is time to give up."""
+"""What keeps a connection to NATS from coming about, said when it is new, and whether it is time to give up."""
 
 from __future__ import annotations
 
@@ -6,11 +6,9 @@ import logging
 import time
 
 from tidegate_common.bus.server_errors import ServerError
+from tidegate_common.telemetry.trouble import Trouble
 
 log = logging.getLogger(__name__)
-
-SAY_SECONDS = 60.0
-"""What the server says again and again is said no oftener."""
 
 PATIENT_SHARE = 0.5
 """Refusals that are further apart than this part of the patience are no series."""
@@ -21,8 +19,8 @@ class ConnectionLog:
 
     def __init__(self, refused_seconds: float) -> None:
         self._patience = refused_seconds
-        self._said: set[str] = set()
-        self._heard: dict[str, float] = {}
+        self._away = Trouble(log, "no connection to NATS")
+        self._heard = Trouble(log, "NATS says")
         self._since: float | None = None
         """When the present series of refusals began."""
         self._latest = 0.0
@@ -33,13 +31,10 @@ class ConnectionLog:
 
     def add(self, server: str, error: Exception) -> bool:
         """One more failure. Gives whether NATS has refused this process for too long."""
-        reason = f"{server}: {error}"
         refuses = bool(getattr(error, "refuses", False))
         if refuses or not self.refused:
             self.last, self.refused = str(error), refuses
-        if reason not in self._said:
-            self._said.add(reason)
-            log.warning("no connection to NATS: %s", reason)
+        self._away.note(f"{server}: {error}")
         if not refuses:
             return False
         now = time.monotonic()
@@ -50,17 +45,12 @@ class ConnectionLog:
 
     def clear(self) -> None:
         """There is a connection."""
-        self._said.clear()
+        self._away.over()
         self._since, self.last, self.refused = None, "", False
 
     def said(self, error: ServerError) -> None:
         """The server said something and went on."""
-        now = time.monotonic()
-        if now - self._heard.get(error.text, float("-inf")) >= SAY_SECONDS:
-            if len(self._heard) > 1000:  # each names a subject
-                self._heard.clear()
-            self._heard[error.text] = now
-            log.warning("%s", error)
+        self._heard.note(str(error).removeprefix("NATS says: "))
 
     async def unforeseen(self, error: Exception) -> None:
         """An error that nats-py tells of: its subscriptions' handlers, mostly. What fails to connect is in `add`."""

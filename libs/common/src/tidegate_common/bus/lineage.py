@@ -46,6 +46,8 @@ class Lineage:
         self._wanted = events_config(bus.subjects, StreamLimits())
         self._seen = _Seen("", "", 0)
         self._soon = asyncio.Event()
+        self._due = True
+        """Whether something is to be noted, as far as is known."""
         self._unnoted = Trouble(
             log,
             "the stream's epoch can't be noted in its metadata, so backups won't have it",
@@ -68,12 +70,13 @@ class Lineage:
                 await self._try()
 
     async def _try(self) -> None:
-        """One look. What keeps it from noting is said once."""
+        """One look. Where NATS does not answer and nothing was to be noted, nothing is lost by it."""
         try:
             await self.look()
             self._unnoted.over()
         except BrokerUnavailable as error:
-            self._unnoted.note(error)
+            if self._due:
+                self._unnoted.note(error)
 
     async def look(self) -> None:
         """Notes what is not noted yet. Raises BrokerUnavailable."""
@@ -85,7 +88,8 @@ class Lineage:
         notes = Notes.parse(info["config"].get("metadata"))
         life, restored = self._life(info, position, notes), self._restored or (notes.restored if notes else "")
         wanted = Notes(life, created, restored)
-        if notes != wanted and not await self._note(info["config"], wanted):
+        self._due = notes != wanted
+        if self._due and not await self._note(info["config"], wanted):
             return  # another process has just noted something: the next look has it
         if notes is not None and notes.life.epoch != life.epoch:
             log.warning(
@@ -94,7 +98,7 @@ class Lineage:
                 life.shared(notes.life.epoch) or 0,
                 extra={"epoch": life.epoch, "before": notes.life.epoch},
             )
-        self._seen = _Seen(created, life.epoch, last)
+        self._seen, self._due = _Seen(created, life.epoch, last), False
 
     def _life(self, info: dict[str, Any], position: Position, notes: Notes | None) -> Life:
         """The life that the stream is in; another than its position tells where only this process can know."""

@@ -75,7 +75,8 @@ class Refusals:
     def stored(self, stream: str) -> None:
         """Something was stored in `stream`."""
         if self._now and (spell := self._now.get(stream)) is not None:
-            spell.present = False
+            if spell.present:
+                spell.present, spell.back = False, _now()
             if _now() >= spell.last + QUIET_SECONDS:
                 self._end(stream)
 
@@ -93,27 +94,28 @@ class Refusals:
         """NATS stores again: what still refuses says so with its next publish."""
         for stream in list(self._now):
             if self.of(stream):
+                self._now[stream].back = _now()
                 self._end(stream)
 
     def _end(self, stream: str) -> None:
         spell = self._now.pop(stream)
         log.info(
-            "publishes are stored again after %.0f s, %d were refused",
-            _now() - spell.since,
+            "publishes are stored again after %.0f s, %d refused meanwhile",
+            spell.back - spell.since,
             spell.number,
             extra={"stream": stream, "reason": spell.reason},
         )
 
 
 class _Spell:
-    """A time of one reason. `present` until something is stored."""
+    """A time of one reason. `present` until something is stored, `back` when that was."""
 
     def __init__(self, reason: str, words: str, number: int) -> None:
         self.reason = reason
         self.text = TEXTS[reason] + (f" ({words})" if words else "")
         self.number = number
         self.present = True
-        self.since = self.last = _now()
+        self.since = self.last = self.back = _now()
 
 
 def _now() -> float:

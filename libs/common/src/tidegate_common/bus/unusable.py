@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import logging
-import time
+
+from tidegate_common.telemetry.trouble import Trouble
 
 log = logging.getLogger(__name__)
-
-SAY_SECONDS = 60.0
-"""Each reason is said no oftener."""
 
 SUBJECT = "subject"
 """The subject, or the one for its answer, is not UTF-8 where it has to be read."""
@@ -23,21 +21,13 @@ class Unusable:
 
     def __init__(self) -> None:
         self.counts = {SUBJECT: 0, HANDLER: 0, SLOW: 0}
-        self._said: dict[str, float] = {}
+        self._trouble = Trouble(log, "a message of NATS could not be used and was dropped, others go on")
 
     def add(self, reason: str, subject: bytes, error: Exception | None = None) -> None:
         """One more on `subject`. `error` is what it brought about."""
-        count = self.counts[reason] = self.counts.get(reason, 0) + 1
-        now = time.monotonic()
-        if now - self._said.get(reason, float("-inf")) < SAY_SECONDS:
-            return
-        self._said[reason] = now
-        log.warning(
-            "a message of NATS could not be used (%s): it was dropped, others go on",
-            reason,
-            extra={"subject": shown(subject), "count": count, "error": "" if error is None else repr(error)},
-            exc_info=error,
-        )
+        self.counts[reason] += 1
+        fields = {"subject": shown(subject), "error": "" if error is None else repr(error)}
+        self._trouble.note(reason, error, fields=fields)
 
 
 def shown(subject: bytes) -> str:

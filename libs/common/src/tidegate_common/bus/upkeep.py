@@ -19,6 +19,7 @@ from tidegate_common.bus.levels import LEVELS, consumer_of
 from tidegate_common.bus.refusals import Refusals
 from tidegate_common.bus.streams import REPLICAS, StreamDiffers, StreamLimits, change, configs, made
 from tidegate_common.errors import BrokerUnavailable, NotSent, TidegateError
+from tidegate_common.telemetry.trouble import Trouble
 
 log = logging.getLogger(__name__)
 
@@ -87,7 +88,9 @@ class Upkeep:
         self._strangers: list[str] = []
         """Consumers of the job queue that are not Tidegate's."""
         self._said: dict[tuple[str, str], str] = {}
-        """What was said last, by stream and matter."""
+        """What was said last, by stream and matter: each look finds it again."""
+        self._unready = Trouble(log, "waiting for NATS to be ready", "NATS is ready")
+        self._blind = Trouble(log, "the streams could not be looked after", "the streams are looked after again")
 
     async def start(self, seconds: float = START_SECONDS) -> None:
         """Returns when the streams are there and have leaders. Raises BrokerUnavailable after `seconds`.
@@ -103,11 +106,12 @@ class Upkeep:
                 await self.look()
                 for stream in self._needed:
                     self._check_leader(stream, await self._api.call(f"STREAM.INFO.{stream}"))
+                self._unready.over()
                 return
             except BrokerUnavailable as error:
                 if self._hopeless(error) or asyncio.get_running_loop().time() > deadline:
                     raise
-                self._say("", "start", f"waiting for NATS to be ready: {error}", logging.WARNING)
+                self._unready.note(error)
             await asyncio.sleep(START_AGAIN_SECONDS)
 
     async def run(self, every_seconds: float = EVERY_SECONDS) -> None:
@@ -118,10 +122,10 @@ class Upkeep:
                 if self._bus.connected:
                     await self.look()
                     await self._try_again()
-                self._over("", "look")
+                    self._blind.over()
             except TidegateError as error:
                 if self._bus.connected:
-                    self._say("", "look", f"the streams could not be looked after: {error}", logging.WARNING)
+                    self._blind.note(error)
 
     async def look(self) -> None:
         """One look at all of them. Raises BrokerUnavailable."""
@@ -259,7 +263,7 @@ class Upkeep:
     def _say(self, stream: str, matter: str, text: str, level: int = logging.INFO) -> None:
         if self._said.get((stream, matter)) != text:
             self._said[stream, matter] = text
-            log.log(level, "%s", text, extra={"stream": stream} if stream else None)
+            log.log(level, "%s", text, extra={"stream": stream})
 
     def _over(self, stream: str, matter: str) -> None:
         if self._said.pop((stream, matter), None) is not None:
@@ -267,7 +271,6 @@ class Upkeep:
 
 
 OVER = {
-    "look": "the streams are looked after again",
     "differs": "the stream {stream} is as it should be again",
     "consumers": "the stream {stream} has no consumers any more that are not Tidegate's",
 }

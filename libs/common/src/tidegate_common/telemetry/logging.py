@@ -11,6 +11,8 @@ from collections.abc import Callable
 from opentelemetry import trace
 from pythonjsonlogger.json import JsonFormatter
 
+from tidegate_common.telemetry.trouble import repeated
+
 
 class _TraceFilter(logging.Filter):
     """Adds `trace_id` and `span_id` of the current span; a record that brings its own keeps them."""
@@ -64,7 +66,7 @@ class Repeats(logging.Filter):
             self._said.clear()
         self._said[key] = now, 0
         if times:
-            record.msg = f"{record.getMessage()} ({times} more times within {now - said:.0f} s)"
+            record.msg = f"{record.getMessage()} ({repeated(times, now - said)})"
             record.args = ()
         return True
 

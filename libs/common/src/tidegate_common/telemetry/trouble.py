@@ -6,7 +6,7 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 EVERY_SECONDS = 60.0
 """Between two lines about one trouble that lasts, or that comes again and again."""
@@ -52,10 +52,12 @@ class Trouble:
         """Whether it has begun, and is not over."""
         return self._since is not None
 
-    def note(self, reason: object = "", error: BaseException | None = None) -> None:
+    def note(
+        self, reason: object = "", error: BaseException | None = None, *, fields: Mapping[str, object] | None = None
+    ) -> None:
         """It is there (again). The first time, and with a reason that is new, it is said; else it is counted.
 
-        With `error`, what is said has its stack.
+        With `error`, what is said has its stack, and with `fields` these, which tell one case and make no reason new.
         """
         now, words = self._clock(), str(reason)
         with self._lock:
@@ -69,7 +71,7 @@ class Trouble:
             new = words not in self._reasons and len(self._reasons) < MOST_REASONS
             if new or now - self._said >= self._every:
                 self._reasons.add(words)
-                self._say(now, words, error)
+                self._say(now, words, error, fields)
             else:
                 self._unsaid += 1
                 self._arm()
@@ -87,11 +89,17 @@ class Trouble:
                 counted = f", {self._times} times" if self._times > 1 else ""
                 self._log.info("%s, after %.0f s%s", self._over, self._clock() - since, counted)
 
-    def _say(self, now: float, words: str, error: BaseException | None = None) -> None:
+    def _say(
+        self,
+        now: float,
+        words: str,
+        error: BaseException | None = None,
+        fields: Mapping[str, object] | None = None,
+    ) -> None:
         why = f": {words}" if words else ""
-        more = f" ({self._unsaid} more times within {now - self._said:.0f} s)" if self._unsaid else ""
+        more = f" ({repeated(self._unsaid, now - self._said)})" if self._unsaid else ""
         self._said, self._unsaid = now, 0
-        self._log.log(self._level, "%s%s%s", self._text, why, more, exc_info=error)
+        self._log.log(self._level, "%s%s%s", self._text, why, more, exc_info=error, extra=fields)
 
     def _arm(self) -> None:
         """What is counted is said when its time has come, where there is an event loop to do it."""
@@ -108,3 +116,8 @@ class Trouble:
             self._timer = None
             if self._since is not None and self._unsaid:
                 self._say(self._clock(), "")
+
+
+def repeated(times: int, seconds: float) -> str:
+    """How often something came that was not said: in words for the line that says it."""
+    return f"{times} more {'time' if times == 1 else 'times'} within {seconds:.0f} s"

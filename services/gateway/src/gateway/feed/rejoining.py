@@ -142,6 +142,8 @@ class Rejoining:
         async with asyncio.TaskGroup() as group:
             for session in sessions:
                 group.create_task(self._bring_back(session, limit))
+        there = sum(session.ending is None for session in sessions)
+        log.info("%d of %d sessions are live again", there, len(sessions))
 
     async def _bring_back(self, session: Session, limit: asyncio.Semaphore) -> None:
         """Never raises but when it is cancelled: what goes wrong with one session ends that one, and no other."""

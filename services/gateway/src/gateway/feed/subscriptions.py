@@ -13,7 +13,7 @@ from opentelemetry.trace import SpanKind
 
 from gateway import frame
 from gateway.feed.completeness import Completeness
-from gateway.feed.foreign import Foreign
+from gateway.feed.other_streams import OtherStreams
 from gateway.feed.receipts import Receipts
 from gateway.hub.endings import Ending
 from gateway.hub.hub import Audience, Hub
@@ -54,7 +54,7 @@ class Subscriptions:
             names.METRIC_DELIVERY_LATENCY, "s", "From an event's storing to its writing, one event in 64"
         )
         self._origin = Origin.of_events(bus.subjects)
-        self.foreign = Foreign()
+        self.other_streams = OtherStreams()
         self._count = 0
         self._chunk_of: tuple[int, bytes] = (0, b"")
         self.completeness = Completeness(hub, bus.subjects)
@@ -147,7 +147,7 @@ class Subscriptions:
         if place is None:
             volatile_id = headers.field(header, headers.VOLATILE_ID) or b"%d" % self.received
             if header.find(headers.SEQUENCE) >= 0:
-                volatile_id = self.foreign.take(header)
+                volatile_id = self.other_streams.take(header)
             chunk = self.chunk(None, header, payload)
             if receipt_id is None:
                 self._hub.volatile(audience, volatile_id, chunk)

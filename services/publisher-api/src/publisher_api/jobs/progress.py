@@ -107,6 +107,7 @@ class Progress:
             "places in the queue are told again",
             level=logging.INFO,
         )
+        self._broken = Trouble(log, "telling places in the queue fails by a fault of ours", level=logging.ERROR)
 
     def follow(self, state: JobState, level: int, sequence: int) -> None:
         """Tells this job's asker from now on, as long as it waits: at this place of that level of the queue."""
@@ -129,8 +130,8 @@ class Progress:
                     self._silent.over()
                 except TidegateError as error:
                     self._silent.note(error)
-                except Exception:
-                    log.exception("nobody is told of a place in the queue for now")
+                except Exception as error:
+                    self._broken.note(type(error).__name__, error)
 
     async def _look(self) -> None:
         if all(each.due > time.monotonic() for each in self._followed.values()):

@@ -12,7 +12,7 @@ STREAMS = 16
 """So many streams are named in the log, each once."""
 
 
-class Foreign:
+class OtherStreams:
     """Counts them, and names their streams. They are delivered as volatile events: without an id, never replayed."""
 
     def __init__(self) -> None:
