@@ -106,18 +106,6 @@ VALUES = [
     b"a'b",
     b'"a"',
 ]
-AFTER_QUERIES = [b""] * 10 + [b"#", b"#part", b"#part?client_id=bob", b"&", b"?", b" "]
-VERSIONS = [b"HTTP/1.1"] * 14 + [b"HTTP/1.0", b"HTTP/2.0", b"HTTP/1.2", b"HTTP/0.9", b"http/1.1", b"HTTP/1.1 ", b""]
-HOSTS: list[list[bytes]] = [[b"Host: localhost"]] * 14 + [
-    [],
-    [b"Host: localhost", b"Host: localhost"],
-    [b"Host:"],
-    [b"hOST:\tlocalhost:80 "],
-    [b"Host: 127.0.0.1"],
-    [b"Host: evil.example"],
-    [b"Host : localhost"],
-    [b"Host: a@localhost"],
-]
 FIELDS = [
     b"Last-Event-ID: {epoch}-1",
     b"LAST-EVENT-ID:{epoch}-1\t ",

@@ -40,6 +40,7 @@ def test_every_call_names_the_problems_that_it_may_answer() -> None:
             assert ("{job_id}" in path) == (404 in statuses), (method, path)
             told |= statuses
     assert raised <= told
+    assert "trace_id" in whole["components"]["schemas"]["ProblemDetails"]["required"]
     for response in whole["components"]["responses"].values():
         assert list(response["content"]) == ["application/problem+json"]
 

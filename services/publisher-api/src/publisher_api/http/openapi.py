@@ -108,11 +108,11 @@ class ProblemDetails(msgspec.Struct, frozen=True, omit_defaults=True):
     type: str
     title: str
     status: int
+    trace_id: str
     detail: str | None = None
     field: str | None = None
     allowed: str | None = None
     queued: int | None = None
-    trace_id: str | None = None
 
 
 _TYPES = (
