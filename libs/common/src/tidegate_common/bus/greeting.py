@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from ipaddress import ip_address
 from typing import Any
 from urllib.parse import urlparse
 
@@ -75,14 +76,24 @@ def discovered(info: dict[str, Any], current: Srv | None) -> list[Srv]:
     """The other servers of the cluster that `info` names."""
     found = []
     for netloc in info.get("connect_urls") or ():
-        uri = urlparse(f"nats://{netloc}")
         try:
+            uri = urlparse(f"nats://{netloc}")
             if not uri.hostname or not uri.port:
                 continue
         except ValueError:
             continue
         server = Srv(uri, discovered=True)
-        if current is not None and info.get("tls_required"):
-            server.tls_name = current.tls_name or current.uri.hostname
+        # By its own name it has a certificate of its own; one that is told of by its number is known by this one's.
+        if current is not None and _is_number(uri.hostname):
+            name = current.tls_name or current.uri.hostname
+            server.tls_name = None if _is_number(name) else name
         found.append(server)
     return found
+
+
+def _is_number(host: str | None) -> bool:
+    try:
+        ip_address(host or "")
+    except ValueError:
+        return False
+    return True
