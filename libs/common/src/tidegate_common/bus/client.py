@@ -16,6 +16,7 @@ from typing import Any, cast
 
 from nats import errors as nats_errors
 from nats.aio.client import PING_PROTO
+from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from nats.js.api import Header
 from nats.protocol import command
@@ -30,6 +31,9 @@ Refused = Callable[[str, str], object]
 
 NO_HEADERS = 12
 """Bytes of a header block without a field."""
+
+INBOX_CHARS = 56
+"""Of the subject that nats-py makes for an answer."""
 
 
 class DirectSubscription(Direct):
@@ -108,10 +112,20 @@ class BusClient(Link):
         would send the message later, when its sender has been told that it was refused; and headers count in what is
         allowed at most (MaxPayloadError), as they do for the server, which closes the connection otherwise.
         """
-        if not self.is_connected:
-            raise nats_errors.ConnectionReconnectingError
-        self._check(len(subject) + len(reply) + 32, len(payload) + _size(headers))
+        self._check_publish(len(subject) + len(reply), payload, headers)
         await super().publish(subject, payload, reply, headers)
+
+    async def request(
+        self,
+        subject: str,
+        payload: bytes = b"",
+        timeout: float = 0.5,
+        old_style: bool = False,
+        headers: dict[str, str] | None = None,
+    ) -> Msg:
+        """As nats-py's, which keeps a future for ever for each question that `publish` does not send."""
+        self._check_publish(len(subject) + INBOX_CHARS, payload, headers)
+        return await super().request(subject, payload, timeout, old_style, headers)
 
     def at_end_of_read(self, call: Callable[[], object]) -> None:
         """Calls `call` once, when all that one read has brought is handed over. An error of it is logged.
@@ -163,6 +177,15 @@ class BusClient(Link):
     async def _send_command(self, cmd: bytes, priority: bool = False) -> None:
         if self.is_connected:  # opening a connection sends a SUB for each subscription; a message is not sent late
             await super()._send_command(cmd, priority)
+
+    def _check_publish(self, names: int, payload: bytes, headers: Mapping[str, str] | None) -> None:
+        """As `_check`, of what nats-py puts together, with `names` of so many characters.
+
+        Raises ConnectionReconnectingError, too.
+        """
+        if not self.is_connected:
+            raise nats_errors.ConnectionReconnectingError
+        self._check(names + 32, len(payload) + _size(headers))
 
     def _check(self, head: int, size: int) -> None:
         """Whether a message may be sent. Raises MaxPayloadError, BadSubjectError: NATS would close the connection."""
