@@ -26,6 +26,17 @@ class ScriptedNats:
         """Said to each CONNECT, before the end of the connection; empty: it is accepted."""
         self.silent = False
         """It takes connections and says nothing."""
+        self.mute = False
+        """It answers no PING."""
+        self.pings = 0
+        """Of all connections, answered or not."""
+        self.published = 0
+        """Messages that were read, of all connections."""
+        self.ended = 0
+        """Connections that are over, and all that they brought is read."""
+        self.reads = asyncio.Event()
+        """Unset: it hangs, and reads nothing."""
+        self.reads.set()
         self._writer: asyncio.StreamWriter | None = None
 
     async def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -37,9 +48,11 @@ class ScriptedNats:
         try:
             while line := await reader.readline():
                 await self._take(line.split(), line, reader)
-        except ConnectionError:
+                await self.reads.wait()
+        except (ConnectionError, EOFError):
             pass
         finally:
+            self.ended += 1
             writer.close()
 
     async def _take(self, words: list[bytes], line: bytes, reader: asyncio.StreamReader) -> None:
@@ -49,13 +62,16 @@ class ScriptedNats:
                 if self.refuses:
                     self.fail(self.refuses)
             case b"PING":
-                self.write(b"PONG\r\n")
+                self.pings += 1
+                if not self.mute:
+                    self.write(b"PONG\r\n")
             case b"SUB":
                 self.subscribed[words[-1].decode()] = words[1].decode()
             case b"UNSUB":
                 self.subscribed.pop(words[1].decode(), None)
             case b"PUB" | b"HPUB":
                 await reader.readexactly(int(words[-1]) + 2)
+                self.published += 1
 
     def write(self, data: bytes) -> None:
         assert self._writer is not None, "nobody is connected"

@@ -53,6 +53,9 @@ class ConnectionLog:
         self._heard.note(str(error).removeprefix("NATS says: "))
 
     async def unforeseen(self, error: Exception) -> None:
-        """An error that nats-py tells of: its subscriptions' handlers, mostly. What fails to connect is in `add`."""
-        if not hasattr(error, "refuses"):
+        """An error that nats-py tells of: its subscriptions' handlers, mostly.
+
+        What fails to connect is in `add`; what can't be written to a connection is a loss, which is said.
+        """
+        if not hasattr(error, "refuses") and not isinstance(error, ConnectionError):
             log.warning("NATS client: %s", error or type(error).__name__, exc_info=error)

@@ -14,7 +14,7 @@ from typing import Any
 
 from nats import errors as nats_errors
 from nats.aio.client import PING_PROTO, Client, Srv
-from nats.aio.transport import TcpTransport
+from nats.aio.transport import TcpTransport, Transport
 from nats.protocol import command
 
 from tidegate_common.bus.addresses import Address, Tls, tls_of
@@ -65,7 +65,10 @@ class Link(Dialogue):
         await self._init_request_sub()
 
     async def _select_next_server(self) -> None:
-        """Whichever has failed least often. Those who lost a server come back spread over a second, not all at once."""
+        """Whichever has failed least often since there was a connection.
+
+        Those who lost a server come back spread over a second, not all at once.
+        """
         server = min(self._server_pool, key=lambda each: (each.reconnects, random.random()))
         self._current_server = server
         await asyncio.sleep(random.uniform(0.05, 1.0) if server.reconnects else random.uniform(0, 0.2))
@@ -139,10 +142,16 @@ class Link(Dialogue):
         self._flusher_task = self._start(self._flusher())
 
     def _address(self, server: Srv) -> Address:
-        """Of `server`; one that another server told of is entered as the first is."""
-        first = next(iter(self._addresses.values()))
-        found = self._addresses.get(server.uri.netloc)
-        return found or first._replace(host=server.uri.hostname or "", port=server.uri.port or 0)
+        return self._addresses[server.uri.netloc]
+
+    def _learn(self, info: dict[str, Any]) -> None:
+        """Servers that another one tells of are entered as that one is."""
+        known = len(self._server_pool)
+        super()._learn(info)
+        for server in self._server_pool[known:]:
+            assert self._current_server is not None
+            host, port = server.uri.hostname or "", server.uri.port or 0
+            self._addresses[server.uri.netloc] = self._address(self._current_server)._replace(host=host, port=port)
 
     def _tls_for(self) -> Tls:
         if self._tls is None:
@@ -191,8 +200,7 @@ class Link(Dialogue):
         work, self._work = self._work, []
         for task in work:
             task.cancel()
-        if self._transport is not None:
-            self._transport.close()
+        _abort(self._transport)
         self._pending.clear()
         self._pending_data_size = 0
         asked, self._pongs = [*self._pongs, *self._resp_map.values()], []
@@ -219,6 +227,9 @@ class Link(Dialogue):
                 self._status = Client.RECONNECTING
                 self.on_failed(server, self._explained(server, error))
                 continue
+            # Who failed in this outage may be well in the next one: it comes later then, and not as much later.
+            for each in self._server_pool:
+                each.reconnects = min(each.reconnects, 1)
             server.reconnects = 0
             self.stats["reconnects"] += 1
             if self.on_back is not None:
@@ -226,11 +237,12 @@ class Link(Dialogue):
             return
 
     async def _ping_interval(self) -> None:
-        while self._pings_outstanding < self.options["max_outstanding_pings"]:
+        while True:
             await asyncio.sleep(self.options["ping_interval"])
+            if self._pings_outstanding >= self.options["max_outstanding_pings"]:  # the last one had its time, too
+                raise ConnectFailed("the server does not answer any more")
             self._pings_outstanding += 1
             await self._send_ping()
-        raise ConnectFailed("the server does not answer any more")
 
     def _explained(self, server: Srv, error: BaseException) -> nats_errors.Error:
         tls = self._tls_for()
@@ -247,7 +259,12 @@ class Link(Dialogue):
                 await super().close()
         except (OSError, RuntimeError):  # it writes what is left before it cleans up; uvloop raises the second
             self._subs.clear()
-            if self._transport is not None:
-                self._transport.close()
+            _abort(self._transport)
         for task in work:
             task.cancel()
+
+
+def _abort(transport: Transport | None) -> None:
+    """Ends it without writing what it still has, which a server that hangs would read when it goes on."""
+    if isinstance(transport, TcpTransport) and transport._io_writer is not None:
+        transport._io_writer.transport.abort()
