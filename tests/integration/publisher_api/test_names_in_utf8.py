@@ -71,6 +71,16 @@ async def test_a_parameter_is_utf8_and_known_or_refused(tmp_path: Path) -> None:
         assert (await client.get(f"/api/ai/dead?limit=5&{added}")).json() == {"jobs": [], "total": 0}
 
 
+async def test_a_limit_is_a_number_in_ascii_of_any_length_or_refused(tmp_path: Path) -> None:
+    """One of 5,000 digits was a fault of ours (500), and another script's digits were read as ours."""
+    async with broker(tmp_path) as (server, _), running_publisher(server.url) as (client, _):
+        for text in ("9" * 5_000, "\u0663", "\xb2", "+5", "1_0", " 5", "0", "1001", "-1", "1.0"):
+            answer = await client.get("/api/ai/dead", params={"limit": text})
+            assert (answer.status_code, answer.json()["field"]) == (422, "limit"), text
+        for text in ("1", "1000", ""):
+            assert (await client.get("/api/ai/dead", params={"limit": text})).status_code == 200, text
+
+
 async def test_a_key_is_visible_ascii_and_given_once(tmp_path: Path) -> None:
     """Of two keys the first once counted, and the second was dropped in silence."""
     async with broker(tmp_path) as (server, _), running_publisher(server.url) as (client, _):
