@@ -16,11 +16,13 @@ from tests.support.waiting import until
 from tidegate_common.bus import headers, refusals
 from tidegate_common.bus.api import JetStreamApi
 from tidegate_common.bus.connection import connect
+from tidegate_common.bus.jobs import JobStates
 from tidegate_common.bus.leaders import Leaders, Patience
 from tidegate_common.bus.refusals import Refusals
 from tidegate_common.bus.storing import Message, Stored, Storing
+from tidegate_common.contract.jobs import JobState, JobStatus
 from tidegate_common.contract.subjects import Subjects
-from tidegate_common.errors import NotStored, QueueFull
+from tidegate_common.errors import BrokerUnavailable, NotStored, QueueFull
 
 SUBJECTS = Subjects.of("tg")
 LARGE = {"client_id": "a", "event_type": "n", "data": "x" * 500_000}
@@ -82,6 +84,57 @@ async def test_a_process_that_gets_no_publishes_finds_out_that_there_is_room_aga
                 assert run.said("publishes are stored again")
                 assert (await client.post("/api/sse/send", json=LARGE)).status_code == 202
                 assert await counted(client, "stream_refuses") == 1
+
+
+@pytest.mark.timeout(120)
+async def test_a_chat_whose_record_is_not_stored_is_told_as_an_event_is(tmp_path: Path) -> None:
+    """A publisher-api that had chats alone answered 503 to each, was ready, and wrote no line: a job's record is stored
+    before anything that was counted."""
+    async with nats_configured(tmp_path / "nats.conf", f'jetstream {{ store_dir: "{tmp_path}/s" }}') as nats:
+        api = free_port()
+        async with service("publisher_api", api, {"TIDEGATE_NATS_URL": nats.url}) as run:
+            async with (
+                httpx.AsyncClient(base_url=f"http://127.0.0.1:{api}", timeout=30) as client,
+                connect(nats.url, SUBJECTS, "hand") as bus,
+            ):
+                call = JetStreamApi(bus).call
+                found = (await call("STREAM.INFO.KV_TG_JOBS_STATE"))["config"]
+                await call("STREAM.UPDATE.KV_TG_JOBS_STATE", {**found, "max_msg_size": 10})
+                chat = {"prompt": "hello", "client_id": "ann"}
+                assert (await client.post("/api/ai/chat", json=chat)).status_code == 503
+                assert await counted(client, "stream_refuses") == 1
+                assert run.count("publishes are refused") == 1
+
+                async def again() -> bool:
+                    return (await client.post("/api/ai/chat", json=chat)).status_code == 202
+
+                await until(again, "publisher-api has changed it back", 30)
+
+                async def said() -> bool:
+                    return await again() and run.said("publishes are stored again")
+
+                await until(said, "its end is said, once nothing was refused for some seconds", 30)
+
+
+async def test_a_record_that_finds_no_room_makes_the_process_unready(tmp_path: Path) -> None:
+    config = ACCOUNT.replace("STORE", str(tmp_path / "store"))
+    async with nats_configured(tmp_path / "nats.conf", config) as nats, connect(nats.url, SUBJECTS, "test") as bus:
+        stream = {"name": "KV_TG_JOBS_STATE", "subjects": ["$KV.TG_JOBS_STATE.>"], "allow_rollup_hdrs": True}
+        await JetStreamApi(bus).call("STREAM.CREATE.KV_TG_JOBS_STATE", stream)
+        counts = Refusals()
+        states = await JobStates.open(bus, Leaders(bus), counts)
+        refused = 0
+        for number in range(10):
+            state = JobState(
+                job_id=f"j{number}", kind="x", status=JobStatus.QUEUED, created=1, updated=1, error="x" * 100_000
+            )
+            try:
+                await states.create(state)
+            except BrokerUnavailable:
+                refused += 1
+        assert refused > 1
+        assert {name: count for name, count in counts.counts.items() if count} == {refusals.STORAGE_FULL: refused}
+        assert "storage is full" in (counts.of("KV_TG_JOBS_STATE") or "")
 
 
 async def counted(client: httpx.AsyncClient, reason: str) -> int:

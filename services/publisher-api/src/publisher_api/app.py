@@ -64,9 +64,9 @@ class Built(NamedTuple):
 async def build(settings: PublisherSettings, bus: Bus, signals: Telemetry) -> Built:
     """One publisher-api on `bus`. Raises BrokerUnavailable."""
     leaders = Leaders(bus, settings.patience())
-    states, dead = await JobStates.open(bus, leaders), await DeadJobs.open(bus)
     history = History(bus, leaders)
     publisher = Publisher(bus, history, leaders=leaders)
+    states, dead = await JobStates.open(bus, leaders, publisher.refusals), await DeadJobs.open(bus)
     upkeep = Upkeep(bus, settings.stream_limits(), leaders, keeps=True, all_needed=True, refusals=publisher.refusals)
     readiness = Readiness(bus, upkeep.lacks)
     progress = Progress(bus, states, publisher)

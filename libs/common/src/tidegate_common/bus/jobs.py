@@ -9,6 +9,7 @@ from functools import partial
 import msgspec
 from nats import errors as nats_errors
 from nats.js.errors import (
+    APIError,
     BadRequestError,
     KeyNotFoundError,
     KeyWrongLastSequenceError,
@@ -19,6 +20,8 @@ from nats.js.kv import KeyValue
 
 from tidegate_common.bus.connection import Bus
 from tidegate_common.bus.leaders import Leaders
+from tidegate_common.bus.refusals import Refusals, reason_of
+from tidegate_common.bus.storing import unconfirmed
 from tidegate_common.contract.jobs import JobState
 from tidegate_common.contract.soundness import is_job_id, of_another_release, state_fault
 from tidegate_common.contract.text import UNREADABLE, mended_json
@@ -39,19 +42,21 @@ class JobStates:
     A record that can't be read is Unreadable, which is a NotFound: nothing here writes over it.
     """
 
-    def __init__(self, bus: Bus, bucket: KeyValue, leaders: Leaders) -> None:
+    def __init__(self, bus: Bus, bucket: KeyValue, leaders: Leaders, refusals: Refusals) -> None:
+        self._refusals = refusals
         self._bus = bus
         self._bucket = bucket
         self._leaders = leaders
         self._stream = f"KV_{bus.subjects.jobs_bucket}"
 
     @classmethod
-    async def open(cls, bus: Bus, leaders: Leaders | None = None) -> JobStates:
-        """The bucket need not be there yet. `leaders` is who waits for it to have one."""
+    async def open(cls, bus: Bus, leaders: Leaders | None = None, refusals: Refusals | None = None) -> JobStates:
+        """The bucket need not be there yet. `leaders` is who waits for it to have one, `refusals` who is told of what
+        NATS does not store."""
         name = bus.subjects.jobs_bucket
         # Not by asking for it, which fails in an election. Only its leader is read: what is changed has been seen.
         bucket = KeyValue(name=name, stream=f"KV_{name}", pre=f"$KV.{name}.", js=bus.jetstream, direct=False)
-        return cls(bus, bucket, leaders or Leaders(bus))
+        return cls(bus, bucket, leaders or Leaders(bus), refusals or Refusals())
 
     async def get(self, job_id: str) -> JobState:
         """Raises NotFound, BrokerUnavailable."""
@@ -67,11 +72,21 @@ class JobStates:
             revision: int = await self._bucket.create(state.job_id, msgspec.json.encode(state))
         except KeyWrongLastSequenceError:
             return 0
-        except NOBODY as error:
-            raise NotSent("the jobs' records have no leader") from error
         except (nats_errors.Error, TimeoutError) as error:
-            raise BrokerUnavailable("NATS did not keep the job's record") from error
+            raise self._not_kept(error) from error
+        self._refusals.stored(self._stream)
         return revision
+
+    def _not_kept(self, error: Exception) -> BrokerUnavailable:
+        """What is raised for a record that was not stored, or may not have been. It counts as events do."""
+        if isinstance(error, NOBODY):
+            return NotSent("the jobs' records have no leader")
+        if isinstance(error, APIError) and error.err_code:
+            words = error.description or ""
+            self._refusals.refused(self._stream, reason_of(error.err_code, words), words)
+        else:
+            self._refusals.refused(self._stream, unconfirmed(self._bus, self._leaders, self._stream))
+        return BrokerUnavailable("NATS did not keep the job's record")
 
     async def forget(self, job_id: str, revision: int) -> bool:
         """Removes a record of a job that is not to be; gives whether it is gone.
@@ -131,10 +146,9 @@ class JobStates:
             await self._bucket.update(job_id, record, last=revision)
         except KeyWrongLastSequenceError:
             return False
-        except NOBODY as error:
-            raise NotSent("the jobs' records have no leader") from error
         except (nats_errors.Error, TimeoutError) as error:
-            raise BrokerUnavailable("NATS did not keep the job's record") from error
+            raise self._not_kept(error) from error
+        self._refusals.stored(self._stream)
         return True
 
     def _check(self) -> None:

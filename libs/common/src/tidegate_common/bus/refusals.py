@@ -44,6 +44,22 @@ NEEDS_CARE = frozenset({UNCONFIRMED, STORAGE_FULL, STREAM_REFUSES})
 """Reasons that show nowhere else: the stream answers questions all the while."""
 
 
+_STORE_FAILED = 10077
+"""Its words say why: the stream's own limits, by these words, or the disk."""
+_OWN_LIMITS = ("maximum messages", "maximum bytes", "maximum per subject")
+_STREAM_FULL = 10122
+"""The limit of messages, found before the message was put up for storing."""
+_STORAGE_FULL = {10002, 10023, 10028, 10047}
+"""Limits of the account, of the server, and what memory and disk have left."""
+
+
+def reason_of(code: int, words: str) -> str:
+    """Which of the reasons JetStream's error is, by its code and its words."""
+    if code == _STREAM_FULL or any(each in words for each in _OWN_LIMITS):
+        return STREAM_FULL
+    return STORAGE_FULL if code in _STORAGE_FULL or code == _STORE_FAILED else STREAM_REFUSES
+
+
 QUIET_SECONDS = 10.0
 """Refusals with less between them are one spell: a queue that is full is so again and again."""
 

@@ -29,13 +29,6 @@ from tidegate_common.errors import (
 
 ATTEMPT_SECONDS = 2.0
 
-_STORE_FAILED = 10077
-"""Its words say why: the stream's own limits, by these words, or the disk."""
-_OWN_LIMITS = ("maximum messages", "maximum bytes", "maximum per subject")
-_STREAM_FULL = 10122
-"""The limit of messages, found before the message was put up for storing."""
-_STORAGE_FULL = {10002, 10023, 10028, 10047}
-"""Limits of the account, of the server, and what memory and disk have left."""
 _SUPERSEDED = 10071
 """Wrong last sequence: on the subject that the message names, another one has been stored."""
 
@@ -192,15 +185,10 @@ class Storing:
         return self._refusal(stream, error)
 
     def _refusal(self, stream: str, error: _ApiError) -> TidegateError:
-        own = error.err_code == _STREAM_FULL or any(words in error.description for words in _OWN_LIMITS)
-        if own and stream == self._bus.subjects.jobs_stream:
-            reason = refusals.STREAM_FULL
-            found: TidegateError = QueueFull("the queue is full", retry_after=5)
-        else:
-            full = error.err_code in _STORAGE_FULL or error.err_code == _STORE_FAILED
-            reason = refusals.STORAGE_FULL if full else refusals.STREAM_REFUSES
-            reason = refusals.STREAM_FULL if own else reason
-            found = NotStored(f"NATS does not store: {error.description}", retry_after=5)
+        reason = refusals.reason_of(error.err_code, error.description)
+        found: TidegateError = NotStored(f"NATS does not store: {error.description}", retry_after=5)
+        if reason == refusals.STREAM_FULL and stream == self._bus.subjects.jobs_stream:
+            found = QueueFull("the queue is full", retry_after=5)
         self._refusals.refused(stream, reason, error.description)
         return found
 
@@ -213,12 +201,9 @@ class Storing:
         """`results`, with what was not confirmed counted as refused: what NATS refused itself has been."""
         kinds = Counter(map(type, results))
         if kinds[BrokerUnavailable]:
-            reason = refusals.UNCONFIRMED
-            if not self._bus.connected:
-                reason = refusals.AWAY
-            elif self._leaders.gone(stream):
-                reason = refusals.NO_LEADER
-            self._refusals.refused(stream, reason, number=kinds[BrokerUnavailable])
+            self._refusals.refused(
+                stream, unconfirmed(self._bus, self._leaders, stream), number=kinds[BrokerUnavailable]
+            )
         if kinds[TooManyWaiting]:
             self._refusals.refused(stream, refusals.TOO_MANY_WAITING, number=kinds[TooManyWaiting])
         return self._noted(stream, results)
@@ -233,6 +218,13 @@ class Storing:
     async def _forget_epoch(self) -> None:
         # The server that came back may have lost the stream, which was then made anew: ask before the next id.
         self._doubt_epoch()
+
+
+def unconfirmed(bus: Bus, leaders: Leaders, stream: str) -> str:
+    """The reason of a publish that nobody has answered, as far as it shows."""
+    if not bus.connected:
+        return refusals.AWAY
+    return refusals.NO_LEADER if leaders.gone(stream) else refusals.UNCONFIRMED
 
 
 def _left(results: Sequence[Result | None]) -> list[int]:

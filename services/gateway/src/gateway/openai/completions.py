@@ -169,7 +169,7 @@ class Completions:
 
     async def _open(self) -> tuple[Cancelling, Queueing]:
         if self._opened is None:
-            states = await JobStates.open(self._bus, self._publisher.leaders)
+            states = await JobStates.open(self._bus, self._publisher.leaders, self._publisher.refusals)
             cancelling = Cancelling(self._bus, states, self._publisher, self._history)
             self._opened = cancelling, Queueing(self._bus, self._publisher, states)
         return self._opened
