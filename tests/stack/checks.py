@@ -49,6 +49,13 @@ def the_edge_keeps_health_and_metrics_inside() -> None:
         must(curl(path).status == 404, f"{path} is served to the world")
 
 
+def the_edge_passes_the_host_on() -> None:
+    for host, status in (("localhost:1234", 200), ("127.0.0.1", 200), ("evil.example", 421)):
+        for path in ("/", "/api/openapi.json", "/v1/models"):
+            found = curl(path, "-H", f"Host: {host}").status
+            must(found == status, f"{path} for {host}: {found} instead of {status}")
+
+
 def a_send_reaches_its_client_alone() -> None:
     one, other = name(), name()
     with stream(f"?client_id={one}") as first, stream(f"?client_id={other}") as second:
@@ -197,6 +204,7 @@ CHECKS: list[Callable[[], None]] = [
     the_edge_serves_the_console,
     the_edge_sends_api_paths_to_publisher_api,
     the_edge_keeps_health_and_metrics_inside,
+    the_edge_passes_the_host_on,
     a_send_reaches_its_client_alone,
     a_broadcast_and_a_topic_reach_all_who_listen,
     a_volatile_event_comes_without_an_id,

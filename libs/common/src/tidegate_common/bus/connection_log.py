@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import logging
+import re
 import time
 
 from tidegate_common.bus.server_errors import ServerError
+from tidegate_common.contract.subjects import without_name
 from tidegate_common.telemetry.trouble import Trouble
 
 log = logging.getLogger(__name__)
+
+_QUOTED = re.compile(r'"([^"]*)"')
+"""Where the server's texts have a subject."""
 
 PATIENT_SHARE = 0.5
 """Refusals that are further apart than this part of the patience are no series."""
@@ -50,7 +55,8 @@ class ConnectionLog:
 
     def said(self, error: ServerError) -> None:
         """The server said something and went on."""
-        self._heard.note(str(error).removeprefix("NATS says: "))
+        text = str(error).removeprefix("NATS says: ")
+        self._heard.note(_QUOTED.sub(lambda found: f'"{without_name(found[1])}"', text))
 
     async def unforeseen(self, error: Exception) -> None:
         """An error that nats-py tells of: its subscriptions' handlers, mostly.

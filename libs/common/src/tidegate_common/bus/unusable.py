@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 
+from tidegate_common.contract.subjects import without_name
 from tidegate_common.telemetry.trouble import Trouble
 
 log = logging.getLogger(__name__)
@@ -26,10 +27,10 @@ class Unusable:
     def add(self, reason: str, subject: bytes, error: Exception | None = None) -> None:
         """One more on `subject`. `error` is what it brought about."""
         self.counts[reason] += 1
-        fields = {"subject": shown(subject), "error": "" if error is None else repr(error)}
-        self._trouble.note(reason, error, fields=fields)
+        # Not the error's repr: that of one in decoding holds what was to be decoded.
+        self._trouble.note(reason, error, fields={"subject": without_name(shown(subject))})
 
 
 def shown(subject: bytes) -> str:
-    """`subject`, whatever it is, for a log line."""
+    """`subject`, whatever it is, as text."""
     return subject[:256].decode("utf-8", "backslashreplace")

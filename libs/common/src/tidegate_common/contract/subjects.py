@@ -35,6 +35,15 @@ def decode_token(token: str) -> str:
     return unquote(token, errors="strict")
 
 
+def without_name(subject: str) -> str:
+    """What `subject` is for, without the client, user, topic, job or asker that it is about: for logs.
+
+    `tg.out.client.ann` is `tg.out.client.>`. What is none of Tidegate's is left as it is.
+    """
+    tokens = subject.split(".")
+    return ".".join([*tokens[:3], ">"]) if len(tokens) > 3 and tokens[1] in ("in", "out", "jobs") else subject
+
+
 def client_tail(client_id: str, field: str = "client_id") -> str:
     """Tail that addresses one client. Raises InvalidField."""
     return f"client.{encode_token(check_name(field, client_id))}"
