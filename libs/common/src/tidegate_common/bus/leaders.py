@@ -56,8 +56,9 @@ class _Missing:
         self.since = since
         self.silent = silent
         """Whether it has not answered, which may have another reason; else NATS says that nobody is there."""
-        self.back: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.waiting = 0
+        self.back = False
+        self.waiting: set[asyncio.Future[None]] = set()
+        """A future of its own for each: whoever leaves one that thousands share has to be looked for among them."""
         self.looking: asyncio.Task[None] | None = None
 
 
@@ -112,7 +113,10 @@ class Leaders:
         missing = self._missing.pop(stream, None)
         if missing is not None:
             self._doubtful[stream] = missing.since, self._now()
-            missing.back.set_result(None)
+            missing.back = True
+            for waiting in missing.waiting:
+                if not waiting.done():
+                    waiting.set_result(None)
 
     def stored(self, stream: str) -> None:
         """A leader has stored something."""
@@ -155,13 +159,14 @@ class Leaders:
         if missing is None:
             await _wait(None, min(left, random.uniform(*AGAIN_SECONDS)))
             return
-        missing.waiting += 1
+        back: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        missing.waiting.add(back)
         if missing.looking is None:
             missing.looking = asyncio.create_task(self._look(stream, missing))
         try:
-            await _wait(missing.back, left)
+            await _wait(back, left)
         finally:
-            missing.waiting -= 1
+            missing.waiting.discard(back)
 
     async def outlast(self, stream: str, ask: Callable[[], Awaitable[T]], *, repeatable: bool = False) -> T:
         """What `ask` gives, asked again while NATS is away or `stream` has no leader.
@@ -199,7 +204,7 @@ class Leaders:
     async def _look(self, stream: str, missing: _Missing) -> None:
         """Asks until a leader answers or nobody waits any more."""
         try:
-            while missing.waiting and not missing.back.done():
+            while missing.waiting and not missing.back:
                 try:
                     if leader_of(await self.api.call(f"STREAM.INFO.{stream}", seconds=ANSWER_SECONDS)) is not None:
                         self.found(stream)
