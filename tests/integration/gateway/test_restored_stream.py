@@ -20,6 +20,7 @@ from tidegate_common.bus.history import History, Position
 from tidegate_common.bus.lineage import Lineage
 from tidegate_common.bus.publishing import Publisher
 from tidegate_common.bus.streams import StreamLimits, ensure_streams, epoch_of
+from tidegate_common.bus.upkeep import Upkeep
 from tidegate_common.contract.events import Event
 from tidegate_common.contract.ids import EventId
 from tidegate_common.contract.subjects import Subjects
@@ -30,6 +31,12 @@ from tidegate_common.runtime.tasks import end, spawn
 @pytest.fixture(params=["slim", "plain"])
 def streams(request: pytest.FixtureRequest) -> str:
     return str(request.param)
+
+
+RIGHTS = """
+authorization { users: [ { user: a, password: b, permissions: {
+  subscribe: { deny: "$JS.EVENT.>" }, publish: { deny: "$JS.API.STREAM.UPDATE.>" } } } ] }
+"""
 
 
 async def _publish(bus: Bus, *data: str, tail: str = "client.a") -> list[str]:
@@ -205,10 +212,125 @@ async def test_a_copy_of_the_store_that_is_put_back_is_another_life(tmp_path: Pa
             assert _places(position, *first, *lost, *new) == [1, 2, 3, 4, None, None, None, 5, 6, 7, 8]
 
 
-RIGHTS = """
-authorization { users: [ { user: a, password: b, permissions: {
-  subscribe: { deny: "$JS.EVENT.>" }, publish: { deny: "$JS.API.STREAM.UPDATE.>" } } } ] }
-"""
+@pytest.mark.parametrize("twice", ["with fewer events than were seen", "with as many as were seen"])
+async def test_a_copy_that_is_put_back_twice_is_another_life_each_time(tmp_path: Path, twice: str) -> None:
+    """The second time the copy has no note of the first, so what was missing was held against another life's place.
+
+    Its first life went on, and ids were given for the third time.
+    """
+    store, copy = tmp_path / "store", tmp_path / "copy"
+    async with AsyncExitStack() as servers:
+        server = await servers.enter_async_context(nats_server(store))
+        async with connected(server.url) as bus:
+            running = Lineage(bus, History(bus))
+            await running.look()
+            first = await _publish(bus, "1", "2", "3", "4")
+            await servers.aclose()
+            shutil.copytree(store, copy)
+            await servers.enter_async_context(nats_server(store, server.port))
+            await until(lambda: bus.connected, "NATS is back")
+            given = [*first, *await _publish(bus, "5", "6")]
+            await running.look()
+            for number in range(2):
+                await servers.aclose()
+                await until(lambda: not bus.connected, "it is noticed that NATS is away")
+                shutil.rmtree(store)
+                shutil.copytree(copy, store)
+                await servers.enter_async_context(nats_server(store, server.port))
+                await until(lambda: bus.connected, "NATS is back")
+                await running.look()
+                new = await _publish(bus, f"new 5 of {number}", f"new 6 of {number}")
+                assert not set(new) & set(given), "no id is given twice"
+                given += new
+                if twice == "with fewer events than were seen":
+                    await running.look()
+            assert _places(await History(bus).position(), *given) == [1, 2, 3, 4, None, None, None, None, 5, 6]
+
+
+async def _without_notes(bus: Bus) -> None:
+    """What a publisher-api of a release without notes does at its start: it writes its own configuration."""
+    config = json.loads((await bus.client.request("$JS.API.STREAM.INFO.TG_EVENTS", b"")).data)["config"]
+    del config["metadata"]
+    answer = await bus.client.request("$JS.API.STREAM.UPDATE.TG_EVENTS", json.dumps(config).encode())
+    assert not json.loads(answer.data)["config"].get("metadata", {}).get("tidegate-epoch")
+
+
+@pytest.mark.parametrize("how", ["a copy that was told of", "by the api"])
+async def test_notes_that_another_process_has_undone_are_made_again_at_once(tmp_path: Path, how: str) -> None:
+    """The life of before went on, whose later ids others had; or ids of before the restore got a gap."""
+    async with broker(tmp_path) as (_, bus):
+        await _note(bus)
+        ids = await _publish(bus, "1", "2")
+        if how == "by the api":
+            await _put_back(bus, await backup(bus, "TG_EVENTS"))
+        running, history = Lineage(bus, History(bus), "" if how == "by the api" else "monday"), History(bus)
+        await running.start()
+        ids += await _publish(bus, "3")
+        looking = spawn(running.run(every_seconds=60), "looking")
+        await _without_notes(bus)
+
+        async def noted() -> bool:
+            config = json.loads((await bus.client.request("$JS.API.STREAM.INFO.TG_EVENTS", b"")).data)["config"]
+            return "tidegate-epoch" in config.get("metadata", {})
+
+        await until(noted, "they are made again")
+        ids += await _publish(bus, "4")
+        assert len(set(ids)) == 4
+        third = 3 if how == "by the api" else None  # its life is not known any more: a gap, and no other event
+        assert _places(await history.position(), *ids) == [1, 2, third, 4]
+        await end([looking])
+
+
+async def test_a_restore_that_can_t_be_noted_is_no_start(tmp_path: Path) -> None:
+    """It was said at WARNING, and ids were given again until a later look."""
+    async with nats_server(tmp_path, config=RIGHTS) as server:
+        async with connect(server.url.replace("//", "//a:b@"), Subjects.of("tg"), "test") as bus:
+            await ensure_streams(bus, StreamLimits(), update=False)
+            with pytest.raises(BrokerUnavailable, match="TIDEGATE_EVENTS_RESTORED"):
+                await Lineage(bus, History(bus), "monday").start(seconds=0.5)
+
+
+async def test_two_words_of_the_operator_s_begin_a_life_each_and_no_more(tmp_path: Path) -> None:
+    """While all are restarted with a new word, some have the one before it: each began a life against the other's."""
+    async with broker(tmp_path) as (_, bus):
+        await _note(bus)
+        await _publish(bus, "1")
+        history = History(bus)
+        before, after = Lineage(bus, history, "monday"), Lineage(bus, history, "friday")
+        await before.start()
+        await after.start()
+        epoch = (await history.position()).epoch
+        for each in (before, after, before):
+            await each.look()
+            assert (await history.position()).epoch == epoch
+        await bus.jetstream.delete_stream("TG_EVENTS")
+        await ensure_streams(bus, StreamLimits(), update=False)
+        await after.look()
+        (new,) = await _publish(bus, "1")
+        await Lineage(bus, History(bus), "friday").start()
+        assert (await history.position()).epoch == new.split("-")[0], "it has been told of in the stream before"
+
+
+async def test_notes_and_changes_of_the_stream_undo_each_other_at_no_moment(tmp_path: Path) -> None:
+    """Both read the stream's configuration and write the whole of it back: the later one wrote the older notes."""
+    async with broker(tmp_path) as (_, bus):
+        history = History(bus)
+        await _note(bus)
+        for number in range(24):
+            upkeep = Upkeep(bus, StreamLimits(), history.leaders, keeps=True, all_needed=True)
+            config = json.loads((await bus.client.request("$JS.API.STREAM.INFO.TG_EVENTS", b"")).data)["config"]
+            ask = json.dumps({**config, "allow_direct": False, "allow_msg_ttl": True}).encode()
+            assert "error" not in json.loads((await bus.client.request("$JS.API.STREAM.UPDATE.TG_EVENTS", ask)).data)
+            await _publish(bus, str(number))
+            noting = Lineage(bus, history, f"restore {number}")
+            looking = spawn(upkeep.look(), "looking")
+            for _ in range(number % 8):
+                await bus.round_trip()
+            await noting.start()
+            await looking
+            told = json.loads((await bus.client.request("$JS.API.STREAM.INFO.TG_EVENTS", b"")).data)["config"]
+            assert told["metadata"]["tidegate-restored"] == f"restore {number}"
+            assert told["allow_direct"]
 
 
 async def test_without_the_right_to_hear_of_deletions_and_to_note_all_else_goes_on(

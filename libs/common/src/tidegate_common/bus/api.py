@@ -39,6 +39,9 @@ class JetStreamApi:
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
         self._replies: Replies[bytes] = Replies(bus, bytes, CALL_SECONDS)
+        self.changing = asyncio.Lock()
+        """Held by who reads a stream's configuration and writes it back: an update takes the whole, and compares none.
+        """
 
     async def stores(self, subject: str, block: bytes, seconds: float) -> bool:
         """Whether a stream confirms an empty message to `subject`, with the header `block`, within `seconds`."""

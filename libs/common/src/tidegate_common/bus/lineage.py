@@ -12,7 +12,7 @@ import contextlib
 import logging
 from typing import Any, NamedTuple
 
-from tidegate_common.bus.api import JetStreamApi
+from tidegate_common.bus.advisories import on_update
 from tidegate_common.bus.connection import Bus
 from tidegate_common.bus.differences import differences
 from tidegate_common.bus.history import History, Position
@@ -27,9 +27,15 @@ EVERY_SECONDS = 5.0
 """Between two looks: a stream that was made anew has its note after so long."""
 
 
+START_SECONDS = 10.0
+"""How long a start waits for the note of a restore that it was told of."""
+
+START_AGAIN_SECONDS = 0.2
+
+
 class _Seen(NamedTuple):
     created: str
-    epoch: str
+    life: Life
     last: int
 
 
@@ -41,10 +47,12 @@ class Lineage:
         self._bus = bus
         self._history = history
         self._restored = restored
-        self._api = JetStreamApi(bus)
+        self._told = restored
+        """His word until it is noted. One that another process notes after that is a newer one."""
+        self._api = history.leaders.api
         self._stream = bus.subjects.events_stream
         self._wanted = events_config(bus.subjects, StreamLimits())
-        self._seen = _Seen("", "", 0)
+        self._seen = _Seen("", Life(""), 0)
         self._soon = asyncio.Event()
         self._due = True
         """Whether something is to be noted, as far as is known."""
@@ -54,10 +62,19 @@ class Lineage:
             "the stream's epoch is noted",
         )
         bus.on_reconnect.append(self._look_soon)
+        on_update(bus, self._soon.set)  # by another process perhaps, whose update has undone a note
 
-    async def start(self) -> None:
-        """The first look. Where nothing can be noted yet, a later one does it."""
-        await self._try()
+    async def start(self, seconds: float = START_SECONDS) -> None:
+        """The first look. Where nothing can be noted yet, a later one does it.
+
+        But a restore that the operator tells of has to be noted before anything is stored, or ids are given again.
+        Raises BrokerUnavailable where it can't be for `seconds`.
+        """
+        deadline = asyncio.get_running_loop().time() + seconds
+        while not await self._try() and self._told:
+            if asyncio.get_running_loop().time() > deadline:
+                raise BrokerUnavailable("the restore that TIDEGATE_EVENTS_RESTORED tells of can't be noted")
+            await asyncio.sleep(START_AGAIN_SECONDS)
 
     async def run(self, every_seconds: float = EVERY_SECONDS) -> None:
         """Looks until it is cancelled, and at once after a reconnect: the server may have another store by then."""
@@ -69,28 +86,30 @@ class Lineage:
             if self._bus.connected:
                 await self._try()
 
-    async def _try(self) -> None:
-        """One look. Where NATS does not answer and nothing was to be noted, nothing is lost by it."""
+    async def _try(self) -> bool:
+        """One look; whether all is noted. Where NATS does not answer and nothing was to be noted, nothing is lost."""
         try:
-            await self.look()
+            noted = await self.look()
             self._unnoted.over()
+            return noted
         except BrokerUnavailable as error:
             if self._due:
                 self._unnoted.note(error)
+            return False
 
-    async def look(self) -> None:
-        """Notes what is not noted yet. Raises BrokerUnavailable."""
+    async def look(self) -> bool:
+        """Notes what is not noted yet; whether all is then. Raises BrokerUnavailable."""
         info = await self._api.call(f"STREAM.INFO.{self._stream}")
         position = await self._history.position()
         if any(each.fixed for each in differences(self._wanted, info["config"])):
-            return  # none of ours, a mirror for instance, whose ids are another stream's: it is left as it is
+            return True  # none of ours, a mirror for instance, whose ids are another stream's: it is left as it is
         created, last = str(info["created"]), int(info["state"]["last_seq"])
         notes = Notes.parse(info["config"].get("metadata"))
-        life, restored = self._life(info, position, notes), self._restored or (notes.restored if notes else "")
-        wanted = Notes(life, created, restored)
+        life, heard = self._life(info, position, notes), notes.restored if notes else ""
+        wanted = Notes(life, created, self._told or heard or self._restored)
         self._due = notes != wanted
         if self._due and not await self._note(info["config"], wanted):
-            return  # another process has just noted something: the next look has it
+            return False  # another process has just changed something: the next look has it
         if notes is not None and notes.life.epoch != life.epoch:
             log.warning(
                 "the stream %s was restored, with its events up to %d: ids of before hold up to that place",
@@ -98,24 +117,34 @@ class Lineage:
                 life.shared(notes.life.epoch) or 0,
                 extra={"epoch": life.epoch, "before": notes.life.epoch},
             )
-        self._seen, self._due = _Seen(created, life.epoch, last), False
+        self._seen, self._told, self._due = _Seen(created, life, last), "", False
+        return True
 
     def _life(self, info: dict[str, Any], position: Position, notes: Notes | None) -> Life:
         """The life that the stream is in; another than its position tells where only this process can know."""
-        created, last, life = str(info["created"]), int(info["state"]["last_seq"]), position.life
-        told = self._restored if self._restored != (notes.restored if notes else "") else ""
-        lost = self._seen[:2] == (created, life.epoch) and last < self._seen.last and not position.copies
-        if not last or not (told or lost):
+        created, last, life, seen = str(info["created"]), int(info["state"]["last_seq"]), position.life, self._seen
+        told = self._told if self._told != (notes.restored if notes else "") else ""
+        same = seen.created == created and not position.copies
+        lost = same and last < seen.last
+        if notes is None and same and not lost and life.epoch == seen.life.epoch:
+            return seen.life  # with those before it, which another process's update has taken from the notes
+        # Notes of before the life that was seen: a copy of then was put back, or another process's update undid them.
+        before = seen.life.shared(life.epoch) if same else None
+        if not lost and before is None and not (told and (last or notes)):
             return life
-        return life.followed(epoch_of(self._stream, f"{created} {told or info.get('ts')} {life.epoch}"), last)
+        # His word makes one epoch in all processes, but is no new one where it has been taken already.
+        mark = info.get("ts") if lost or before is not None else told
+        epoch = epoch_of(self._stream, f"{created} {mark} {life.epoch}")
+        return life.followed(epoch, last if before is None else min(last, before))
 
     async def _note(self, config: dict[str, Any], notes: Notes) -> bool:
         """Whether it could be noted on a stream that is as `config` says still."""
-        now = await self._api.call(f"STREAM.INFO.{self._stream}")
-        if now["config"] != config or str(now["created"]) != notes.created:
-            return False
-        metadata = {**config.get("metadata", {}), **notes.metadata()}
-        await self._api.call(f"STREAM.UPDATE.{self._stream}", {**config, "metadata": metadata})
+        async with self._api.changing:
+            now = await self._api.call(f"STREAM.INFO.{self._stream}")
+            if now["config"] != config or str(now["created"]) != notes.created:
+                return False
+            metadata = {**config.get("metadata", {}), **notes.metadata()}
+            await self._api.call(f"STREAM.UPDATE.{self._stream}", {**config, "metadata": metadata})
         return True
 
     async def _look_soon(self) -> None:

@@ -170,7 +170,8 @@ class Upkeep:
             return False
         self._tried[key] = words, now
         try:
-            await change(self._api, config, (await self._api.call(f"STREAM.INFO.{name}"))["config"], differing)
+            async with self._api.changing:
+                await change(self._api, config, (await self._api.call(f"STREAM.INFO.{name}"))["config"], differing)
         except ApiError as error:
             log.warning("the stream %s %s, and NATS does not change it: %s", name, what, error.words)
             return False
