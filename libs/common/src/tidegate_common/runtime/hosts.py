@@ -21,7 +21,7 @@ from tidegate_common.telemetry.trouble import Trouble
 
 log = logging.getLogger(__name__)
 
-Refusal = Callable[[Scope, TidegateError], Response]
+Responder = Callable[[Scope, TidegateError], Response]
 """Makes the answer to a request whose host is refused."""
 
 AUTHORITY = "tidegate.authority"
@@ -117,7 +117,7 @@ def problem(scope: Scope, error: TidegateError) -> Response:
 class HostCheck:
     """ASGI middleware, outside of everything else: what is not for us gets no other answer."""
 
-    def __init__(self, app: ASGIApp, hosts: Hosts, refusal: Refusal = problem) -> None:
+    def __init__(self, app: ASGIApp, hosts: Hosts, refusal: Responder = problem) -> None:
         self._app = app
         self._hosts = hosts
         self._refusal = refusal

@@ -7,13 +7,13 @@ from urllib.parse import unquote_to_bytes
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from tidegate_common.errors import InvalidField
-from tidegate_common.runtime.hosts import Refusal, problem
+from tidegate_common.runtime.hosts import Responder, problem
 
 
 class Utf8Paths:
     """Refuses a path that is not UTF-8: servers read its bytes as U+FFFD, so that two names would be one."""
 
-    def __init__(self, app: ASGIApp, refusal: Refusal = problem) -> None:
+    def __init__(self, app: ASGIApp, refusal: Responder = problem) -> None:
         self._app = app
         self._refusal = refusal
 

@@ -18,7 +18,7 @@ from starlette.types import ASGIApp
 
 from tidegate_common.errors import ConfigError
 from tidegate_common.runtime.guard import Guard
-from tidegate_common.runtime.hosts import HostCheck, Hosts, Refusal, problem
+from tidegate_common.runtime.hosts import HostCheck, Hosts, Responder, problem
 from tidegate_common.runtime.listening import cannot_listen, in_url, listening
 from tidegate_common.runtime.protocol import limited
 from tidegate_common.runtime.settings import CommonSettings
@@ -159,7 +159,7 @@ def server(
     guard: Guard | None = None,
     protocol: Any = None,
     sockets: SocketOptions | None = None,
-    refusal: Refusal = problem,
+    refusal: Responder = problem,
 ) -> Server:
     """A server for `app` as the settings say; its access log is off, since streams and probes would fill it.
 
