@@ -244,6 +244,59 @@ async def test_a_head_that_waits_behind_answers_is_not_late() -> None:
         assert (await exchanged).count(b"HTTP/1.1 204") == 3
 
 
+async def test_the_rest_of_a_head_that_waited_behind_answers_has_its_whole_time() -> None:
+    gate = asyncio.Event()
+
+    async def gated(scope: Scope, receive: Receive, send: Send) -> None:
+        await gate.wait()
+        await send({"type": "http.response.start", "status": 204, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    async with served(gated, head_seconds=1.5) as own:
+        one = head("GET / HTTP/1.1")
+        reader, writer = await asyncio.open_connection("127.0.0.1", own.port)
+        writer.write(one + one + one[:9])
+        await asyncio.sleep(1)
+        gate.set()
+        await asyncio.sleep(1)
+        writer.write(one[9:-2] + b"Connection: close\r\n\r\n")
+        assert (await asyncio.wait_for(reader.read(), 5)).count(b"HTTP/1.1 204") == 3
+        writer.close()
+
+
+async def test_each_head_has_a_time_of_its_own_though_it_begins_in_the_segment_that_ends_another() -> None:
+    one = head("GET /stream HTTP/1.1")
+    async with served(head_seconds=1.5) as own:
+        reader, writer = await asyncio.open_connection("127.0.0.1", own.port)
+        writer.write(one[:9])
+        for _ in range(4):
+            await asyncio.sleep(0.5)
+            writer.write(one[9:] + one[:9])
+        writer.write(one[9:-2] + b"Connection: close\r\n\r\n")
+        assert (await asyncio.wait_for(reader.read(), 5)).count(b"HTTP/1.1 200") == 5
+        writer.close()
+
+
+async def test_a_body_that_its_service_does_not_read_yet_is_not_late() -> None:
+    """The server reads no further while nobody takes what there is of a body: its client has sent all of it."""
+    size = 300_000
+
+    async def waiting(scope: Scope, receive: Receive, send: Send) -> None:
+        await asyncio.sleep(4 * SHORT)
+        read = 0
+        while True:
+            message = await receive()
+            read += len(message.get("body", b""))
+            if not message.get("more_body"):
+                break
+        await send({"type": "http.response.start", "status": 200 if read == size else 500, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    async with served(waiting, body_seconds=SHORT) as own:
+        request = head("POST / HTTP/1.1", f"Content-Length: {size}", "Connection: close") + bytes(size)
+        assert answer_in(await exchange(own.port, request)).status == 200
+
+
 async def test_what_the_settings_say_is_what_holds() -> None:
     limits = CommonSettings().http_limits()
     assert (limits.keep_alive_seconds, limits.head_seconds, limits.body_seconds) == (75, 10, 30)
