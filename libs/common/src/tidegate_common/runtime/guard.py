@@ -11,6 +11,7 @@ import msgspec
 
 from tidegate_common.errors import Unavailable
 from tidegate_common.runtime.deadlines import Deadlines
+from tidegate_common.runtime.files import room_for
 from tidegate_common.telemetry.trouble import Trouble
 
 log = logging.getLogger(__name__)
@@ -72,6 +73,7 @@ class Guard:
 
     def __init__(self, limits: HttpLimits) -> None:
         self.limits = limits
+        self._sockets = room_for(limits.sockets)
         self.heads = Deadlines(limits.head_seconds, lambda transport: _protocol(transport).head_late())
         self.pieces = Deadlines(limits.body_seconds, lambda transport: _protocol(transport).body_late())
         self.totals = Deadlines(limits.body_total_seconds, lambda transport: _protocol(transport).body_late())
@@ -80,7 +82,7 @@ class Guard:
         self._refused = dict.fromkeys(("sockets", "silent", "head_late", "head_large", "body_late", "invalid"), 0)
         self._full = Trouble(
             log,
-            f"all {limits.sockets} sockets are taken: further connections are closed; see TIDEGATE_MAX_SOCKETS",
+            f"all {self._sockets} sockets are taken: further connections are closed; see TIDEGATE_MAX_SOCKETS",
             "there is room for connections again",
         )
         self.stopping = False
@@ -96,11 +98,11 @@ class Guard:
 
     def admits(self, connections: Collection[Any]) -> bool:
         """Whether there may be one more beside `connections`."""
-        if len(connections) >= self.limits.sockets:
+        if len(connections) >= self._sockets:
             self.count("sockets")
             self._full.note()
             return False
-        if self._full.lasting and len(connections) < self.limits.sockets * CALM_SHARE:
+        if self._full.lasting and len(connections) < self._sockets * CALM_SHARE:
             self._full.over()
         return True
 
