@@ -13,7 +13,7 @@ import httpx
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.integration.ai_worker.support import FAST, Desk, desk, worker
+from tests.integration.ai_worker.support import FAST, SLOW, Desk, desk, worker
 from tests.support.waiting import until
 from tidegate_common.bus.queueing import notify
 from tidegate_common.contract.jobs import JobStatus
@@ -186,6 +186,23 @@ async def test_a_job_whose_record_can_not_be_read_is_not_run_and_its_asker_is_to
         await asking.ask("good1")
         await asking.state("good1", JobStatus.DONE)
         assert not run.said("Traceback"), "\n".join(run.output)
+
+
+async def test_a_message_that_names_a_running_job_does_not_end_it(tmp_path: Path) -> None:
+    """The record of the job that was named was ended as no job, while its worker wrote the answer: that lost its last
+    piece and its end."""
+    async with desk(tmp_path) as (nats, asking), worker(nats, SLOW):
+        await asking.ask("j1")
+        await until(lambda: asking.text("j1"), "it runs")
+        await store(asking, message(job_id="j1", kind=5))
+        last = await asking.end("j1")
+        assert (last.type, last.data.get("finish_reason")) == ("ai_response", "stop")
+        await asking.queue_empty()
+        assert (await asking.states.get("j1")).status is JobStatus.DONE
+        await store(asking, message(job_id="j1", kind=5))
+        await asking.queue_empty()
+        await asking.bus.round_trip()
+        assert [event for event in asking.of("j1") if event.data.get("done")] == [last]
 
 
 async def test_a_job_whose_status_is_of_another_release_is_left_to_a_worker_of_that(tmp_path: Path) -> None:

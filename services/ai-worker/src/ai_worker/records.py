@@ -84,10 +84,14 @@ class Records:
         return state
 
     async def refuse(self, job_id: str, error: str) -> JobState | None:
-        """Ends the record of a job that can't be read; an end that is there already stays. None without a record."""
+        """Ends the record of a job that can't be read; one that was begun, or has ended, stays. None without a record.
+
+        What was begun was read: it is another message that names it.
+        """
 
         def edit(state: JobState) -> JobState | None:
-            return None if state.status.final else replace(state, status=JobStatus.FAILED, error=error)
+            untried = state.status is JobStatus.QUEUED and not state.attempt
+            return replace(state, status=JobStatus.FAILED, error=error) if untried else None
 
         return await self._change(job_id, edit)
 

@@ -57,8 +57,9 @@ def _envelope(delivery: Delivery) -> _Envelope | None:
 
 async def _tell(envelope: _Envelope, delivery: Delivery, publisher: Publisher, records: Records) -> None:
     error = InvalidParams("it is no job that this worker knows")
-    state = await records.refuse(envelope.job_id, f"{error.code}: {error}")
-    if state is None or not state.end:
+    text = f"{error.code}: {error}"
+    state = await records.refuse(envelope.job_id, text)
+    if state is None or (state.error == text and not state.end):
         data = AiError(job_id=envelope.job_id, code=error.code, message=str(error))
         headers = {JOB: envelope.job_id, JOB_END: "1"}
         propagation.inject(headers, propagation.extract(delivery.headers))
