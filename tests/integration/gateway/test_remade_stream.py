@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.stress.proxy import fault_proxy
 from tests.support.bus import broker, connected
 from tests.support.gateway import open_stream, running_gateway
 from tests.support.nats import nats_server
@@ -98,6 +99,28 @@ async def test_the_first_event_that_is_heard_of_the_new_life_is_under_its_own_id
                 last.id,
             )
             assert stream.events[1].event == "gap"
+
+
+async def test_an_answer_from_before_the_new_life_is_not_its_epoch(tmp_path: Path) -> None:
+    """The epoch was asked for, the stream made anew, and then the answer came: it stood for all that came later."""
+    async with broker(tmp_path) as (server, bus), fault_proxy(server.port) as way:
+        async with connected(f"nats://127.0.0.1:{way.port}") as slow:
+            publisher, (link,) = Publisher(bus, History(slow)), way.links
+            asked: list[bytes] = []
+            bus.client.subscribe_direct("$JS.EVENT.ADVISORY.API", lambda _, __, payload: asked.append(payload))
+            await bus.round_trip()
+            link.pause(True)
+            storing = asyncio.create_task(publisher.durable("client.a", Event("n", "old"), headers={}))
+            await until(lambda: any(b"STREAM.INFO.TG_EVENTS" in each for each in asked), "it is told the epoch")
+            await bus.jetstream.delete_stream("TG_EVENTS")
+            await ensure_streams(bus, StreamLimits(), update=False)
+            history = History(bus)
+            for number in range(3):
+                await Publisher(bus, history).durable("client.a", Event("n", str(number)), headers={})
+            link.pause(False)
+            await storing
+            receipt = await publisher.durable("client.a", Event("n", "new"), headers={})
+            assert receipt.id == f"{(await history.position()).epoch}-4"
 
 
 async def test_a_client_that_finds_the_new_life_makes_it_known_for_all_others(tmp_path: Path) -> None:

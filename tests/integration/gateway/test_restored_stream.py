@@ -1,5 +1,6 @@
 """A backup of the event stream is put back: ids hold up to its end, those past it get a gap, and none comes twice."""
 
+import asyncio
 import json
 import shutil
 from contextlib import AsyncExitStack
@@ -288,6 +289,23 @@ async def test_a_restore_that_can_t_be_noted_is_no_start(tmp_path: Path) -> None
             await ensure_streams(bus, StreamLimits(), update=False)
             with pytest.raises(BrokerUnavailable, match="TIDEGATE_EVENTS_RESTORED"):
                 await Lineage(bus, History(bus), "monday").start(seconds=0.5)
+
+
+async def test_two_processes_that_find_a_restore_at_the_same_moment_find_the_same_life(tmp_path: Path) -> None:
+    async with broker(tmp_path) as (server, bus), connected(server.url) as other:
+        await _note(bus)
+        ids = await _publish(bus, "1", "2")
+        for number in range(8):
+            saved = await backup(bus, "TG_EVENTS")
+            lost = await _publish(bus, "lost")
+            await _put_back(bus, saved)
+            both = [Lineage(each, History(each), word) for each in (bus, other) for word in ("", f"monday {number}")]
+            await asyncio.gather(*(each.start() for each in both[number % 2 :: 2]))
+            (new,) = await _publish(other, "new")
+            assert {(await History(each).position()).epoch for each in (bus, other)} == {new.split("-")[0]}
+            position = await History(bus).position()
+            assert _places(position, *ids, *lost, new) == [*range(1, len(ids) + 1), None, len(ids) + 1]
+            ids.append(new)
 
 
 async def test_two_words_of_the_operator_s_begin_a_life_each_and_no_more(tmp_path: Path) -> None:

@@ -148,15 +148,19 @@ class Publisher:
 
     async def _ask_epoch(self) -> str | TidegateError:
         """Within a deadline too: an event that is stored gets its id soon, or is late."""
-        if self._storing.epoch is None:
-            try:
-                async with asyncio.timeout(self._deadline):
-                    self._storing.epoch = (await self._history.position()).epoch
-            except BrokerUnavailable as error:
-                return error
-            except TimeoutError:
-                return late()
-        return self._storing.epoch
+        storing, doubts = self._storing, self._storing.doubts
+        if storing.epoch is not None:
+            return storing.epoch
+        try:
+            async with asyncio.timeout(self._deadline):
+                epoch = (await self._history.position()).epoch
+        except BrokerUnavailable as error:
+            return error
+        except TimeoutError:
+            return late()
+        if storing.doubts == doubts:
+            storing.epoch = epoch
+        return epoch
 
     def _receipt(
         self, durable: Durable, stored: Stored | TidegateError, epoch: str | TidegateError

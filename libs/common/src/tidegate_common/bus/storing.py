@@ -81,10 +81,12 @@ class Storing:
         self._replies = Replies(bus, self._hear, min(ATTEMPT_SECONDS, leaders.patience.deadline_seconds))
         self.epoch: str | None = None
         """The event stream's, for whoever asks for it to note here; None again after all that makes it doubtful."""
+        self.doubts = 0
+        """How often it has been doubtful: an answer to what was asked before the last time is not to be noted."""
         bus.on_reconnect.append(self._forget_epoch)
         # Said before the stream that follows can confirm anything: it may be another, or the same restored.
-        on_deletion(bus, self._doubt_epoch)
-        on_update(bus, self._doubt_epoch)
+        on_deletion(bus, self._doubt)
+        on_update(bus, self._doubt)
 
     async def store(self, messages: Sequence[Message]) -> list[Result]:
         """Sends all of them, and those that were not confirmed again, in their order, until the deadline.
@@ -157,11 +159,11 @@ class Storing:
         try:
             ack = _ACK.decode(answer)
         except msgspec.DecodeError:
-            self.epoch = None  # nobody's: no leader, or no stream, and the next one may be another
+            self._doubt()  # nobody's: no leader, or no stream, and the next one may be another
             return _NOBODY
         if ack.stream == self._events and not ack.duplicate and ack.error is None:
             if ack.seq <= self._last:
-                self.epoch = None  # the stream counts from the start again: it was made anew
+                self._doubt()  # the stream counts from the start again: it was made anew
             self._last = ack.seq
         return Stored(ack, self.epoch)
 
@@ -212,12 +214,13 @@ class Storing:
         events = message.subject.startswith(self._inbound)
         return self._events if events else self._bus.subjects.jobs_stream
 
-    def _doubt_epoch(self) -> None:
+    def _doubt(self) -> None:
         self.epoch = None
+        self.doubts += 1
 
     async def _forget_epoch(self) -> None:
         # The server that came back may have lost the stream, which was then made anew: ask before the next id.
-        self._doubt_epoch()
+        self._doubt()
 
 
 def unconfirmed(bus: Bus, leaders: Leaders, stream: str) -> str:
