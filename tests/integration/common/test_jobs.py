@@ -5,7 +5,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from tests.support.bus import broker
+from tests.support.bus import broker, connected
+from tests.support.nats import nats_server
 from tests.support.raw import RawPublisher
 from tests.support.waiting import until
 from tidegate_common.bus.connection import Bus
@@ -14,10 +15,10 @@ from tidegate_common.bus.jobs import JobStates, announce_cancel, on_cancel
 from tidegate_common.bus.levels import LEVELS, QueueState, queue_state
 from tidegate_common.bus.publishing import Publisher
 from tidegate_common.bus.queue import POLL_SECONDS, Delivery, JobQueue
-from tidegate_common.bus.queueing import Queueing
+from tidegate_common.bus.queueing import Queueing, record_of
 from tidegate_common.bus.streams import StreamLimits
 from tidegate_common.contract.jobs import Job, JobState, JobStatus
-from tidegate_common.errors import NotFound, QueueFull
+from tidegate_common.errors import BrokerUnavailable, NotFound, QueueFull, TooLarge
 
 
 def job(job_id: str, owner: str = "") -> Job:
@@ -177,3 +178,16 @@ async def test_a_record_with_copied_headers_of_jetstream_s_is_changed_at_its_own
         async with asyncio.timeout(5):
             changed = await states.change("j1", lambda each: msgspec.structs.replace(each, attempt=2))
         assert changed.attempt == (await states.get("j1")).attempt == 2
+
+
+async def test_a_record_that_is_larger_than_nats_takes_is_too_large_and_nothing_is_away(tmp_path: Path) -> None:
+    """It was answered as if NATS were away, so whoever had asked came again with the same, for ever."""
+    async with nats_server(tmp_path, config="max_payload: 20000") as nats, connected(nats.url) as bus:
+        states = await JobStates.open(bus)
+        large = record_of(job("j1", "o" * 600), "trace", 1.0)
+        await nats.reload("max_payload: 500")
+        with pytest.raises(BrokerUnavailable):  # the server has told nobody: this costs the connection
+            await states.create(large)
+        await until(lambda: bus.losses == 1 and bus.connected, "it is back")
+        with pytest.raises(TooLarge):
+            await states.create(large)

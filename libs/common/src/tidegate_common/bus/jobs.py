@@ -25,7 +25,7 @@ from tidegate_common.bus.storing import unconfirmed
 from tidegate_common.contract.jobs import JobState
 from tidegate_common.contract.soundness import is_job_id, of_another_release, state_fault
 from tidegate_common.contract.text import UNREADABLE, mended_json
-from tidegate_common.errors import BrokerUnavailable, NotFound, NotSent, OtherRelease, Unreadable
+from tidegate_common.errors import BrokerUnavailable, NotFound, NotSent, OtherRelease, TooLarge, Unreadable
 
 WRONG_REVISION = 10071
 """JetStream's error code for a key that has changed since: the client names it for an update, not for a removal."""
@@ -63,7 +63,10 @@ class JobStates:
         return (await self._leaders.outlast(self._stream, lambda: self._read(job_id), repeatable=True))[0]
 
     async def create(self, state: JobState) -> int:
-        """Keeps a new record; gives its revision, 0 where the job has one already. Raises BrokerUnavailable."""
+        """Keeps a new record; gives its revision, 0 where the job has one already.
+
+        Raises BrokerUnavailable, TooLarge.
+        """
         return await self._leaders.outlast(self._stream, lambda: self._create(state))
 
     async def _create(self, state: JobState) -> int:
@@ -72,6 +75,8 @@ class JobStates:
             revision: int = await self._bucket.create(state.job_id, msgspec.json.encode(state))
         except KeyWrongLastSequenceError:
             return 0
+        except nats_errors.MaxPayloadError as error:
+            raise TooLarge("the job's record", int(self._bus.client.max_payload)) from error
         except (nats_errors.Error, TimeoutError) as error:
             raise self._not_kept(error) from error
         self._refusals.stored(self._stream)
