@@ -153,3 +153,17 @@ async def test_a_page_is_the_last_one_when_the_server_says_so_however_short_thos
     async with answering(tmp_path, *pages, [b"NATS/1.0 404 Not Found\r\n\r\n"]) as history:
         assert await read(history, "client.a", 20) == [3, 5, 6, 9]
         assert history.pages == 4
+
+
+async def test_subjects_that_are_too_many_for_one_message_are_asked_for_in_several(tmp_path: Path) -> None:
+    """The question was larger than the server takes, and the error ended the look for events that the feed had not
+    brought, for as long as the gateway lived."""
+    async with nats_server(tmp_path, config="max_payload: 16384") as nats, connected(nats.url) as bus:
+        tails = [f"client.{number:0200d}" for number in range(300)]
+        for tail in tails[::7]:
+            await bus.jetstream.publish(bus.subjects.inbound(tail), b"")
+        latest = await History(bus).latest(tails, 0)
+        assert latest is not None
+        assert latest.sequences == {tail: number for number, tail in enumerate(tails[::7], 1)}
+        assert latest.upto == len(tails[::7])
+        assert bus.losses == 0

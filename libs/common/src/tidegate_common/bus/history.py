@@ -71,6 +71,10 @@ class Latest(NamedTuple):
     upto: int
     """0 where it has nothing at all on what was asked for: then it does not say how far it is."""
 
+    def joined(self, other: Latest) -> Latest:
+        """With what was asked for of other subjects."""
+        return Latest(self.sequences | other.sequences, min(filter(None, (self.upto, other.upto)), default=0))
+
 
 class _State(msgspec.Struct):
     first_seq: int
@@ -107,6 +111,9 @@ class _Found(msgspec.Struct):
     message: _Message | None = None
     error: _Error | None = None
 
+
+ASK_BYTES = 256
+"""Of a question for the last events, beside the subjects."""
 
 _NO_FIELDS = b"NATS/1.0\r\n\r\n"
 _INFO = msgspec.json.Decoder(_Info)
@@ -262,6 +269,11 @@ class History:
         None where they match more than 1,024 subjects. Raises BrokerUnavailable.
         """
         subjects = [self._bus.subjects.inbound(tail) for tail in tails]
+        size = sum(map(len, subjects)) + 3 * len(subjects)  # in JSON, with quotes and a comma
+        if len(tails) > 1 and size > self._bus.client.max_payload - ASK_BYTES:
+            half = len(tails) // 2
+            first, second = await self.latest(tails[:half], after), await self.latest(tails[half:], after)
+            return None if first is None or second is None else first.joined(second)
         sequences: dict[str, int] = {}
         upto: int | None = None
         while True:

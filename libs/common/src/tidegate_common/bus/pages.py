@@ -11,6 +11,7 @@ import asyncio
 from typing import Any, NamedTuple
 
 import msgspec
+from nats import errors as nats_errors
 
 from tidegate_common.bus import headers
 from tidegate_common.bus.connection import Bus
@@ -85,6 +86,8 @@ class Pages:
                 return await answer.page
         except TimeoutError as error:
             raise BrokerUnavailable("NATS did not send the events that were missed") from error
+        except nats_errors.Error as error:  # larger than the server takes by now
+            raise BrokerUnavailable("NATS can't be asked for the events that were missed") from error
         finally:
             client.unsubscribe_direct(sid)
             self._under_way.discard(answer)
