@@ -16,6 +16,7 @@ import pytest
 from gateway.workers import SPARE_SECONDS
 from tests.support.bus import broker
 from tests.support.gateway import Stream, open_stream
+from tests.support.nats import nats_server
 from tests.support.ports import free_port
 from tests.support.processes import Running, service
 from tests.support.publisher import running_publisher
@@ -41,13 +42,14 @@ class Gateways:
 
 
 @asynccontextmanager
-async def two_workers(nats_url: str) -> AsyncIterator[Gateways]:
+async def two_workers(nats_url: str, **more: str) -> AsyncIterator[Gateways]:
     port, own = free_port(), free_port(2)
     env = {
         "TIDEGATE_NATS_URL": nats_url,
         "TIDEGATE_WORKERS": "2",
         "TIDEGATE_WORKER_PORTS": str(own),
         "TIDEGATE_DRAIN_SECONDS": "2",
+        **more,
     }
     async with service("gateway", port, env) as run:
         found = Gateways(port, own, run)
@@ -183,6 +185,21 @@ async def test_what_keeps_workers_from_starting_is_said_once(env: dict[str, str]
     _, said = await process.communicate()
     assert process.returncode == code
     assert said.decode().count(says) == 1
+
+
+async def test_workers_that_nats_refuses_for_long_end_together_and_their_parent_says_so(tmp_path: Path) -> None:
+    """Started again one by one they would be refused for ever, and the parent would never get another password."""
+    given = 'authorization {{ user: ann, password: "{}" }}'
+    async with nats_server(tmp_path, config=given.format("old")) as nats:
+        url = nats.url.replace("//", "//ann:old@")
+        async with two_workers(url, TIDEGATE_NATS_REFUSED_SECONDS="2") as gateways:
+            pids = gateways.pids()
+            assert len(pids) == 2
+            await nats.reload(given.format("new"))
+            async with asyncio.timeout(30):
+                assert await gateways.run.process.wait() == 3
+            assert not any(map(running, pids))
+            assert not gateways.run.said("is started again")
 
 
 async def test_a_taken_port_is_said_before_any_worker_starts(tmp_path: Path) -> None:
