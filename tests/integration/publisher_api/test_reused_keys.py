@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 from typing import Any
@@ -137,3 +138,16 @@ async def test_another_job_under_the_same_key_is_refused(
 
 
 IS_JSON = {"content-type": "application/json"}
+
+
+async def test_of_different_requests_at_once_under_one_key_one_is_accepted(tmp_path: Path) -> None:
+    """Who is first is NATS's word, for events as for jobs: the others are refused, whichever of them asks again."""
+    async with broker(tmp_path) as (server, bus), running_publisher(server.url) as (client, _):
+        for path, body, name in (("/api/sse/send", FIRST, "event_type"), ("/api/ai/chat", CHAT, "prompt")):
+            bodies = [{**body, name: f"n{number}"} for number in range(20)]
+            for _ in range(2):
+                answers = await asyncio.gather(*(client.post(path, json=each, headers=KEY) for each in bodies))
+                statuses = [answer.status_code for answer in answers]
+                assert (sorted(statuses), path) == ([202] + [422] * 19, path)
+        assert await last(bus) == 1
+        assert (await bus.jetstream.stream_info("TG_JOBS")).state.messages == 1
