@@ -68,9 +68,10 @@ async def test_a_client_that_sends_all_before_it_reads_gets_the_answer(request_h
             assert b"connection: close" in found.head
 
 
-async def test_what_is_thrown_away_has_a_limit() -> None:
+@pytest.mark.parametrize("connection", ["close", "keep-alive"])
+async def test_what_is_thrown_away_has_a_limit(connection: str) -> None:
     async with served() as own:
-        request = head("POST /nothing HTTP/1.1", "Connection: close", f"Content-Length: {1 << 40}")
+        request = head("POST /nothing HTTP/1.1", f"Connection: {connection}", f"Content-Length: {1 << 40}")
         assert await asyncio.to_thread(send_then_read, own.port, request, 80 << 20) == b""
 
 
