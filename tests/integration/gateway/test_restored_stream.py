@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.stress.proxy import fault_proxy
 from tests.support.backups import Backup, backup, restore
 from tests.support.bus import broker, connected
 from tests.support.cluster import made, nats_cluster
@@ -384,6 +385,31 @@ async def test_a_new_life_that_is_noted_under_running_services_is_every_ones(tmp
             after = (await publisher.durable("client.a", Event("n", "2"), headers={})).id
             assert after.split("-")[0] != before.split("-")[0]
             assert (await stream.next()).id == after
+
+
+async def test_a_new_life_is_heard_of_while_the_stream_is_being_asked_for_its_place(tmp_path: Path) -> None:
+    """News that came with the answer to an earlier question went by: events came under ids of the life before."""
+    async with (
+        broker(tmp_path) as (server, bus),
+        fault_proxy(server.port) as way,
+        running_gateway(f"nats://127.0.0.1:{way.port}", audit_seconds=0) as running,
+    ):
+        await _note(bus)
+        async with open_stream(running.url, {"client_id": "a"}) as stream:
+            await stream.connected()
+            asked: list[bytes] = []
+            bus.client.subscribe_direct("$JS.EVENT.ADVISORY.API", lambda _, __, payload: asked.append(payload))
+            await bus.round_trip()
+            (link,) = way.links
+            link.pause(True)
+            assert running.gateway.subscriptions.on_doubt is not None
+            running.gateway.subscriptions.on_doubt()
+            await until(lambda: any(b"STREAM.INFO.TG_EVENTS" in each for each in asked), "its place was told")
+            await _note(bus, "put back on Monday")
+            await bus.round_trip()
+            link.pause(False)
+            epoch = (await History(bus).position()).epoch
+            await until(lambda: running.gateway.subscriptions.epoch == epoch, "the gateway has the new epoch")
 
 
 async def test_a_restart_of_nats_is_no_other_life(tmp_path: Path) -> None:

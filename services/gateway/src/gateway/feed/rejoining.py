@@ -48,6 +48,8 @@ class Rejoining:
         self._tasks: set[asyncio.Task[None]] = set()
         self._waiting: list[Session] = []
         self._doubting: asyncio.Task[None] | None = None
+        self._doubted = False
+        """Since the stream was asked for its place last."""
         self._broken = Trouble(log, "a stream could not be brought back, and was ended", level=logging.ERROR)
         self.holes = 0
         """Holes in the live feed that were mended."""
@@ -107,12 +109,15 @@ class Rejoining:
 
     def _doubt(self) -> None:
         """An event came whose sequence the stream had already: it was late, or the stream was made anew. Asks which."""
+        self._doubted = True
         if self._doubting is None or self._doubting.done():
             self._doubting = spawn(self._ask(), "asking for the stream's place")
 
     async def _ask(self) -> None:
-        with contextlib.suppress(BrokerUnavailable):  # when NATS is back, all are placed anew
-            self.found(await self._history.position())
+        while self._doubted:  # an answer that is on its way may be older than the doubt
+            self._doubted = False
+            with contextlib.suppress(BrokerUnavailable):  # when NATS is back, all are placed anew
+                self.found(await self._history.position())
 
     def _hold(self, sessions: Iterable[Session]) -> list[Session]:
         """Holds `sessions`, each with what it had; who was held already reads again. Gives those that were live."""
