@@ -2,10 +2,12 @@
 
 import asyncio
 import logging
+import socket
 from typing import NamedTuple
 
 import pytest
 from msgspec import structs
+from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
 
 from gateway.settings import GatewaySettings
@@ -295,6 +297,20 @@ async def test_a_body_that_its_service_does_not_read_yet_is_not_late() -> None:
     async with served(waiting, body_seconds=SHORT) as own:
         request = head("POST / HTTP/1.1", f"Content-Length: {size}", "Connection: close") + bytes(size)
         assert answer_in(await exchange(own.port, request)).status == 200
+
+
+@on_both_loops
+async def test_one_that_does_not_read_its_answer_is_no_connection_for_ever() -> None:
+    """Its time for another request ended, and the closing waited for it to read what was left."""
+
+    async def long(scope: Scope, receive: Receive, send: Send) -> None:
+        await PlainTextResponse(b"x" * (16 << 20))(scope, receive, send)
+
+    async with served(long, keep_alive_seconds=SHORT, body_seconds=SHORT) as own:
+        with socket.create_connection(("127.0.0.1", own.port)) as client:
+            client.sendall(head("GET / HTTP/1.1"))
+            await until(lambda: len(own.guard.idle) == 1, "it has its answer, in part")
+            await until(lambda: not own.connections, "it is let go")
 
 
 async def test_what_the_settings_say_is_what_holds() -> None:

@@ -331,8 +331,11 @@ class LimitedHttpProtocol(HttpToolsProtocol):
             self._refuse(refusals.body_late(self.guard.limits.body_seconds))
 
     def idle_late(self) -> None:
-        """The time for another request is over."""
-        self.bare.close()
+        """The time for another request is over, unless the last answer is still being read."""
+        if self.bare.get_write_buffer_size():
+            self.transport.close()  # which has a time for that
+        else:
+            self.bare.close()
 
 
 def limited(guard: Guard, base: type[LimitedHttpProtocol] = LimitedHttpProtocol) -> type[Any]:
