@@ -36,3 +36,18 @@ async def test_without_a_worker_there_are_no_models_to_tell_of(tmp_path: Path) -
         with pytest.raises(openai.InternalServerError) as refused:
             await client.models.list()
         assert (refused.value.status_code, refused.value.type) == (503, "server_error")
+
+
+@pytest.mark.parametrize("answer", [b"", b"{", b'{"default":"\xff"}', b"[" * 100_000, b'{"models":5}'])
+async def test_an_answer_of_somebody_elses_is_none(tmp_path: Path, answer: bytes) -> None:
+    """Bytes that are no UTF-8 in it were a 500."""
+    async with front(tmp_path) as (_, worker, client):
+
+        async def tell(message: object) -> None:
+            await message.respond(answer)  # type: ignore[attr-defined]
+
+        await worker.bus.client.subscribe(worker.bus.subjects.models, cb=tell)
+        await worker.bus.round_trip()
+        with pytest.raises(openai.InternalServerError) as refused:
+            await client.models.list()
+        assert refused.value.status_code == 503

@@ -11,6 +11,7 @@ import msgspec
 from nats import errors as nats_errors
 
 from tidegate_common.bus.connection import Bus
+from tidegate_common.contract.text import UNREADABLE
 from tidegate_common.errors import BrokerUnavailable
 
 ANSWER_SECONDS = 5.0
@@ -59,7 +60,7 @@ async def message(bus: Bus, stream: str, sequence: int, subjects: str | None = N
     try:
         answer = await bus.client.request(call, msgspec.json.encode(ask), timeout=ANSWER_SECONDS)
         found = _ANSWER.decode(answer.data)
-    except (nats_errors.Error, TimeoutError, msgspec.MsgspecError) as error:
+    except (nats_errors.Error, TimeoutError, *UNREADABLE) as error:
         raise BrokerUnavailable("NATS does not give a stored message") from error
     if found.message is not None:
         kept = found.message

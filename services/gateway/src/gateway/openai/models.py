@@ -12,6 +12,7 @@ from nats import errors as nats_errors
 from gateway.openai.errors import ApiError
 from tidegate_common.bus.connection import Bus
 from tidegate_common.contract.jobs import Models
+from tidegate_common.contract.text import UNREADABLE
 from tidegate_common.errors import BrokerUnavailable, Unavailable
 
 ASK_SECONDS = 1.0
@@ -56,6 +57,6 @@ class ModelList:
         try:
             answer = await self._bus.client.request(self._bus.subjects.models, b"", timeout=ASK_SECONDS)
             found = _MODELS.decode(answer.data)
-        except (nats_errors.Error, TimeoutError, msgspec.MsgspecError) as error:
+        except (nats_errors.Error, TimeoutError, *UNREADABLE) as error:
             raise Unavailable("no worker says what models there are") from error
         return list(dict.fromkeys([*([found.default] if found.default else []), *found.models]))
