@@ -140,6 +140,23 @@ async def test_messages_on_subjects_of_no_level_are_told(tmp_path: Path) -> None
             await asking.state("good1", JobStatus.DONE)
 
 
+async def test_a_message_whose_subject_is_no_text_leaves_the_queue(tmp_path: Path) -> None:
+    """The client dropped it as it was read, so that the worker took it for an answer that did not come: it waited five
+    seconds each time, and was given it again after ten, before all other jobs."""
+    async with desk(tmp_path) as (nats, asking), worker(nats, FAST) as (run, _):
+        reader, writer = await asyncio.open_connection("127.0.0.1", nats.port)
+        writer.write(b'CONNECT {"headers":true,"verbose":false,"pedantic":false}\r\n')
+        for subject in (b"tg.jobs.chat.0.client.\xff", b"tg.jobs.\xff.1.client.ann", b"tg.jobs.chat.2.\xc3.\x00"):
+            writer.write(b"PUB %b 2\r\n{}\r\n" % subject)
+        writer.write(b"PING\r\n")
+        await reader.readuntil(b"PONG\r\n")
+        writer.close()
+        await asking.ask("good1")
+        await asking.end("good1", 4)
+        await asking.queue_empty()
+        assert not run.said("Traceback"), "\n".join(run.output)
+
+
 async def empty(asking: Desk) -> bool:
     return (await asking.bus.jetstream.stream_info("TG_JOBS")).state.messages == 0
 

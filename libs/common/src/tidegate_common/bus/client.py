@@ -148,7 +148,7 @@ class BusClient(Link):
         try:
             message = self.msg_class(
                 _client=self,
-                subject=subject.decode(),
+                subject=subject.decode(errors="replace"),  # a job's is anybody's: dropped, it would come again
                 reply=reply.decode(),
                 data=payload,
                 headers=_fields(header),

@@ -10,7 +10,7 @@ from tidegate_common.telemetry.trouble import Trouble
 log = logging.getLogger(__name__)
 
 SUBJECT = "subject"
-"""The subject, or the one for its answer, is not UTF-8 where it has to be read."""
+"""The subject for its answer is not UTF-8."""
 HANDLER = "handler"
 """What takes the message could not: its fields, or its payload, are not what they should be."""
 SLOW = "slow"
