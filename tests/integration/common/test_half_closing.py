@@ -1,10 +1,14 @@
 """Clients that end their own side once they have sent their request, and read on."""
 
 import asyncio
+import itertools
+import re
 import socket
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
 
@@ -29,10 +33,12 @@ async def late(scope: Scope, receive: Receive, send: Send) -> None:
     await PlainTextResponse(body or b"nothing")(scope, receive, send)
 
 
-async def half_closed(port: int, data: bytes) -> bytes:
-    """All that comes back to one that ends its side right behind `data`."""
+async def half_closed(port: int, *pieces: bytes) -> bytes:
+    """All that comes back to one that ends its side right behind `pieces`."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    writer.write(data)
+    for piece in pieces:
+        writer.write(piece)
+        await asyncio.sleep(0)
     writer.write_eof()
     try:
         return await asyncio.wait_for(reader.read(), 10)
@@ -64,6 +70,33 @@ async def test_what_is_there_as_a_whole_is_answered(data: bytes, answers: list[b
         await until(lambda: not own.connections, "the connection is gone")
         guard = own.guard
         assert [len(one) for one in (guard.heads, guard.pieces, guard.totals, guard.idle)] == [0, 0, 0, 0]
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(0, 200_000), st.booleans()), min_size=1, max_size=5),
+    st.lists(st.integers(0, 300_000), max_size=4),
+)
+async def test_each_of_several_gets_its_answer_however_they_are_cut(
+    asked: list[tuple[int, bool]], cuts: list[int]
+) -> None:
+    async def told(scope: Scope, receive: Receive, send: Send) -> None:
+        read = 0
+        while (message := await receive())["type"] == "http.request":
+            read += len(message["body"])
+            if not message["more_body"]:
+                break
+        await asyncio.sleep(0.001 if scope["path"] == "/late" else 0)
+        await PlainTextResponse(f"[{read}]")(scope, receive, send)
+
+    async with served(told) as own:
+        data = b"".join(
+            head(f"POST /{'late' if late else 'now'} HTTP/1.1", f"Content-Length: {size}") + bytes(size)
+            for size, late in asked
+        )
+        at = [0, *sorted(min(cut, len(data)) for cut in cuts), len(data)]
+        said = await half_closed(own.port, *(data[one:other] for one, other in itertools.pairwise(at)))
+        assert re.findall(rb"\[(\d+)\]", said) == [str(size).encode() for size, _ in asked]
 
 
 @on_both_loops
