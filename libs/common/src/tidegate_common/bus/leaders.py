@@ -140,7 +140,7 @@ class Leaders:
         caller = CALLER.get()
         size = max(size, 0 if caller is None else caller.size)
         if self.waiting >= self.patience.most or self.waiting_bytes + size > self.patience.most_bytes:
-            raise TooManyWaiting("NATS has no leader, and no more requests may wait for one", retry_after=5)
+            raise TooManyWaiting("NATS is away or has no leader, and no more requests may wait", retry_after=5)
         self.waiting += 1
         self.waiting_bytes += size
         try:
