@@ -64,6 +64,22 @@ async def test_what_was_not_written_yet_at_a_loss_is_never_sent() -> None:
         assert nats.published < 40  # what the kernel's buffers hold can't be had back
 
 
+async def test_whoever_waits_for_room_to_write_is_told_of_the_loss() -> None:
+    """They waited for the next connection, however long that took, and then took their messages for sent."""
+    async with scripted_nats(max_payload=1 << 24) as nats, connect(nats.url, SUBJECTS, "test") as bus:
+        await pinging(bus, nats)
+        losses = bus.losses
+        nats.reads.clear()
+        sending = [asyncio.create_task(bus.client.publish("news", b"x" * 1_000_000)) for _ in range(60)]
+        await until(lambda: bus.losses > losses, "the connection is lost")
+        nats.silent = True  # there is no other one
+        async with asyncio.timeout(5):
+            found = await asyncio.gather(*sending, return_exceptions=True)
+        assert sum(isinstance(each, nats_errors.ConnectionReconnectingError) for each in found) >= 40
+        nats.silent = False
+        nats.reads.set()
+
+
 async def test_a_server_that_was_away_for_long_is_not_passed_over_for_as_long() -> None:
     """The server that had failed least often was tried first, over all times. So one that an earlier outage had seen
     fail was tried only when the lost one had failed as often, however well it was."""

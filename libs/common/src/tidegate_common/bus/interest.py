@@ -22,6 +22,8 @@ class Interest(Client):
         """By subject: subscriptions that this process can't do without and the server does not allow."""
         self._refused_now = 0
         """Subscriptions that the server has refused on this connection."""
+        self._writes: list[asyncio.Future[None]] = []
+        """What is being written, and what is to be after it."""
         self._counting: ServerError | None = None
         """What it has refused the first of them with, while it is being found out how many it takes."""
 
@@ -105,8 +107,27 @@ class Interest(Client):
             return
         self._pending.append(line)
         self._pending_data_size += len(line)
-        if at_once and self._flush_queue is not None and self._flush_queue.empty():
-            self._flush_queue.put_nowait(asyncio.get_running_loop().create_future())
+        if at_once:
+            self._write_soon()
+
+    def _write_soon(self) -> asyncio.Future[None]:
+        """Has what waits written; done when it is. Whoever comes meanwhile shares it, so it must not be cancelled."""
+        assert self._flush_queue is not None, "there is a connection"
+        if self._flush_queue.empty():
+            self._writes = [*self._writes[-1:], asyncio.get_running_loop().create_future()]
+            self._flush_queue.put_nowait(self._writes[-1])
+        return self._writes[-1]
+
+    async def _flush_pending(self, force_flush: bool = False) -> None:
+        """As nats-py's, where whoever waits (`force_flush`) would do so until there is another connection.
+
+        Raises ConnectionReconnectingError where this one is lost.
+        """
+        if self.is_connected:
+            writing = self._write_soon()
+            if force_flush:
+                await asyncio.wait([writing])
+                writing.result()
 
     def _lose(self, error: Exception) -> None:
         """Gives the connection up for another."""

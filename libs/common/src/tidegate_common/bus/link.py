@@ -203,7 +203,10 @@ class Link(Dialogue):
         _abort(self._transport)
         self._pending.clear()
         self._pending_data_size = 0
-        asked, self._pongs = [*self._pongs, *self._resp_map.values()], []
+        asked, self._pongs = [*self._pongs, *self._resp_map.values(), *self._writes], []
+        while self._flush_queue is not None and not self._flush_queue.empty():
+            self._flush_queue.get_nowait()
+        self._writes = []
         for each in asked:
             if each is not None and not each.done():
                 each.set_exception(nats_errors.ConnectionReconnectingError())
