@@ -244,6 +244,26 @@ async def test_an_event_s_message_that_is_sent_on_past_the_stream_has_no_place_i
         assert running.gateway.subscriptions.other_streams.count == 5
 
 
+async def test_one_event_s_headers_on_messages_to_two_subjects_make_them_no_copies_of_each_other(
+    tmp_path: Path, streams: str
+) -> None:
+    """Who listened to both by tails that overlap got the first alone, as if it had come twice."""
+    async with broker(tmp_path) as (server, bus), running_gateway(server.url, streams=streams) as running:
+        async with open_stream(running.url, {"client_id": "a", "topic": ["t.*", "*.x", "*.y"]}) as stream:
+            await stream.connected()
+            heard: list[bytes] = []
+            bus.client.subscribe_direct("tg.out.client.b", lambda _, block, __: heard.append(block))
+            await bus.round_trip()
+            await Publisher(bus, History(bus)).durable("client.b", Event("n", "b's"), headers={})
+            await until(lambda: heard, "the event is taken off")
+            fields = bus.client._parse_header_lines(heard[0].partition(b"\r\n")[2])
+            for tail in ("topic.t.x", "topic.t.y"):
+                await bus.client.publish(f"tg.out.{tail}", tail.encode(), headers=fields)
+            await bus.client.publish("tg.out.topic.t.z", b"last")
+            assert [data for _, data in await _heard(stream, 3)] == ["topic.t.x", "topic.t.y", "last"]
+            assert running.gateway.subscriptions.other_streams.count == 2
+
+
 async def test_a_replay_that_gets_nothing_of_the_stream_ends_in_an_error_that_is_said(
     tmp_path: Path, streams: str, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -21,10 +21,10 @@ class OtherStreams:
         self.count = 0
         """Messages so far: one that several subscriptions bring is one."""
 
-    def take(self, block: bytes) -> bytes:
-        """A message came with the header block `block`. Gives what tells it from others of its kind."""
-        lines = block.rsplit(b"\r\n", 7)
-        mark = b" ".join(lines[1:])  # the fields that its stream wrote: the sequence is among them
+    def take(self, subject: bytes, block: bytes) -> bytes:
+        """A message came on `subject` with the header block `block`. Gives what tells it from others of its kind."""
+        # The fields that its stream wrote, the sequence among them. Whoever sends it on may send it to many subjects.
+        mark = b" ".join([subject, *block.rsplit(b"\r\n", 7)[1:]])
         if mark != self._last:
             self._last = mark
             self.count += 1

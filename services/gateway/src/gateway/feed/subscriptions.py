@@ -147,7 +147,7 @@ class Subscriptions:
         if place is None:
             volatile_id = headers.field(header, headers.VOLATILE_ID) or b"%d" % self.received
             if header.find(headers.SEQUENCE) >= 0:
-                volatile_id = self.other_streams.take(header)
+                volatile_id = self.other_streams.take(subject, header)
             chunk = self.chunk(None, header, payload)
             if receipt_id is None:
                 self._hub.volatile(audience, volatile_id, chunk)
