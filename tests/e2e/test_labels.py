@@ -14,7 +14,7 @@ import openai
 from openai import AsyncOpenAI
 
 from tests.support.gateway import open_stream
-from tests.support.otlp import collector
+from tests.support.otlp import collector, traced
 from tests.support.stack import Stack, stack
 from tests.support.waiting import until
 
@@ -117,11 +117,7 @@ async def test_no_label_and_no_spans_name_holds_what_a_caller_sent(tmp_path: Pat
     """Forty invented names of models made 1.8 MB of /metrics, each of them kept, and sent, for ever."""
     async with collector() as collected:
         env = {
-            "OTEL_EXPORTER_OTLP_ENDPOINT": collected.endpoint,
-            "OTEL_METRICS_EXPORTER": "none",
-            "OTEL_BSP_SCHEDULE_DELAY": "200",
-            "TIDEGATE_SCRIPTED_THINK_SECONDS": "0",
-            "TIDEGATE_SCRIPTED_TOKEN_SECONDS": "0",
+            **traced(collected.endpoint),
             "TIDEGATE_COMPLETION_SECONDS": "10",
             "TIDEGATE_ALLOWED_HOSTS": "",
         }

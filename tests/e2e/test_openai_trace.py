@@ -8,7 +8,7 @@ from typing import Any
 from openai import AsyncOpenAI
 
 from tests.e2e.test_trace import whole
-from tests.support.otlp import collector
+from tests.support.otlp import collector, traced
 from tests.support.stack import stack
 
 COMPLETION = [
@@ -21,14 +21,7 @@ COMPLETION = [
 
 async def test_a_completion_is_one_trace_from_the_clients_request_to_the_model(tmp_path: Path) -> None:
     async with collector() as collected:
-        env = {
-            "OTEL_EXPORTER_OTLP_ENDPOINT": collected.endpoint,
-            "OTEL_METRICS_EXPORTER": "none",
-            "OTEL_BSP_SCHEDULE_DELAY": "200",
-            "TIDEGATE_SCRIPTED_THINK_SECONDS": "0",
-            "TIDEGATE_SCRIPTED_TOKEN_SECONDS": "0",
-        }
-        async with stack(tmp_path, env) as running:
+        async with stack(tmp_path, traced(collected.endpoint)) as running:
             messages: Any = [{"role": "user", "content": "hello"}]
             base = f"{running.gateways[0]}/v1"
             async with AsyncOpenAI(base_url=base, api_key="any", max_retries=0, timeout=20) as client:

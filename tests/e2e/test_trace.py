@@ -5,7 +5,7 @@ from pathlib import Path
 import httpx
 
 from tests.support.gateway import open_stream
-from tests.support.otlp import Collector, Span, collector
+from tests.support.otlp import Collector, Span, collector, traced
 from tests.support.stack import stack
 from tests.support.waiting import until
 
@@ -53,14 +53,10 @@ async def whole(collected: Collector, trace_id: str, expected: list[tuple[str, s
 
 async def test_a_send_a_broadcast_and_a_chat_are_one_trace_each_over_all_services(tmp_path: Path) -> None:
     async with collector() as collected, httpx.AsyncClient() as client:
-        env = {
-            "OTEL_EXPORTER_OTLP_ENDPOINT": collected.endpoint,
-            "OTEL_METRICS_EXPORTER": "none",
-            "OTEL_BSP_SCHEDULE_DELAY": "200",
-            "TIDEGATE_SCRIPTED_THINK_SECONDS": "0",
-            "TIDEGATE_SCRIPTED_TOKEN_SECONDS": "0",
-        }
-        async with stack(tmp_path, env) as running, open_stream(running.gateways[0], {"client_id": "ann"}) as stream:
+        async with (
+            stack(tmp_path, traced(collected.endpoint)) as running,
+            open_stream(running.gateways[0], {"client_id": "ann"}) as stream,
+        ):
             await stream.connected()
             connecting = ("gateway", "GET /api/sse", "SERVER", None)
             await until(lambda: connecting in edges(collected.spans), "connecting is a trace of its own")

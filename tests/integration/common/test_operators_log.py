@@ -23,6 +23,7 @@ from tests.support.waiting import until
 from tidegate_common.bus.connection import connect
 from tidegate_common.bus.history import History
 from tidegate_common.bus.leaders import Leaders
+from tidegate_common.bus.levels import consumer_of
 from tidegate_common.bus.lineage import Lineage
 from tidegate_common.bus.streams import StreamLimits
 from tidegate_common.bus.upkeep import Upkeep
@@ -130,6 +131,36 @@ async def test_nats_that_hangs_is_not_taken_for_one_without_jetstream(tmp_path: 
                 server.run.process.send_signal(signal.SIGCONT)
             assert not run.said("has to be on")
             assert len(messages(run, "WARNING")) <= 3, messages(run)
+
+
+async def test_a_worker_says_once_that_nats_hangs(tmp_path: Path) -> None:
+    """It said that it took no jobs, and that it opened the queue anew, which was there all the while."""
+    async with nats_server(tmp_path) as server:
+        async with service("ai_worker", free_port(), env(server.url)) as run:
+            server.run.process.send_signal(signal.SIGSTOP)
+            try:
+                await until(lambda: run.said("no jobs are taken for now"), "it is said", 30)
+                await until(lambda: run.said("could not be looked after"), "it is looked at", 30)
+            finally:
+                server.run.process.send_signal(signal.SIGCONT)
+            await until(lambda: run.said("jobs are taken again"), "it is over", 30)
+            assert not run.said("opened anew"), run.output
+            async with connect(server.url, SUBJECTS, "test") as bus:
+                await bus.jetstream.delete_consumer(SUBJECTS.jobs_stream, consumer_of(0))
+                await until(lambda: run.said("the queue is opened anew"), "a queue that is gone is said", 30)
+                await until(lambda: run.said("the queue is there"), "it is there again", 30)
+
+
+async def test_sessions_that_are_back_are_said(tmp_path: Path) -> None:
+    """That they were brought back was said, and not that it was done."""
+    port, nats_port = free_port(), free_port()
+    async with nats_server(tmp_path, nats_port) as server, service("gateway", port, env(server.url)) as run:
+        async with open_stream(f"http://127.0.0.1:{port}", {"client_id": "ann"}) as stream:
+            await stream.connected()
+            await server.run.stop(signal.SIGKILL)
+            await until(lambda: run.said("connection lost"), "it is gone", 30)
+            async with nats_server(tmp_path, nats_port):
+                await until(lambda: run.said("1 of 1 sessions are live again"), "it is said", 30)
 
 
 async def test_what_is_noted_already_is_not_said_to_be_lost(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
