@@ -7,18 +7,19 @@ import pytest
 
 from tests.support.bus import broker, connected
 from tests.support.nats import nats_server
+from tests.support.processes import paused
 from tests.support.raw import RawPublisher
 from tests.support.waiting import until
 from tidegate_common.bus.connection import Bus
 from tidegate_common.bus.history import History
 from tidegate_common.bus.jobs import JobStates, announce_cancel, on_cancel
-from tidegate_common.bus.levels import LEVELS, QueueState, queue_state
+from tidegate_common.bus.levels import LEVELS, QueueState, consumer_of, queue_state
 from tidegate_common.bus.publishing import Publisher
 from tidegate_common.bus.queue import POLL_SECONDS, Delivery, JobQueue
 from tidegate_common.bus.queueing import Queueing, record_of
 from tidegate_common.bus.streams import StreamLimits
 from tidegate_common.contract.jobs import Job, JobState, JobStatus
-from tidegate_common.errors import BrokerUnavailable, NotFound, QueueFull, TooLarge
+from tidegate_common.errors import BrokerUnavailable, NotFound, QueueFull, QueueGone, TooLarge
 
 
 def job(job_id: str, owner: str = "") -> Job:
@@ -191,3 +192,19 @@ async def test_a_record_that_is_larger_than_nats_takes_is_too_large_and_nothing_
         await until(lambda: bus.losses == 1 and bus.connected, "it is back")
         with pytest.raises(TooLarge):
             await states.create(large)
+
+
+async def test_a_queue_that_is_gone_is_told_from_one_that_nats_says_nothing_of(tmp_path: Path) -> None:
+    """NATS only hung, and the worker's log had it that the queue was opened anew, as if it had been deleted."""
+    async with broker(tmp_path) as (server, bus):
+        queue = await JobQueue.open(bus)
+        async with paused(server.run):
+            with pytest.raises(BrokerUnavailable) as hung:
+                await queue.depth()
+        assert not isinstance(hung.value, QueueGone)
+        await bus.jetstream.delete_consumer(bus.subjects.jobs_stream, consumer_of(0))
+        with pytest.raises(QueueGone):
+            await queue.depth()
+        await bus.jetstream.delete_stream(bus.subjects.jobs_stream)
+        with pytest.raises(QueueGone):
+            await queue.depth()

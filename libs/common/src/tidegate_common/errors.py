@@ -113,6 +113,10 @@ class QueueRefused(BrokerUnavailable):
     """NATS answers, and does not make a worker's consumer of the job queue: another of that name may be there."""
 
 
+class QueueGone(BrokerUnavailable):
+    """NATS answers, and the job queue or a worker's consumer of it is not there."""
+
+
 class BrokerRefused(TidegateError):
     """NATS refuses the process, again and again: its settings, or those of NATS, have to change."""
 

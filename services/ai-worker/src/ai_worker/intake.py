@@ -15,7 +15,7 @@ from ai_worker.handlers.handler import Handlers, Work
 from ai_worker.relay import RETRY_SECONDS
 from tidegate_common.bus.queue import Delivery, JobQueue
 from tidegate_common.contract.jobs import Job
-from tidegate_common.errors import QueueRefused, TidegateError, Unreadable
+from tidegate_common.errors import QueueGone, QueueRefused, TidegateError, Unreadable
 from tidegate_common.runtime.tasks import end, spawn
 from tidegate_common.telemetry import names, propagation
 from tidegate_common.telemetry.providers import Telemetry
@@ -65,7 +65,7 @@ class Intake:
         self.outcomes: Counter[str] = Counter()
         self.depth = 0
         self._idle = Trouble(log, "no jobs are taken for now", "jobs are taken again")
-        self._unmeasured = Trouble(log, "the queue is opened anew", "the queue is there")
+        self._gone = Trouble(log, "the queue is opened anew", "the queue is there")
         self._broken = Trouble(log, "taking jobs fails by a fault of ours", level=logging.ERROR)
         self.strays = 0
         self.refused = ""
@@ -212,14 +212,15 @@ class Intake:
             try:
                 if queue is not None:
                     self.depth = await queue.depth()
-                    self._unmeasured.over()
+                    self._gone.over()
                     if looks % STRAYS_EVERY == 0:
                         self._note_strays(await queue.strays())
                     looks += 1
             except TidegateError as error:
-                # The last figure stands. Where NATS is there, the stream or its consumer was deleted: a request for
-                # jobs would hear nothing for ever.
-                self._unmeasured.note(error)
+                # The last figure stands. Where the stream or its consumer was deleted, a request for jobs would hear
+                # nothing for ever. That NATS does not answer is said where jobs are taken.
+                if isinstance(error, QueueGone):
+                    self._gone.note(error)
                 await self.renew()
             except Exception as error:
                 self._broken.note(type(error).__name__, error)

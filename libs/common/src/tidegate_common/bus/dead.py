@@ -16,8 +16,7 @@ from tidegate_common.bus import headers
 from tidegate_common.bus.connection import Bus
 from tidegate_common.bus.origin import Origin, Place
 from tidegate_common.contract.jobs import DeadJob
-from tidegate_common.contract.soundness import dead_fault
-from tidegate_common.contract.text import UNREADABLE, mended_json
+from tidegate_common.contract.soundness import dead_fault, read
 from tidegate_common.errors import BrokerUnavailable, NotFound, Unreadable
 
 log = logging.getLogger(__name__)
@@ -101,14 +100,10 @@ class DeadJobs:
 
     def _decoded(self, job_id: str, value: bytes) -> DeadJob | None:
         try:
-            dead = _DEAD.decode(mended_json(value))
-            fault = dead_fault(dead, job_id)
-        except UNREADABLE as error:
-            fault = str(error)
-        if fault:
-            self._bus.foreign.note("dead", job_id, fault)
+            return read(_DEAD, value, lambda dead: dead_fault(dead, job_id))
+        except Unreadable as error:
+            self._bus.foreign.note("dead", job_id, str(error))
             return None
-        return dead
 
     async def _page(self, start: int) -> list[_Kept]:
         """The first jobs from sequence `start` on, in order, by direct batch get."""

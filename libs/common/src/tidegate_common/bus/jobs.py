@@ -23,8 +23,7 @@ from tidegate_common.bus.leaders import Leaders
 from tidegate_common.bus.refusals import Refusals, reason_of
 from tidegate_common.bus.storing import unconfirmed
 from tidegate_common.contract.jobs import JobState
-from tidegate_common.contract.soundness import is_job_id, of_another_release, state_fault
-from tidegate_common.contract.text import UNREADABLE, mended_json
+from tidegate_common.contract.soundness import is_job_id, of_another_release, read, state_fault
 from tidegate_common.errors import BrokerUnavailable, NotFound, NotSent, OtherRelease, TooLarge, Unreadable
 
 WRONG_REVISION = 10071
@@ -174,13 +173,9 @@ class JobStates:
 
     def _decoded(self, job_id: str, value: bytes) -> JobState:
         try:
-            state = _STATE.decode(mended_json(value))
-            fault = state_fault(state, job_id)
-        except UNREADABLE as error:
-            fault = str(error)
-        if not fault:
-            return state
-        self._bus.foreign.note("record", job_id, fault)
+            return read(_STATE, value, lambda state: state_fault(state, job_id))
+        except Unreadable as error:
+            self._bus.foreign.note("record", job_id, str(error))
         text = f"the record of job {job_id} can't be read"
         other = of_another_release(value, job_id)
         raise Unreadable(text) if other is None else OtherRelease(text, other.updated)

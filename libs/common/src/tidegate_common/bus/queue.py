@@ -16,7 +16,7 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from nats.js import JetStreamContext
 from nats.js.api import AckPolicy, ConsumerConfig
-from nats.js.errors import APIError
+from nats.js.errors import APIError, NotFoundError
 from nats.js.errors import Error as JetStreamError
 
 from tidegate_common.bus.api import LEADERLESS, STREAM_NOT_FOUND
@@ -24,9 +24,8 @@ from tidegate_common.bus.connection import Bus
 from tidegate_common.bus.levels import ANSWER_SECONDS, LEVELS, consumer_of, strays
 from tidegate_common.bus.queueing import notify
 from tidegate_common.contract.jobs import Job
-from tidegate_common.contract.soundness import job_fault
-from tidegate_common.contract.text import UNREADABLE, mended_json
-from tidegate_common.errors import BrokerUnavailable, QueueRefused, Unreadable
+from tidegate_common.contract.soundness import job_fault, read
+from tidegate_common.errors import BrokerUnavailable, QueueGone, QueueRefused
 
 ACK_WAIT_SECONDS = 10
 """A job whose worker shows no progress for so long is given to another."""
@@ -68,14 +67,7 @@ class Delivery:
 
     def job(self) -> Job:
         """Raises Unreadable for a message that is no job, or names what no job of ours can."""
-        try:
-            job = _JOB.decode(mended_json(self._message.data))
-            fault = job_fault(job)
-        except UNREADABLE as error:
-            raise Unreadable(str(error)) from None
-        if fault:
-            raise Unreadable(f"no job of ours has such a value: {fault}")
-        return job
+        return read(_JOB, self._message.data, job_fault)
 
     async def done(self) -> None:
         """The job leaves the queue, and the server has confirmed it. Raises BrokerUnavailable."""
@@ -270,10 +262,12 @@ class JobQueue:
         return await strays(self._bus)
 
     async def depth(self) -> int:
-        """Jobs that wait for a worker. Raises BrokerUnavailable."""
+        """Jobs that wait for a worker. Raises QueueGone, and BrokerUnavailable where NATS does not answer."""
         stream = self._bus.subjects.jobs_stream
         try:
             infos: list[Any] = [await self._bus.jetstream.consumer_info(stream, consumer_of(each)) for each in LEVELS]
+        except NotFoundError as error:
+            raise QueueGone(f"{stream}, or a consumer of the workers on it, was not there") from error
         except (nats_errors.Error, JetStreamError, TimeoutError) as error:
             raise BrokerUnavailable("NATS does not say how long the queue is") from error
         return sum(int(info.num_pending or 0) for info in infos)

@@ -8,12 +8,17 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Callable
+from typing import TypeVar
 
 import msgspec
 
 from tidegate_common.contract.jobs import DeadJob, Job, JobState, JobStatus
 from tidegate_common.contract.subjects import BROADCAST
 from tidegate_common.contract.text import UNREADABLE, mended_json
+from tidegate_common.errors import Unreadable
+
+T = TypeVar("T")
 
 LATEST = 9e9
 """Seconds: a time past this is none (it would be after the year 2255). Traces have no nanoseconds past 2**63."""
@@ -25,6 +30,18 @@ _ADDRESSED = ("client.", "user.", "topic.", "job.")
 _STATUSES = frozenset(JobStatus)
 _LONGEST = 1_000
 """Characters of a tail, whose names of 200 bytes may have tripled."""
+
+
+def read(decoder: msgspec.json.Decoder[T], raw: bytes, fault_of: Callable[[T], str]) -> T:
+    """What `raw` is. Raises Unreadable, which says why, where it is nothing that ours can be: see `fault_of`."""
+    try:
+        found = decoder.decode(mended_json(raw))
+        fault = fault_of(found)
+    except UNREADABLE as error:
+        raise Unreadable(str(error)) from None
+    if fault:
+        raise Unreadable(f"none of ours has such a value: {fault}")
+    return found
 
 
 def is_job_id(text: str) -> bool:
