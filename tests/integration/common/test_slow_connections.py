@@ -112,6 +112,15 @@ async def test_ten_minutes_in_all_hold_for_a_body_that_keeps_its_pace() -> None:
         writer.close()
 
 
+async def test_ten_minutes_in_all_hold_for_what_is_thrown_away() -> None:
+    async with served(body_seconds=60, body_total_seconds=0.3) as own:
+        reader, writer = await asyncio.open_connection("127.0.0.1", own.port)
+        writer.write(head("POST /nothing HTTP/1.1", "Content-Length: 90000", "Connection: close"))
+        assert answer_in(await asyncio.wait_for(reader.read(), 5)).status == 404
+        await until(lambda: not own.connections, "the rest is not waited for")
+        writer.close()
+
+
 async def test_a_connection_that_is_kept_has_a_time_for_its_next_head_from_the_first_byte_on() -> None:
     async with served(head_seconds=SHORT, keep_alive_seconds=30) as own:
         reader, writer = await asyncio.open_connection("127.0.0.1", own.port)
