@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -34,6 +34,8 @@ class ScriptedNats:
         """Messages that were read, of all connections."""
         self.ended = 0
         """Connections that are over, and all that they brought is read."""
+        self.on_subscribed: Callable[[str], object] = lambda subject: None
+        """Called with the subject of each subscription, before anything that comes after it is read."""
         self.reads = asyncio.Event()
         """Unset: it hangs, and reads nothing."""
         self.reads.set()
@@ -67,6 +69,7 @@ class ScriptedNats:
                     self.write(b"PONG\r\n")
             case b"SUB":
                 self.subscribed[words[-1].decode()] = words[1].decode()
+                self.on_subscribed(words[1].decode())
             case b"UNSUB":
                 self.subscribed.pop(words[1].decode(), None)
             case b"PUB" | b"HPUB":

@@ -2,11 +2,13 @@
 
 import asyncio
 import logging
+from pathlib import Path
 
 import pytest
 from nats import errors as nats_errors
 
 from tests.support.bus import SUBJECTS
+from tests.support.nats import nats_server
 from tests.support.scripted_nats import ScriptedNats, scripted_nats
 from tests.support.waiting import until
 from tidegate_common.bus.connection import Bus, connect
@@ -125,3 +127,38 @@ async def test_a_question_that_could_not_be_sent_leaves_nothing_behind() -> None
             with pytest.raises(nats_errors.ConnectionReconnectingError):
                 await bus.client.request("news", b"x")
         assert not bus.client._resp_map
+
+
+async def test_what_is_subscribed_to_or_not_any_more_while_a_connection_is_opened_counts_on_it() -> None:
+    """By then the subscriptions that are to be in force again are on their way."""
+    async with scripted_nats() as nats, connect(nats.url, SUBJECTS, "test") as bus:
+        old, new = bus.client.subscribe_direct("old", lambda *_: None), list[int]()
+
+        def meanwhile(subject: str) -> None:
+            if subject == "old" and not new:
+                assert not bus.connected
+                new.append(bus.client.subscribe_direct("new", lambda *_: None))
+                bus.client.unsubscribe_direct(old)
+
+        await nats.has_subscriber("old")
+        nats.on_subscribed = meanwhile
+        nats.cut()
+        await nats.has_subscriber("new")
+        await until(lambda: "old" not in nats.subscribed.values(), "the other is gone")
+
+
+@pytest.mark.parametrize("headers", [{"A": "b"}, {"A": "\u00e4" * 50, "Nats-Msg-Id": "x" * 60}])
+async def test_headers_count_in_what_a_message_may_have(tmp_path: Path, headers: dict[str, str]) -> None:
+    """The client counted the data alone, and the server ended the connection."""
+    async with nats_server(tmp_path, config="max_payload: 1000") as nats, connect(nats.url, SUBJECTS, "test") as bus:
+        taken = 0
+        for size in range(700, 1001, 3):
+            try:
+                await bus.client.publish("news", b"x" * size, headers=headers)
+                taken = size
+            except nats_errors.MaxPayloadError:
+                break
+        await bus.round_trip()
+        assert bus.losses == 0
+        block = 12 + sum(len(name) + len(value.encode()) + 4 for name, value in headers.items())
+        assert 1000 - block - 3 < taken <= 1000 - block
