@@ -285,6 +285,22 @@ async def test_what_is_not_permitted_is_told_to_whoever_wanted_it(
     assert 'Publish to "sealed"' in caplog.text
 
 
+async def test_a_permission_that_is_given_later_is_used_without_another_connection(tmp_path: Path) -> None:
+    """The server tells nobody of it, so a process that it was given to stayed unready until it was started again."""
+    config = "authorization {{ users: [{{ user: a, password: pw, permissions: {{ subscribe: {{ deny: {} }} }} }}] }}"
+    async with nats_server(tmp_path, config=config.format('"secret.>"')) as nats:
+        async with connect(nats.url.replace("//", "//a:pw@"), SUBJECTS, "test") as bus:
+            heard = Heard(bus, "secret.one")
+            for _ in range(2):
+                with pytest.raises(BrokerUnavailable, match=r"secret\.one"):
+                    await bus.round_trip()
+            await nats.reload(config.format('"other.>"'))
+            await bus.round_trip()
+            bus.client.publish_direct("secret.one", b"now")
+            await until(lambda: heard.got == [b"now"], "it hears")
+            assert heard.lost == 0
+
+
 async def test_credentials_that_are_taken_away_and_given_back_end_nothing_for_good(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -54,6 +54,7 @@ class Bus:
         try:
             if not self.connected:
                 raise BrokerUnavailable("NATS is away")
+            self.client.ask_for_denied()
             async with asyncio.timeout(timeout):
                 await self.client.flush()
         except (nats_errors.Error, TimeoutError, OSError) as error:

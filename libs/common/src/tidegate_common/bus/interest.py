@@ -94,6 +94,17 @@ class Interest(Client):
                 else:
                     self._refuse(sid, reason)
 
+    def ask_for_denied(self) -> None:
+        """Subscribes again to what was not allowed: it may be by now, which the server tells nobody.
+
+        What is refused again is in `denied` before the answer to a PING that is sent after this.
+        """
+        if self.denied:
+            again = [sid for sid, each in self._subs.items() if each._subject in self.denied and self._is_needed(sid)]
+            self.denied.clear()
+            for line in self._subs_of(again):
+                self._enqueue(line)
+
     def _drop_long_lines(self) -> None:
         for sid, each in list(self._subs.items()):
             size = len(command.sub_cmd(each._subject, each._queue, sid))
