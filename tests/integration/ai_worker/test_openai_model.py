@@ -219,3 +219,13 @@ async def test_a_cancel_closes_the_http_connection(tmp_path: Path) -> None:
             await asking.cancel("j1")
             await asyncio.wait_for(server.disconnected.wait(), 5)
             assert (await asking.end("j1")).data["finish_reason"] == "cancelled"
+
+
+async def test_the_log_has_no_line_for_each_request_to_the_endpoint(tmp_path: Path) -> None:
+    """The OpenAI client's HTTP library wrote one, with the address, for each job."""
+    async with endpoint() as server, desk(tmp_path) as (nats, asking):
+        async with worker(nats, {"TIDEGATE_AI_BACKEND": "openai", "OPENAI_BASE_URL": server.url}) as (run, _):
+            await asking.ask("j1", "hello")
+            await asking.end("j1")
+            await until(lambda: run.said("job j1: done"), "the worker has said what it does")
+            assert not run.said("HTTP Request"), run.output

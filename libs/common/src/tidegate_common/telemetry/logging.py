@@ -26,7 +26,10 @@ class _TraceFilter(logging.Filter):
         return True
 
 
-LIBRARIES = ("uvicorn", "opentelemetry", "urllib3", "requests", "asyncio", "nats", "httpx", "httpcore", "openai")
+HTTP_CLIENTS = ("httpx", "httpcore", "httpx2", "httpcore2", "openai")
+"""The second ones are what the OpenAI client is made of. Each says a line for each request."""
+
+LIBRARIES = ("uvicorn", "opentelemetry", "urllib3", "requests", "asyncio", "nats", *HTTP_CLIENTS)
 """What these say again and again is counted: they know of no state, and may say a line for each client."""
 
 REPEATS_SECONDS = 60.0
@@ -94,6 +97,6 @@ def configure_logging(service: str, level: str = "INFO") -> None:
         logger.handlers.clear()
         logger.propagate = True
     # uvicorn's start and stop are said by ours, in one line each; urllib3 tells each of an exporter's tries.
-    for noisy in ("uvicorn.error", "uvicorn.access", "httpx", "httpcore", "openai"):
+    for noisy in ("uvicorn.error", "uvicorn.access", *HTTP_CLIENTS):
         logging.getLogger(noisy).setLevel("WARNING")
     logging.getLogger("urllib3").setLevel("ERROR")
