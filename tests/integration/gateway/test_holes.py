@@ -3,6 +3,8 @@
 import asyncio
 from pathlib import Path
 
+import pytest
+
 from gateway.hub.endings import Ending
 from tests.support.bus import broker
 from tests.support.feed import deaf, synced
@@ -190,3 +192,28 @@ async def test_what_a_replay_brings_while_a_hole_shows_is_not_brought_again(tmp_
             assert [written.count(b"data: %s\n" % data) for data in (b"had", b"missed", b"shows the hole")] == [0, 1, 1]
             running.gateway.hub.end(peer, Ending.CLIENT)
             peer.lost()
+
+
+@pytest.mark.parametrize("lost", ["topic.t.*", "topic.*.x"])
+async def test_what_came_on_one_of_two_overlapping_topics_is_missing_on_none(tmp_path: Path, lost: str) -> None:
+    """NATS sends an event once for each of them: a connection that broke off between the two copies brought the event,
+    and its repair brought it once more, without an id."""
+    async with broker(tmp_path) as (server, bus), running_gateway(server.url) as running:
+        publisher = Publisher(bus, History(bus))
+
+        async def publish(data: str) -> None:
+            await publisher.durable("topic.t.x", Event("n", data), headers={})
+
+        async with open_stream(running.url, {"client_id": "a", "topic": ["*.x", "t.*"]}) as stream:
+            await stream.connected()
+            await publish("1")
+            assert (await stream.next()).data == "1"
+            with deaf(running, lost):
+                await synced(running)
+                await publish("2")
+                assert (await stream.next()).data == "2"
+            await synced(running)
+            for data in ("3", "4"):
+                await publish(data)
+            assert [(await stream.next()).data for _ in range(2)] == ["3", "4"]
+            assert running.gateway.attachments.rejoining.holes == 1

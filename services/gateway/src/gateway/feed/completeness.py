@@ -90,6 +90,20 @@ class Completeness:
         """Whether the event of `sequence` on the subject of `tail` was not heard by who knows `known`."""
         return sequence > max(known.base, known.subjects.get(self._subject(tail), 0))
 
+    def had(self, known: Known, tails: Sequence[str], tail: str, sequence: int) -> bool:
+        """Whether a session on `tails` that overlap has had the event of `sequence` on the subject of `tail`.
+
+        NATS sends it once for each of them. A connection that breaks off between two copies has brought it all the
+        same: what one of the tails has heard is missing on none.
+        """
+        for each, place in zip(tails, known.tails, strict=True):
+            if isinstance(place, Wide):
+                if covers(each, tail) and not self.new(place, tail, sequence):
+                    return True
+            elif each == tail and sequence <= place:
+                return True
+        return False
+
     def behind(self, tail: str, sequence: int) -> list[Audience]:
         """Those who listen to the subject of `tail` and have not heard its event of `sequence`, though they should."""
         exact = self._hub.audience(tail)
