@@ -14,8 +14,8 @@ import uvloop
 
 from benchmarks.server import event
 from tidegate_common.bus.connection import connect
-from tidegate_common.bus.history import History
-from tidegate_common.bus.publishing import Publisher
+from tidegate_common.bus.events.history import History
+from tidegate_common.bus.events.publisher import EventPublisher
 from tidegate_common.contract.events import Event
 from tidegate_common.contract.subjects import Subjects
 
@@ -26,7 +26,7 @@ UNCONFIRMED = 512
 async def pump(url: str, targets: int, count: int, rate: float) -> float:
     """Seconds until the last event was confirmed. Raises BrokerUnavailable."""
     async with connect(url, Subjects.of("tg"), "pump") as bus:
-        publisher = Publisher(bus, History(bus), 10)
+        publisher = EventPublisher(bus, History(bus), 10)
         room = asyncio.Semaphore(UNCONFIRMED)
 
         async def one(target: int) -> None:

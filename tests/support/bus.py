@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tests.support.nats import NatsServer, nats_server
 from tidegate_common.bus.connection import Bus, connect
-from tidegate_common.bus.streams import StreamLimits, ensure_streams
+from tidegate_common.bus.streams.definitions import StreamLimits, ensure_streams
 from tidegate_common.contract.subjects import Subjects
 
 SUBJECTS = Subjects.of("tg")

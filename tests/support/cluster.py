@@ -13,7 +13,7 @@ from tests.support.ports import free_port
 from tests.support.processes import running
 from tests.support.waiting import until
 from tidegate_common.bus.connection import Bus
-from tidegate_common.bus.streams import StreamLimits, ensure_streams
+from tidegate_common.bus.streams.definitions import StreamLimits, ensure_streams
 from tidegate_common.errors import BrokerUnavailable
 
 NAMES = ("n1", "n2", "n3")

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from tests.support.gateway import RunningGateway
-from tidegate_common.bus.history import History
-from tidegate_common.bus.publishing import Publisher
+from tidegate_common.bus.events.history import History
+from tidegate_common.bus.events.publisher import EventPublisher
 from tidegate_common.contract.events import Event
 
 
@@ -26,6 +26,6 @@ async def synced(running: RunningGateway) -> None:
     await History(running.bus).position()
 
 
-async def write(publisher: Publisher, data: str, tail: str = "client.a") -> str:
+async def write(publisher: EventPublisher, data: str, tail: str = "client.a") -> str:
     """Stores an event of the type `n`; gives its id."""
     return (await publisher.durable(tail, Event("n", data), headers={})).id

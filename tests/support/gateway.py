@@ -17,7 +17,7 @@ from gateway.settings import GatewaySettings
 from tests.support.bus import SUBJECTS
 from tests.support.waiting import until
 from tidegate_common.bus.connection import Bus, connect
-from tidegate_common.bus.streams import ensure_streams
+from tidegate_common.bus.streams.definitions import ensure_streams
 from tidegate_common.runtime.server import Server
 from tidegate_common.runtime.tasks import end
 from tidegate_common.telemetry.providers import telemetry

@@ -14,7 +14,7 @@ from publisher_api.settings import PublisherSettings
 from tests.support.bus import SUBJECTS
 from tests.support.waiting import until
 from tidegate_common.bus.connection import Bus, connect
-from tidegate_common.bus.streams import ensure_streams
+from tidegate_common.bus.streams.definitions import ensure_streams
 from tidegate_common.runtime.tasks import end
 from tidegate_common.telemetry.providers import telemetry
 

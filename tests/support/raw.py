@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from tidegate_common.bus.connection import Bus
-from tidegate_common.bus.replies import Replies
+from tidegate_common.bus.requests.replies import Replies
 
 
 class _Ack(msgspec.Struct):

@@ -13,11 +13,11 @@ from msgspec.structs import replace
 
 from tests.support.bus import SUBJECTS
 from tidegate_common.bus.connection import Bus, connect
-from tidegate_common.bus.history import History
-from tidegate_common.bus.jobs import JobStates, on_cancel
-from tidegate_common.bus.leaders import Leaders, Patience
-from tidegate_common.bus.publishing import Publisher
-from tidegate_common.bus.queue import JobQueue
+from tidegate_common.bus.events.history import History
+from tidegate_common.bus.events.publisher import EventPublisher
+from tidegate_common.bus.jobs.dequeue import JobQueue
+from tidegate_common.bus.jobs.records import JobRecords, on_cancel
+from tidegate_common.bus.streams.leaders import Leaders, Patience
 from tidegate_common.contract import events
 from tidegate_common.contract.answers import AiDone, AiError, AiResponse, AiRestart
 from tidegate_common.contract.events import Event
@@ -86,10 +86,10 @@ Script = Callable[[Turn], Awaitable[None]]
 class ScriptedWorker:
     """Runs `script` for each job, all at once. A job whose script has not ended it when it is cancelled ends so."""
 
-    def __init__(self, bus: Bus, states: JobStates, script: Script) -> None:
+    def __init__(self, bus: Bus, states: JobRecords, script: Script) -> None:
         self.bus = bus
         self.states = states
-        self.publisher = Publisher(bus, History(bus), 10)
+        self.publisher = EventPublisher(bus, History(bus), 10)
         self.turns: list[Turn] = []
         self._script = script
         self._tasks: set[asyncio.Task[None]] = set()
@@ -141,7 +141,7 @@ async def scripted_worker(url: str, script: Script = hello) -> AsyncIterator[Scr
     async with connect(url, SUBJECTS, "worker") as bus:
         # As patient as a worker is: a server that has just come back may not have all of its streams yet.
         leaders = Leaders(bus, Patience(deadline_seconds=10, election_seconds=10))
-        worker = ScriptedWorker(bus, await JobStates.open(bus, leaders), script)
+        worker = ScriptedWorker(bus, await JobRecords.open(bus, leaders), script)
         stop = on_cancel(bus, worker.cancel)
         queue = await JobQueue.open(bus)
         running = asyncio.create_task(worker.run(queue))

@@ -16,12 +16,12 @@ from tests.support.nats import NatsServer, nats_server
 from tests.support.ports import free_port
 from tests.support.processes import Running, service
 from tests.support.waiting import until
-from tidegate_common.bus import headers
 from tidegate_common.bus.connection import Bus
-from tidegate_common.bus.history import History
-from tidegate_common.bus.jobs import JobStates, announce_cancel
-from tidegate_common.bus.publishing import Publisher
-from tidegate_common.bus.queueing import Queueing
+from tidegate_common.bus.events.history import History
+from tidegate_common.bus.events.publisher import EventPublisher
+from tidegate_common.bus.jobs.enqueue import Queueing
+from tidegate_common.bus.jobs.records import JobRecords, announce_cancel
+from tidegate_common.bus.wire import headers
 from tidegate_common.contract.ids import EventId
 from tidegate_common.contract.jobs import Job, JobState, JobStatus
 
@@ -42,11 +42,11 @@ class Heard(NamedTuple):
 class Desk:
     """Asks for jobs and hears what is answered to `client.ann`."""
 
-    def __init__(self, bus: Bus, states: JobStates) -> None:
+    def __init__(self, bus: Bus, states: JobRecords) -> None:
         self.bus = bus
         self.states = states
         self.history = History(bus)
-        self.publisher = Publisher(bus, self.history)
+        self.publisher = EventPublisher(bus, self.history)
         self.queueing = Queueing(bus, self.publisher, states)
         self.events: list[Heard] = []
         bus.client.subscribe_direct(bus.subjects.outbound("client.ann"), self._hear)
@@ -109,7 +109,7 @@ class Desk:
 async def desk(data: Path) -> AsyncIterator[tuple[NatsServer, Desk]]:
     """A server of its own and a desk at it."""
     async with nats_server(data) as nats, connected(nats.url) as bus:
-        yield nats, Desk(bus, await JobStates.open(bus))
+        yield nats, Desk(bus, await JobRecords.open(bus))
 
 
 @asynccontextmanager

@@ -7,7 +7,7 @@ import httpx
 from ai_worker.models.scripted import ANSWERS, FAIL_AFTER
 from tests.integration.ai_worker.support import FAST, SLOW, TRACE, desk, office, worker
 from tests.support.waiting import until
-from tidegate_common.bus.streams import StreamLimits
+from tidegate_common.bus.streams.definitions import StreamLimits
 from tidegate_common.contract.jobs import JobStatus
 
 

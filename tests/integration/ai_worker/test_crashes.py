@@ -13,9 +13,9 @@ from ai_worker.fence import Fence
 from ai_worker.models.scripted import ANSWERS, THOUGHTS
 from tests.integration.ai_worker.support import FAST, SLOW, Desk, desk, office, worker
 from tests.support.waiting import until
-from tidegate_common.bus.answers import read_answer
-from tidegate_common.bus.dead import DeadJobs
-from tidegate_common.bus.queue import JobQueue
+from tidegate_common.bus.jobs.dead import DeadJobs
+from tidegate_common.bus.jobs.dequeue import JobQueue
+from tidegate_common.bus.jobs.events import read_answer
 from tidegate_common.contract.jobs import Job, JobStatus, Usage
 from tidegate_common.errors import NotFound
 

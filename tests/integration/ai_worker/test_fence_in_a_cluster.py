@@ -14,8 +14,8 @@ from tests.support.bus import SUBJECTS
 from tests.support.cluster import leader, made, nats_cluster
 from tests.support.waiting import until
 from tidegate_common.bus.connection import connect
-from tidegate_common.bus.history import History
-from tidegate_common.bus.publishing import Publisher
+from tidegate_common.bus.events.history import History
+from tidegate_common.bus.events.publisher import EventPublisher
 from tidegate_common.errors import Superseded
 
 
@@ -24,7 +24,7 @@ async def test_an_answer_survives_the_streams_leader_and_an_old_attempt_stays_ou
     async with nats_cluster(tmp_path) as cluster, connect(cluster.url, SUBJECTS, "test") as bus:
         await made(bus)
         history = History(bus)
-        publisher = Publisher(bus, history)
+        publisher = EventPublisher(bus, history)
         overtaken = False
 
         async def mine() -> bool:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from tests.integration.ai_worker.support import FAST, SLOW, Desk, desk, worker
 from tests.support.waiting import until
-from tidegate_common.bus.queueing import notify
+from tidegate_common.bus.jobs.enqueue import notify
 from tidegate_common.contract.jobs import JobStatus
 
 SUBJECT = "tg.jobs.chat.0.client.ann"

@@ -18,8 +18,8 @@ from tests.integration.ai_worker.support import FAST, SLOW, Desk, desk, worker
 from tests.support.bus import connected
 from tests.support.nats import nats_server
 from tests.support.waiting import until
-from tidegate_common.bus import headers
-from tidegate_common.bus.history import Stored
+from tidegate_common.bus.events.history import Stored
+from tidegate_common.bus.wire import headers
 from tidegate_common.contract.jobs import Job, JobStatus
 from tidegate_common.errors import BrokerUnavailable
 

@@ -23,7 +23,7 @@ from tests.integration.ai_worker.endpoint import Endpoint, chunk, endpoint
 from tests.integration.ai_worker.handlers import ODD_ENDS
 from tests.integration.ai_worker.support import FAST, Desk, desk, worker
 from tests.support.waiting import until
-from tidegate_common.bus.answers import read_answer
+from tidegate_common.bus.jobs.events import read_answer
 from tidegate_common.contract.answers import Answer
 
 END = chunk({}, "stop")

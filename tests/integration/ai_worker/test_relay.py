@@ -15,7 +15,7 @@ from ai_worker.relay import BACKLOG, Pace, Relay
 from tests.integration.ai_worker.support import Desk, desk
 from tests.support.processes import paused
 from tests.support.waiting import until
-from tidegate_common.bus.history import History
+from tidegate_common.bus.events.history import History
 from tidegate_common.contract.answers import AiDone, Folding
 from tidegate_common.contract.jobs import Usage
 from tidegate_common.errors import BrokerUnavailable, Superseded

@@ -9,7 +9,7 @@ from ai_worker.models.scripted import ANSWERS
 from tests.integration.ai_worker.support import FAST, SLOW, desk, office, worker
 from tests.support.nats import nats_server
 from tests.support.waiting import until
-from tidegate_common.bus.history import History
+from tidegate_common.bus.events.history import History
 from tidegate_common.contract.jobs import JobStatus
 
 

@@ -11,11 +11,11 @@ from ai_worker.records import Records
 from tests.integration.ai_worker.support import Desk, desk, worker
 from tests.integration.common.test_jobs import job
 from tests.support.waiting import until
-from tidegate_common.bus import storing
-from tidegate_common.bus.publishing import Publisher
-from tidegate_common.bus.queue import JobQueue
-from tidegate_common.bus.queueing import STORED_ONCE_SECONDS, Queueing
-from tidegate_common.bus.streams import StreamLimits, ensure_streams
+from tidegate_common.bus.events import writer as storing
+from tidegate_common.bus.events.publisher import EventPublisher
+from tidegate_common.bus.jobs.dequeue import JobQueue
+from tidegate_common.bus.jobs.enqueue import STORED_ONCE_SECONDS, Queueing
+from tidegate_common.bus.streams.definitions import StreamLimits, ensure_streams
 from tidegate_common.contract.jobs import Job, JobStatus
 from tidegate_common.errors import BrokerUnavailable, NotFound
 
@@ -27,7 +27,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def hasty(asking: Desk) -> Queueing:
     """Gives up after one try."""
-    return Queueing(asking.bus, Publisher(asking.bus, asking.history, 0.1), asking.states)
+    return Queueing(asking.bus, EventPublisher(asking.bus, asking.history, 0.1), asking.states)
 
 
 async def confirming(asking: Desk, confirms: bool) -> None:

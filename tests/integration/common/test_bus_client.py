@@ -11,10 +11,10 @@ from nats.aio.msg import Msg
 from tests.support.bus import SUBJECTS, broker
 from tests.support.nats import nats_server
 from tests.support.waiting import until
-from tidegate_common.bus import headers
 from tidegate_common.bus.connection import connect
-from tidegate_common.bus.history import History
-from tidegate_common.bus.tap import Deliver
+from tidegate_common.bus.events.history import History
+from tidegate_common.bus.wire import headers
+from tidegate_common.bus.wire.tap import Deliver
 
 
 def collect(into: list[bytes]) -> Deliver:
@@ -22,7 +22,7 @@ def collect(into: list[bytes]) -> Deliver:
 
 
 def test_the_version_that_the_subclass_was_written_for_is_installed() -> None:
-    assert version("nats-py") == "2.16.0", "read bus/client.py against the new version, then change this line"
+    assert version("nats-py") == "2.16.0", "read bus/wire/client.py against the new version, then change this line"
 
 
 async def test_messages_are_handed_over_in_wire_order_across_subscriptions(tmp_path: Path) -> None:

@@ -8,8 +8,8 @@ from nats.js.api import KeyValueConfig
 
 from tests.support.bus import broker
 from tests.support.raw import RawPublisher
-from tidegate_common.bus.dead import PAGE, DeadJobs
-from tidegate_common.bus.streams import StreamLimits, ensure_streams
+from tidegate_common.bus.jobs.dead import PAGE, DeadJobs
+from tidegate_common.bus.streams.definitions import StreamLimits, ensure_streams
 from tidegate_common.contract.jobs import DeadJob, Job
 
 

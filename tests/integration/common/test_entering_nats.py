@@ -20,9 +20,9 @@ from tests.support.ports import free_port
 from tests.support.processes import running, service
 from tests.support.scripted_nats import scripted_nats
 from tests.support.waiting import until
-from tidegate_common.bus import addresses
-from tidegate_common.bus.addresses import tls_of
 from tidegate_common.bus.connection import connect
+from tidegate_common.bus.wire import addresses
+from tidegate_common.bus.wire.addresses import tls_of
 from tidegate_common.errors import BrokerUnavailable
 
 SECRET = "p@ss/w:rd#?%"

@@ -7,19 +7,19 @@ from pathlib import Path
 
 from tests.support.bus import broker
 from tidegate_common.bus.connection import Bus
-from tidegate_common.bus.history import History
-from tidegate_common.bus.jobs import JobStates
-from tidegate_common.bus.publishing import Publisher
-from tidegate_common.bus.queue import Delivery, JobQueue, turn
-from tidegate_common.bus.queueing import Queueing
+from tidegate_common.bus.events.history import History
+from tidegate_common.bus.events.publisher import EventPublisher
+from tidegate_common.bus.jobs.dequeue import Delivery, JobQueue, turn
+from tidegate_common.bus.jobs.enqueue import Queueing
+from tidegate_common.bus.jobs.records import JobRecords
 from tidegate_common.contract.jobs import Job, JobState
 
 
 class Asking:
     """Puts jobs into the queue; `levels` is where each has come, by its id."""
 
-    def __init__(self, bus: Bus, states: JobStates) -> None:
-        self._queueing = Queueing(bus, Publisher(bus, History(bus)), states)
+    def __init__(self, bus: Bus, states: JobRecords) -> None:
+        self._queueing = Queueing(bus, EventPublisher(bus, History(bus)), states)
         self._queueing.on_put = self._note
         self.levels: dict[str, int] = {}
 
@@ -32,7 +32,7 @@ class Asking:
 
 
 async def asking(bus: Bus) -> Asking:
-    return Asking(bus, await JobStates.open(bus))
+    return Asking(bus, await JobRecords.open(bus))
 
 
 async def taken(queue: JobQueue) -> Delivery:

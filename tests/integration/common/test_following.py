@@ -16,10 +16,10 @@ from tests.support.nats import nats_server
 from tests.support.ports import free_port
 from tests.support.waiting import until
 from tidegate_common.bus.connection import Bus
-from tidegate_common.bus.following import Following
-from tidegate_common.bus.history import History
-from tidegate_common.bus.publishing import Publisher
-from tidegate_common.bus.streams import StreamLimits, ensure_streams
+from tidegate_common.bus.events.history import History
+from tidegate_common.bus.events.publisher import EventPublisher
+from tidegate_common.bus.jobs.following import Following
+from tidegate_common.bus.streams.definitions import StreamLimits, ensure_streams
 from tidegate_common.contract.events import JOB, JOB_END, Event
 from tidegate_common.contract.ids import EventId
 from tidegate_common.errors import BrokerUnavailable, NotFound
@@ -32,7 +32,7 @@ class Writing:
     """Writes events of jobs to one tail."""
 
     def __init__(self, bus: Bus) -> None:
-        self.publisher = Publisher(bus, History(bus), 20)
+        self.publisher = EventPublisher(bus, History(bus), 20)
 
     async def write(self, data: str, job_id: str = "j1", *, last: bool = False) -> None:
         headers = {JOB: job_id, **({JOB_END: "1"} if last else {})}
@@ -194,7 +194,7 @@ async def test_a_stream_that_was_made_anew_ends_the_following(tmp_path: Path) ->
 async def test_a_reader_that_is_too_slow_reads_the_rest_from_the_stream(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tidegate_common.bus.following.BACKLOG_BYTES", 2000)
+    monkeypatch.setattr("tidegate_common.bus.jobs.following.BACKLOG_BYTES", 2000)
     async with broker(tmp_path) as (server, bus), connected(server.url) as mine:
         writing, history = Writing(bus), History(mine)
         position = await history.position()

@@ -12,8 +12,8 @@ from tests.support.bus import SUBJECTS, broker, connected
 from tests.support.nats import nats_server
 from tests.support.waiting import until
 from tidegate_common.bus.connection import connect
-from tidegate_common.bus.history import PAGE, History
-from tidegate_common.bus.publishing import Durable, Publisher
+from tidegate_common.bus.events.history import PAGE, History
+from tidegate_common.bus.events.publisher import Durable, EventPublisher
 from tidegate_common.contract.events import Event, Receipt
 from tidegate_common.errors import BrokerUnavailable
 
@@ -26,7 +26,7 @@ async def test_events_that_are_more_than_the_server_sends_for_one_request_are_al
     """The server ends an answer at 64 MB: the page was short, and what came after it was lost without a word."""
     async with broker(tmp_path) as (_, bus):
         history, count = History(bus), 75
-        publisher = Publisher(bus, history)
+        publisher = EventPublisher(bus, history)
         for _ in range(count):
             await publisher.durable("client.a", Event("n", "x" * 1_000_000), headers={})
         assert await read(history, "client.a", count) == list(range(1, count + 1))
@@ -37,7 +37,7 @@ async def test_many_large_reads_at_once_keep_the_connection(tmp_path: Path) -> N
     readers, heard = 48, list[bytes]()
     async with broker(tmp_path) as (server, bus), fault_proxy(server.port) as way:
         bus.client.subscribe_direct("asked", lambda *message: heard.append(message[0]))
-        await Publisher(bus, History(bus)).durable_all(
+        await EventPublisher(bus, History(bus)).durable_all(
             [Durable("client.a", Event("n", "x" * 16_000))] * PAGE, headers={}
         )
         async with connected(f"nats://127.0.0.1:{way.port}") as slow:
@@ -58,7 +58,9 @@ async def test_many_large_reads_at_once_keep_the_connection(tmp_path: Path) -> N
 async def test_a_replay_of_small_events_is_one_request(tmp_path: Path) -> None:
     async with broker(tmp_path) as (_, bus):
         history = History(bus)
-        await Publisher(bus, history).durable_all([Durable("client.a", Event("n", "x" * 500))] * (PAGE - 1), headers={})
+        await EventPublisher(bus, history).durable_all(
+            [Durable("client.a", Event("n", "x" * 500))] * (PAGE - 1), headers={}
+        )
         assert len(await read(history, "client.a", PAGE)) == PAGE - 1
         assert history.pages == 1
 
@@ -69,7 +71,7 @@ async def test_the_last_events_of_many_subjects_are_all_told_however_large_they_
         history = History(bus)
         tails = [f"client.c{number}" for number in range(40)]
         events = [Durable(tail, Event("n", "x" * 100_000)) for tail in tails]
-        receipts = await Publisher(bus, history).durable_all(events, headers={})
+        receipts = await EventPublisher(bus, history).durable_all(events, headers={})
         assert all(isinstance(each, Receipt) for each in receipts)
         for after in (0, 25, 40):
             latest = await history.latest(tails, after)
@@ -81,7 +83,7 @@ async def test_the_last_events_of_many_subjects_are_all_told_however_large_they_
 async def test_a_read_that_is_under_way_fails_as_soon_as_the_connection_is_lost(tmp_path: Path) -> None:
     """It waited five seconds for an answer that could not come, or that came torn on the next connection."""
     async with broker(tmp_path) as (server, bus), fault_proxy(server.port) as way:
-        await Publisher(bus, History(bus)).durable("client.a", Event("n", "1"), headers={})
+        await EventPublisher(bus, History(bus)).durable("client.a", Event("n", "1"), headers={})
         async with connected(f"nats://127.0.0.1:{way.port}") as reader:
             history = History(reader)
             (link,) = way.links

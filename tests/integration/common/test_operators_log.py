@@ -21,12 +21,12 @@ from tests.support.ports import free_port
 from tests.support.processes import Running, service
 from tests.support.waiting import until
 from tidegate_common.bus.connection import connect
-from tidegate_common.bus.history import History
-from tidegate_common.bus.leaders import Leaders
-from tidegate_common.bus.levels import consumer_of
-from tidegate_common.bus.lineage import Lineage
-from tidegate_common.bus.streams import StreamLimits
-from tidegate_common.bus.upkeep import Upkeep
+from tidegate_common.bus.events.history import History
+from tidegate_common.bus.jobs.levels import consumer_of
+from tidegate_common.bus.streams.definitions import StreamLimits
+from tidegate_common.bus.streams.leaders import Leaders
+from tidegate_common.bus.streams.lineage import Lineage
+from tidegate_common.bus.streams.upkeep import Upkeep
 from tidegate_common.runtime.tasks import end
 
 SERVICES = ["gateway", "publisher_api", "ai_worker"]

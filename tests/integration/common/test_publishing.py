@@ -8,11 +8,11 @@ import pytest
 from tests.support.bus import broker, connected
 from tests.support.nats import nats_server
 from tests.support.waiting import until
-from tidegate_common.bus import headers
 from tidegate_common.bus.connection import connect
-from tidegate_common.bus.history import PAGE, History
-from tidegate_common.bus.publishing import Publisher
-from tidegate_common.bus.streams import StreamLimits, ensure_streams, epoch_of
+from tidegate_common.bus.events.history import PAGE, History
+from tidegate_common.bus.events.publisher import EventPublisher
+from tidegate_common.bus.streams.definitions import StreamLimits, ensure_streams, epoch_of
+from tidegate_common.bus.wire import headers
 from tidegate_common.contract.events import Event
 from tidegate_common.contract.subjects import Subjects
 from tidegate_common.errors import BrokerUnavailable, TooLarge
@@ -23,7 +23,7 @@ async def test_a_durable_event_gets_its_place_in_the_stream_and_comes_out_with_i
         got: list[tuple[bytes, bytes, bytes]] = []
         bus.client.subscribe_direct("tg.out.client.a", lambda *message: got.append(message))
         history = History(bus)
-        publisher = Publisher(bus, history)
+        publisher = EventPublisher(bus, history)
         first = await publisher.durable("client.a", Event("note", "grüße\n2"), headers={"traceparent": "t"})
         second = await publisher.durable("client.a", Event("note", ""), headers={})
         position = await history.position()
@@ -40,7 +40,7 @@ async def test_a_durable_event_gets_its_place_in_the_stream_and_comes_out_with_i
 async def test_the_same_message_id_is_stored_once_and_answers_the_first_one_s_id(tmp_path: Path) -> None:
     async with broker(tmp_path) as (_, bus):
         history = History(bus)
-        publisher = Publisher(bus, history)
+        publisher = EventPublisher(bus, history)
         first = await publisher.durable("broadcast", Event("a", "1"), headers={}, message_id="key")
         again = await publisher.durable("broadcast", Event("a", "1"), headers={}, message_id="key")
         assert (again.id, again.duplicate, first.duplicate) == (first.id, True, False)
@@ -52,7 +52,7 @@ async def test_a_volatile_event_reaches_who_listens_and_is_not_stored(tmp_path: 
         got: list[bytes] = []
         bus.client.subscribe_direct("tg.out.broadcast", lambda _, block, __: got.append(block))
         history = History(bus)
-        await Publisher(bus, history).volatile("broadcast", Event("a", "1"), headers={})
+        await EventPublisher(bus, history).volatile("broadcast", Event("a", "1"), headers={})
         await until(lambda: got, "it came")
         assert headers.field(got[0], headers.SEQUENCE) is None
         assert headers.field(got[0], headers.VOLATILE_ID)
@@ -61,7 +61,7 @@ async def test_a_volatile_event_reaches_who_listens_and_is_not_stored(tmp_path: 
 
 async def test_an_event_over_the_server_s_limit_is_refused_before_it_is_sent(tmp_path: Path) -> None:
     async with broker(tmp_path) as (_, bus):
-        publisher = Publisher(bus, History(bus))
+        publisher = EventPublisher(bus, History(bus))
         with pytest.raises(TooLarge):
             await publisher.durable("broadcast", Event("a", "x" * (1 << 20)), headers={})
         await bus.round_trip()
@@ -70,7 +70,7 @@ async def test_an_event_over_the_server_s_limit_is_refused_before_it_is_sent(tmp
 async def test_publishing_without_nats_is_refused_and_what_was_refused_never_comes(tmp_path: Path) -> None:
     async with broker(tmp_path) as (server, bus):
         history = History(bus)
-        publisher = Publisher(bus, history, deadline_seconds=0.3)
+        publisher = EventPublisher(bus, history, deadline_seconds=0.3)
         await publisher.durable("broadcast", Event("a", "before"), headers={})
         await server.run.stop(signal.SIGKILL)
         await until(lambda: not bus.connected, "the loss is noticed")
@@ -87,7 +87,7 @@ async def test_publishing_without_nats_is_refused_and_what_was_refused_never_com
 
 async def test_a_publish_waits_for_a_server_that_comes_back_within_the_deadline(tmp_path: Path) -> None:
     async with broker(tmp_path) as (server, bus):
-        publisher = Publisher(bus, History(bus), deadline_seconds=20)
+        publisher = EventPublisher(bus, History(bus), deadline_seconds=20)
         await server.run.stop(signal.SIGKILL)
         await until(lambda: not bus.connected, "the loss is noticed")
         sending = asyncio.create_task(publisher.durable("broadcast", Event("a", "1"), headers={}))
@@ -98,7 +98,7 @@ async def test_a_publish_waits_for_a_server_that_comes_back_within_the_deadline(
 async def test_history_is_read_page_by_page_in_order_up_to_a_position(tmp_path: Path) -> None:
     async with broker(tmp_path) as (_, bus):
         history = History(bus)
-        publisher = Publisher(bus, history)
+        publisher = EventPublisher(bus, history)
         total = PAGE * 2 + 5
         await asyncio.gather(
             *(publisher.durable(f"topic.a.{n % 2}", Event("t", str(n)), headers={}) for n in range(total))
@@ -117,7 +117,7 @@ async def test_positions_asked_for_together_are_never_of_before_the_asking(
 ) -> None:
     async with broker(tmp_path) as (_, bus):
         history = History(bus)
-        publisher = Publisher(bus, history)
+        publisher = EventPublisher(bus, history)
         for number in range(1, 30):
             earlier = asyncio.create_task(history.position())
             await asyncio.sleep(0)
@@ -143,7 +143,7 @@ async def test_a_stream_that_was_made_again_has_another_epoch(tmp_path: Path) ->
 async def test_new_limits_reach_an_existing_stream_and_lose_nothing(tmp_path: Path) -> None:
     async with broker(tmp_path) as (server, bus):
         history = History(bus)
-        await Publisher(bus, history).durable("broadcast", Event("a", "1"), headers={})
+        await EventPublisher(bus, history).durable("broadcast", Event("a", "1"), headers={})
         async with connected(server.url, StreamLimits(max_per_subject=7, max_age_seconds=600)) as again:
             config = (await again.jetstream.stream_info("TG_EVENTS")).config
             assert (config.max_msgs_per_subject, config.max_age) == (7, 600)

@@ -7,8 +7,8 @@ from nats.aio.msg import Msg
 from tests.support.bus import broker
 from tests.support.nats import nats_server
 from tests.support.waiting import until
-from tidegate_common.bus import headers
-from tidegate_common.bus.replies import Replies
+from tidegate_common.bus.requests.replies import Replies
+from tidegate_common.bus.wire import headers
 
 BLOCK = headers.block({"name": "value"})
 

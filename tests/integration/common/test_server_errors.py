@@ -18,7 +18,7 @@ from tests.support.nats import NatsServer, nats_server
 from tests.support.scripted_nats import scripted_nats
 from tests.support.waiting import until
 from tidegate_common.bus.connection import Bus, connect
-from tidegate_common.bus.replies import Replies
+from tidegate_common.bus.requests.replies import Replies
 from tidegate_common.errors import BrokerUnavailable, SubscriptionRefused, TooLarge
 
 CLOSING = [

@@ -14,13 +14,14 @@ from tests.support.bus import SUBJECTS, broker, connected
 from tests.support.nats import nats_server
 from tests.support.processes import paused, stands_still
 from tests.support.waiting import until
-from tidegate_common.bus import headers, storing
 from tidegate_common.bus.connection import Bus, connect
-from tidegate_common.bus.history import History
-from tidegate_common.bus.leaders import Leaders, Patience
-from tidegate_common.bus.publishing import Durable, Publisher
-from tidegate_common.bus.refusals import Refusals
-from tidegate_common.bus.streams import StreamLimits, ensure_streams
+from tidegate_common.bus.events import writer as storing
+from tidegate_common.bus.events.history import History
+from tidegate_common.bus.events.publisher import Durable, EventPublisher
+from tidegate_common.bus.events.refusals import Refusals
+from tidegate_common.bus.streams.definitions import StreamLimits, ensure_streams
+from tidegate_common.bus.streams.leaders import Leaders, Patience
+from tidegate_common.bus.wire import headers
 from tidegate_common.contract.events import Event, Receipt
 from tidegate_common.errors import BrokerUnavailable, TooLarge
 
@@ -45,7 +46,7 @@ async def ids(bus: Bus, sequences: range) -> list[Receipt]:
 async def test_all_are_stored_in_their_order_and_one_that_is_refused_stops_no_other(tmp_path: Path) -> None:
     async with broker(tmp_path) as (_, bus):
         given = [*events(3), Durable("broadcast", Event("n", "x" * (1 << 20))), Durable("broadcast", Event("n", "3"))]
-        found = await Publisher(bus, History(bus)).durable_all(given, headers={})
+        found = await EventPublisher(bus, History(bus)).durable_all(given, headers={})
         assert isinstance(found[3], TooLarge)
         assert [each for each in found if isinstance(each, Receipt)] == await ids(bus, range(1, 5))
         assert await payloads(bus) == [b"0", b"1", b"2", b"3"]
@@ -53,7 +54,7 @@ async def test_all_are_stored_in_their_order_and_one_that_is_refused_stops_no_ot
 
 async def test_only_what_the_caller_sends_again_is_a_duplicate(tmp_path: Path) -> None:
     async with broker(tmp_path) as (_, bus):
-        publisher = Publisher(bus, History(bus))
+        publisher = EventPublisher(bus, History(bus))
         given = [Durable("broadcast", Event("n", str(number)), f"key {number}") for number in range(3)]
         first = await publisher.durable_all(given[:2], headers={})
         again = await publisher.durable_all([*given, Durable("broadcast", Event("n", "new"))], headers={})
@@ -77,7 +78,7 @@ async def test_when_confirmations_are_lost_all_is_confirmed_all_the_same_and_sto
         async with connected(f"nats://127.0.0.1:{way.port}") as bus:
             (link,) = way.links
             link.pause(True)
-            publisher = Publisher(bus, History(bus), deadline_seconds=20)
+            publisher = EventPublisher(bus, History(bus), deadline_seconds=20)
             sending = asyncio.create_task(publisher.durable_all(events(), headers={}))
 
             async def stored() -> bool:
@@ -96,7 +97,7 @@ async def test_nats_killed_under_way_leaves_nothing_confirmed_unstored_nothing_t
     async with broker(tmp_path) as (server, bus):
         got: list[bytes] = []
         bus.client.subscribe_direct("tg.out.broadcast", lambda _, __, payload: got.append(payload))
-        publisher = Publisher(bus, History(bus), deadline_seconds=20)
+        publisher = EventPublisher(bus, History(bus), deadline_seconds=20)
         sending = asyncio.create_task(publisher.durable_all(events(20_000), headers={}))
         await until(lambda: got, "some are stored")
         assert not sending.done()
@@ -109,7 +110,7 @@ async def test_nats_killed_under_way_leaves_nothing_confirmed_unstored_nothing_t
 
 async def test_without_nats_all_are_refused_by_one_deadline_and_none_comes_later(tmp_path: Path) -> None:
     async with broker(tmp_path) as (server, bus):
-        publisher = Publisher(bus, History(bus), deadline_seconds=0.3)
+        publisher = EventPublisher(bus, History(bus), deadline_seconds=0.3)
         await server.run.stop(signal.SIGKILL)
         await until(lambda: not bus.connected, "the loss is noticed")
         async with asyncio.timeout(10):
@@ -124,7 +125,7 @@ async def test_without_nats_all_are_refused_by_one_deadline_and_none_comes_later
 async def test_what_was_refused_while_nats_hung_is_not_sent_by_the_next_connection(tmp_path: Path) -> None:
     """It waited in the client's own buffer, behind what the sockets' buffers could not take."""
     async with broker(tmp_path) as (server, bus):
-        publisher = Publisher(bus, History(bus), deadline_seconds=0.3)
+        publisher = EventPublisher(bus, History(bus), deadline_seconds=0.3)
         server.run.process.send_signal(signal.SIGSTOP)
         await until(lambda: stands_still(server.run.process.pid), "it has stopped")
         large = [Durable("topic.large", Event("n", "x" * 500_000))] * 40
@@ -143,7 +144,7 @@ async def test_what_was_refused_while_nats_hung_is_not_sent_by_the_next_connecti
 
 async def test_each_event_s_id_is_of_the_stream_that_it_is_in(tmp_path: Path) -> None:
     async with broker(tmp_path) as (_, bus):
-        publisher = Publisher(bus, History(bus), deadline_seconds=20)
+        publisher = EventPublisher(bus, History(bus), deadline_seconds=20)
         for _ in range(2):
             assert await publisher.durable_all(events(10), headers={}) == await ids(bus, range(1, 11))
             await bus.jetstream.delete_stream("TG_EVENTS")
@@ -158,7 +159,7 @@ async def test_while_nats_hangs_the_deadline_is_kept_in_the_first_try_and_in_tho
     monkeypatch.setattr(storing, "ATTEMPT_SECONDS", 1)
     loop = asyncio.get_running_loop()
     async with broker(tmp_path) as (server, bus):
-        publisher = Publisher(bus, History(bus), deadline_seconds=deadline)
+        publisher = EventPublisher(bus, History(bus), deadline_seconds=deadline)
         async with paused(server.run):
             began = loop.time()
             with pytest.raises(BrokerUnavailable, match="may be stored"):
@@ -176,7 +177,7 @@ async def test_an_event_that_nats_confirms_without_saying_in_which_stream_is_lat
         await bus.client.subscribe("$JS.API.STREAM.INFO.TG_EVENTS")
         async with asyncio.timeout(2):
             with pytest.raises(BrokerUnavailable, match="may be stored"):
-                await Publisher(bus, History(bus), deadline_seconds=0.3).durable(
+                await EventPublisher(bus, History(bus), deadline_seconds=0.3).durable(
                     "broadcast", Event("n", "1"), headers={}
                 )
 
@@ -196,7 +197,9 @@ async def test_what_is_confirmed_by_the_deadline_is_even_if_what_comes_after_it_
         await stream(bus, heard)
         block = headers.block({"Nats-Msg-Id": "x"})
         messages = [storing.Message("tg.in.broadcast", block, payload) for payload in (b"1", b"2", b"3")]
-        found = await storing.Storing(bus, Leaders(bus, Patience(deadline_seconds=0.4)), Refusals()).store(messages)
+        found = await storing.StreamWriter(bus, Leaders(bus, Patience(deadline_seconds=0.4)), Refusals()).store(
+            messages
+        )
         assert [type(each) for each in found] == [storing.Stored, storing.Stored, BrokerUnavailable]
 
 

@@ -17,8 +17,8 @@ from tests.support.nats import NatsServer, nats_server
 from tests.support.otlp import collector
 from tests.support.publisher import running_publisher
 from tests.support.waiting import until
-from tidegate_common.bus.history import History
-from tidegate_common.bus.publishing import Publisher
+from tidegate_common.bus.events.history import History
+from tidegate_common.bus.events.publisher import EventPublisher
 from tidegate_common.contract.events import Event
 
 SAMPLED = b"traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\r\n"
@@ -65,7 +65,7 @@ class Writer:
 
 class World(NamedTuple):
     gateway: RunningGateway
-    publisher: Publisher
+    publisher: EventPublisher
     writer: Writer
     live: Stream
     position: str
@@ -96,7 +96,7 @@ async def heard_by_a_gateway(data: Path) -> AsyncIterator[World]:
     ):
         await live.connected()
         position = live.events[0].id
-        yield World(gateway, Publisher(bus, History(bus)), writer, live, position)
+        yield World(gateway, EventPublisher(bus, History(bus)), writer, live, position)
 
 
 async def heard_after(here: World, messages: list[Raw], marker: str) -> tuple[list[str], list[str]]:

@@ -12,8 +12,8 @@ from gateway.feed.missed import Missed
 from tests.support.bus import broker
 from tests.support.gateway import open_stream, running_gateway
 from tests.support.waiting import until
-from tidegate_common.bus.history import History, Stored
-from tidegate_common.bus.publishing import Durable, Publisher
+from tidegate_common.bus.events.history import History, Stored
+from tidegate_common.bus.events.publisher import Durable, EventPublisher
 from tidegate_common.contract.events import Event
 
 
@@ -36,7 +36,7 @@ async def test_a_stream_whose_replay_fails_unforeseen_is_told_so_and_its_place_i
     async with broker(tmp_path) as (server, bus), running_gateway(server.url, streams=streams) as running:
         gateway, history = running.gateway, History(bus)
         start = f"{(await history.position()).epoch}-0"
-        await Publisher(bus, history).durable("client.a", Event("n", "x"), headers={})
+        await EventPublisher(bus, history).durable("client.a", Event("n", "x"), headers={})
         gateway.attachments.replay.missed = Broken(gateway.hub, gateway.history, gateway.subscriptions)
         async with open_stream(running.url, {"client_id": "a"}, {"last-event-id": start}) as stream:
             assert json.loads((await stream.next("closing")).data)["reason"] == "feed"
@@ -56,7 +56,7 @@ async def test_a_client_that_leaves_in_its_replay_while_nats_is_away_frees_its_p
             start = f"{(await history.position()).epoch}-0"
             for _ in range(5):
                 events = [Durable("client.a", Event("n", "x" * 50_000))] * 40
-                await Publisher(bus, history).durable_all(events, headers={})
+                await EventPublisher(bus, history).durable_all(events, headers={})
             host, port = running.url.removeprefix("http://").split(":")
             _, writer = await asyncio.open_connection(host, int(port), limit=1024)
             writer.write(f"GET /api/sse?client_id=a&last_event_id={start} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())

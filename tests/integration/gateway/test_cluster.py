@@ -9,8 +9,8 @@ import pytest
 from tests.support.cluster import Cluster, leader, made, nats_cluster
 from tests.support.gateway import open_stream, running_gateway
 from tidegate_common.bus.connection import Bus, connect
-from tidegate_common.bus.history import History
-from tidegate_common.bus.publishing import Publisher
+from tidegate_common.bus.events.history import History
+from tidegate_common.bus.events.publisher import EventPublisher
 from tidegate_common.contract.events import Event
 from tidegate_common.contract.subjects import Subjects
 
@@ -20,7 +20,7 @@ TOTAL = 400
 
 async def publish(bus: Bus, cluster: Cluster, victim: str) -> None:
     """TOTAL events, one after the other; the victim dies after a quarter and comes back after three."""
-    publisher = Publisher(bus, History(bus), deadline_seconds=30)
+    publisher = EventPublisher(bus, History(bus), deadline_seconds=30)
     for number in range(TOTAL):
         if number == TOTAL // 4:
             await cluster.servers[victim].run.stop(signal.SIGKILL)

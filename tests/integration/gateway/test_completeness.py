@@ -17,10 +17,10 @@ from tests.support.hub import Peer
 from tests.support.nats import nats_server
 from tests.support.waiting import until
 from tidegate_common.bus.connection import Bus
-from tidegate_common.bus.history import History, Position
-from tidegate_common.bus.jobs import JobStates
-from tidegate_common.bus.publishing import Durable, Publisher
-from tidegate_common.bus.streams import StreamLimits, ensure_streams
+from tidegate_common.bus.events.history import History, Position
+from tidegate_common.bus.events.publisher import Durable, EventPublisher
+from tidegate_common.bus.jobs.records import JobRecords
+from tidegate_common.bus.streams.definitions import StreamLimits, ensure_streams
 from tidegate_common.contract.events import JOB, JOB_END, Event
 from tidegate_common.contract.ids import EventId
 from tidegate_common.contract.jobs import JobState, JobStatus
@@ -39,7 +39,7 @@ async def heard(stream: Stream, last: str) -> list[str]:
 async def test_a_newcomer_does_not_hide_what_the_feed_left_out_from_who_was_there(tmp_path: Path) -> None:
     """Its replay set the tail's place past the event that was missing to the others: they never got it."""
     async with broker(tmp_path) as (server, bus), running_gateway(server.url, audit_seconds=0) as running:
-        publisher = Publisher(bus, History(bus))
+        publisher = EventPublisher(bus, History(bus))
         async with open_stream(running.url, {"client_id": "a"}) as stream:
             await stream.connected()
             with deaf(running, "broadcast"):
@@ -57,7 +57,7 @@ async def test_a_newcomer_does_not_hide_what_the_feed_left_out_from_who_was_ther
 async def test_mending_one_tail_does_not_hide_what_is_missing_on_another(tmp_path: Path) -> None:
     """All tails of the session were taken for complete, though only what came after its place had been read."""
     async with broker(tmp_path) as (server, bus), running_gateway(server.url, audit_seconds=0) as running:
-        publisher = Publisher(bus, History(bus))
+        publisher = EventPublisher(bus, History(bus))
         async with open_stream(running.url, [("client_id", "a"), ("topic", "t"), ("topic", "w.*")]) as stream:
             await stream.connected()
             with deaf(running, "broadcast"), deaf(running, "client.a"), deaf(running, "topic.w.*"):
@@ -82,7 +82,7 @@ async def test_what_others_have_overtaken_is_not_lost_when_the_connection_to_nat
         fault_proxy(server.port) as way,
         running_gateway(f"nats://127.0.0.1:{way.port}", audit_seconds=0) as running,
     ):
-        publisher = Publisher(bus, History(bus))
+        publisher = EventPublisher(bus, History(bus))
         async with open_stream(running.url, [("client_id", "a"), ("topic", "w.*")]) as stream:
             await stream.connected()
             for tail in ("client.a", "topic.w.x", "topic.w.y"):
@@ -108,7 +108,7 @@ async def test_what_others_have_overtaken_is_not_lost_when_the_connection_to_nat
 async def test_an_event_that_comes_after_a_later_one_is_not_dropped(tmp_path: Path) -> None:
     """As when a stream's old leader gets its last words out after the new one has spoken: it passed for a repeat."""
     async with broker(tmp_path) as (server, bus), running_gateway(server.url, audit_seconds=0) as running:
-        publisher = Publisher(bus, History(bus))
+        publisher = EventPublisher(bus, History(bus))
         async with open_stream(running.url, {"client_id": "a"}) as stream:
             await stream.connected()
             with deaf(running, "client.a"):
@@ -147,7 +147,7 @@ async def test_a_client_that_leaves_while_the_stream_is_made_anew_takes_no_other
         running_gateway(server.url, audit_seconds=0) as running,
         AsyncExitStack() as stack,
     ):
-        publisher, hub = Publisher(bus, History(bus)), running.gateway.hub
+        publisher, hub = EventPublisher(bus, History(bus)), running.gateway.hub
         leaver, *others = [
             await stack.enter_async_context(open_stream(running.url, {"client_id": name})) for name in "abcde"
         ]
@@ -186,14 +186,14 @@ class Late(Waiting):
 async def test_an_event_that_comes_before_the_streams_name_is_known_has_its_whole_id(tmp_path: Path) -> None:
     """To the first client of a gateway: its id was a bare number, and its job's stream never ended."""
     async with broker(tmp_path) as (server, bus), running_gateway(server.url, audit_seconds=0) as running:
-        publisher = Publisher(bus, History(bus))
+        publisher = EventPublisher(bus, History(bus))
         history = running.gateway.attachments._history = Late(running.bus)
         headers = {JOB: J1, JOB_END: "1"}
         start = await start_of(bus)
         state = JobState(
             job_id=J1, kind="chat", status=JobStatus.RUNNING, created=1, updated=1, tail="client.a", start=start
         )
-        await (await JobStates.open(bus)).create(state)
+        await (await JobRecords.open(bus)).create(state)
 
         async def watch(path: str) -> list[str]:
             async with open_stream(running.url, {"client_id": "a"}, path=path) as stream:
@@ -219,7 +219,7 @@ async def test_what_a_full_subject_has_dropped_is_a_gap(tmp_path: Path) -> None:
         broker(tmp_path, StreamLimits(max_per_subject=5)) as (server, bus),
         running_gateway(server.url) as running,
     ):
-        publisher = Publisher(bus, History(bus))
+        publisher = EventPublisher(bus, History(bus))
         epoch = (await History(bus).position()).epoch
         await write(publisher, "keeps the stream's first sequence", "client.other")
         for number in range(20):
@@ -243,7 +243,7 @@ async def test_what_leaves_the_stream_while_nats_is_out_of_reach_is_a_gap_for_op
         fault_proxy(server.port) as way,
         running_gateway(f"nats://127.0.0.1:{way.port}") as running,
     ):
-        publisher = Publisher(bus, History(bus))
+        publisher = EventPublisher(bus, History(bus))
         async with open_stream(running.url, {"client_id": "a"}) as stream, open_stream(running.url) as quiet:
             await stream.connected()
             await quiet.connected()
@@ -265,7 +265,7 @@ async def test_a_stream_whose_end_is_lost_with_a_disk_is_a_gap_for_open_streams(
     """Under the same name the sequences began again below the clients' places: what was new passed for repeats."""
     store, copy = tmp_path / "store", tmp_path / "copy"
     async with broker(store) as (server, bus), running_gateway(server.url, audit_seconds=0) as running:
-        publisher = Publisher(bus, History(bus), deadline_seconds=20)
+        publisher = EventPublisher(bus, History(bus), deadline_seconds=20)
         async with open_stream(running.url, {"client_id": "a"}) as stream:
             await stream.connected()
             for number in range(3):
@@ -293,7 +293,7 @@ async def test_a_stream_whose_end_is_lost_with_a_disk_is_a_gap_for_open_streams(
 async def test_mending_a_large_hole_takes_no_more_memory_than_a_replay(tmp_path: Path) -> None:
     """All of it was one write, 60 MB for a client that read nothing."""
     async with broker(tmp_path) as (server, bus), running_gateway(server.url, audit_seconds=0) as running:
-        publisher, peer = Publisher(bus, History(bus)), Peer()
+        publisher, peer = EventPublisher(bus, History(bus)), Peer()
 
         async def start() -> None:
             pass

@@ -15,11 +15,11 @@ from tests.support.feed import deaf, synced
 from tests.support.gateway import RunningGateway, Stream, open_stream, running_gateway
 from tests.support.raw import RawPublisher
 from tests.support.waiting import until
-from tidegate_common.bus.answers import job_events
 from tidegate_common.bus.connection import Bus
-from tidegate_common.bus.following import Following
-from tidegate_common.bus.history import History
-from tidegate_common.bus.publishing import Publisher
+from tidegate_common.bus.events.history import History
+from tidegate_common.bus.events.publisher import EventPublisher
+from tidegate_common.bus.jobs.events import job_events
+from tidegate_common.bus.jobs.following import Following
 from tidegate_common.contract.events import Event
 from tidegate_common.contract.ids import EventId
 
@@ -42,7 +42,7 @@ async def test_an_event_that_another_service_forwards_is_heard_live_and_by_repla
     its own, saw a page that did not fit together, and asked again without end.
     """
     async with broker(tmp_path) as (server, bus), running_gateway(server.url, streams=streams) as running:
-        publisher, raw, caught = Publisher(bus, History(bus)), RawPublisher(bus), list[bytes]()
+        publisher, raw, caught = EventPublisher(bus, History(bus)), RawPublisher(bus), list[bytes]()
         bus.client.subscribe_direct("tg.out.client.bob", lambda _, block, __: caught.append(block))
         start = await publisher.durable("client.ann", Event("n", "1"), headers={})
         for data in (b"2", b"3"):  # without a message id: within its window JetStream keeps one event for one id
@@ -126,7 +126,7 @@ def test_no_copied_or_forged_header_costs_an_event_or_changes_an_id(tmp_path: Pa
 
 async def _hold(running: RunningGateway, bus: Bus, query: dict[str, str], blocks: list[bytes]) -> None:
     """Stores a message with each of `blocks`, and hears them live and by replay."""
-    raw, publisher = RawPublisher(bus), Publisher(bus, History(bus))
+    raw, publisher = RawPublisher(bus), EventPublisher(bus, History(bus))
     before = await publisher.durable("broadcast", Event("n", "before"), headers={})
     epoch, _, began = before.id.partition("-")
     async with open_stream(running.url, query) as live:
@@ -151,7 +151,7 @@ async def test_the_audit_finds_an_event_with_copied_headers_that_nats_did_not_br
         f"NATS/1.0\r\nTidegate-Event: n\r\n{forged}Nats-Last-Sequence: 900\r\nNats-UpTo-Sequence: 1\r\n\r\n".encode()
     )
     async with broker(tmp_path) as (server, bus), running_gateway(server.url, audit_seconds=0.1) as running:
-        raw, publisher = RawPublisher(bus), Publisher(bus, History(bus))
+        raw, publisher = RawPublisher(bus), EventPublisher(bus, History(bus))
         async with open_stream(running.url, query) as stream:
             await stream.connected()
             first = await publisher.durable(tail, Event("n", "heard"), headers={})
@@ -198,7 +198,7 @@ async def test_events_of_a_foreign_stream_on_our_subjects_are_volatile_and_cost_
     )
     async with broker(tmp_path) as (server, bus), running_gateway(server.url, streams=streams) as running:
         await bus.jetstream.add_stream(foreign)
-        publisher = Publisher(bus, History(bus))
+        publisher = EventPublisher(bus, History(bus))
         for _ in range(20):  # its sequences are ahead of ours
             await bus.jetstream.publish("orders.eu", b"early")
         async with open_stream(running.url, {"topic": ["orders.*", "*.eu", "orders.>"]}) as live:
@@ -228,7 +228,7 @@ async def test_events_of_a_foreign_stream_on_our_subjects_are_volatile_and_cost_
 async def test_an_event_s_message_that_is_sent_on_past_the_stream_has_no_place_in_it(tmp_path: Path) -> None:
     """A message off one `tg.out` subject written straight to another: the place that it names is another subject's."""
     async with broker(tmp_path) as (server, bus), running_gateway(server.url) as running:
-        publisher, raw, caught = Publisher(bus, History(bus)), RawPublisher(bus), list[bytes]()
+        publisher, raw, caught = EventPublisher(bus, History(bus)), RawPublisher(bus), list[bytes]()
         bus.client.subscribe_direct("tg.out.client.bob", lambda _, block, __: caught.append(block))
         for _ in range(5):
             await publisher.durable("client.bob", Event("n", "bob's"), headers={})
@@ -254,7 +254,7 @@ async def test_one_event_s_headers_on_messages_to_two_subjects_make_them_no_copi
             heard: list[bytes] = []
             bus.client.subscribe_direct("tg.out.client.b", lambda _, block, __: heard.append(block))
             await bus.round_trip()
-            await Publisher(bus, History(bus)).durable("client.b", Event("n", "b's"), headers={})
+            await EventPublisher(bus, History(bus)).durable("client.b", Event("n", "b's"), headers={})
             await until(lambda: heard, "the event is taken off")
             raw = RawPublisher(bus)
             for tail in ("topic.t.x", "topic.t.y"):
@@ -275,7 +275,7 @@ async def test_a_replay_that_gets_nothing_of_the_stream_ends_in_an_error_that_is
         broker(tmp_path) as (server, bus),
         running_gateway(server.url, streams=streams, replay_patience_seconds=0.5) as running,
     ):
-        publisher = Publisher(bus, History(bus))
+        publisher = EventPublisher(bus, History(bus))
         start = await publisher.durable("client.a", Event("n", "1"), headers={})
         await publisher.durable("client.a", Event("n", "2"), headers={})
         info = await bus.jetstream.stream_info("TG_EVENTS")

@@ -20,8 +20,8 @@ from tests.support.loops import Quiet, on_both_loops
 from tests.support.processes import paused
 from tests.support.publisher import running_publisher
 from tests.support.waiting import until
-from tidegate_common.bus.history import History
-from tidegate_common.bus.publishing import Durable, Publisher
+from tidegate_common.bus.events.history import History
+from tidegate_common.bus.events.publisher import Durable, EventPublisher
 from tidegate_common.contract.events import Event
 
 BODY = b'{"client_id":"a","topic":["t.>"]}'
@@ -180,7 +180,7 @@ async def test_nothing_is_written_to_who_leaves_in_a_replay(
     async with broker(tmp_path) as (server, bus), running_gateway(server.url) as running:
         start = f"{(await History(bus).position()).epoch}-0"
         events = [Durable("client.a", Event("n", "x" * 4000))] * 200
-        await Publisher(bus, History(bus)).durable_all(events, headers={})
+        await EventPublisher(bus, History(bus)).durable_all(events, headers={})
         request = REQUESTS["fast"].replace(b"\r\n\r\n", f"\r\nLast-Event-ID: {start}\r\n\r\n".encode())
         for count in range(40):
             client = Leaver(running.url)
@@ -229,7 +229,7 @@ async def test_a_peer_that_says_goodbye_and_does_not_read_is_let_go(
             client = Leaver(running.url)
             client.send(REQUESTS["fast"])
             await until(lambda: opened_now(running) == 1, "it is here")
-            await Publisher(bus, History(bus)).durable("client.a", Event("n", "x" * 900_000), headers={})
+            await EventPublisher(bus, History(bus)).durable("client.a", Event("n", "x" * 900_000), headers={})
             await until(lambda: any(session.paused for session in running.gateway.hub.sessions), "it does not read")
             client.leave("half")
             await over(running)

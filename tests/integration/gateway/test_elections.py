@@ -17,8 +17,8 @@ from tests.support.processes import running
 from tests.support.publisher import running_publisher
 from tests.support.waiting import until
 from tidegate_common.bus.connection import connect
-from tidegate_common.bus.history import History
-from tidegate_common.bus.streams import StreamLimits, ensure_streams
+from tidegate_common.bus.events.history import History
+from tidegate_common.bus.streams.definitions import StreamLimits, ensure_streams
 from tidegate_common.contract.subjects import Subjects
 
 SUBJECTS = Subjects.of("tg")

@@ -11,15 +11,15 @@ from tests.support.feed import deaf, synced
 from tests.support.gateway import open_stream, running_gateway
 from tests.support.hub import Peer
 from tests.support.waiting import until
-from tidegate_common.bus.history import History
-from tidegate_common.bus.publishing import Publisher
-from tidegate_common.bus.streams import StreamLimits, ensure_streams
+from tidegate_common.bus.events.history import History
+from tidegate_common.bus.events.publisher import EventPublisher
+from tidegate_common.bus.streams.definitions import StreamLimits, ensure_streams
 from tidegate_common.contract.events import Event
 
 
 async def test_what_the_feed_left_out_is_read_from_the_stream_before_anything_later(tmp_path: Path) -> None:
     async with broker(tmp_path) as (server, bus), running_gateway(server.url) as running:
-        publisher = Publisher(bus, History(bus))
+        publisher = EventPublisher(bus, History(bus))
 
         async def publish(data: str, tail: str = "client.a") -> None:
             await publisher.durable(tail, Event("n", data), headers={})
@@ -43,7 +43,7 @@ async def test_what_the_feed_left_out_is_read_from_the_stream_before_anything_la
 
 async def test_an_event_that_others_have_overtaken_comes_late_and_takes_no_id_back(tmp_path: Path) -> None:
     async with broker(tmp_path) as (server, bus), running_gateway(server.url) as running:
-        publisher = Publisher(bus, History(bus))
+        publisher = EventPublisher(bus, History(bus))
 
         async def publish(data: str, tail: str = "client.a") -> None:
             await publisher.durable(tail, Event("n", data), headers={})
@@ -67,7 +67,7 @@ async def test_an_event_that_others_have_overtaken_comes_late_and_takes_no_id_ba
 
 async def test_a_wildcard_sees_a_hole_on_one_of_its_subjects_and_takes_no_first_event_for_one(tmp_path: Path) -> None:
     async with broker(tmp_path) as (server, bus), running_gateway(server.url) as running:
-        publisher = Publisher(bus, History(bus))
+        publisher = EventPublisher(bus, History(bus))
 
         async def publish(data: str, topic: str) -> None:
             await publisher.durable(f"topic.t.{topic}", Event("n", data), headers={})
@@ -92,7 +92,7 @@ async def test_a_wildcard_sees_a_hole_on_one_of_its_subjects_and_takes_no_first_
 
 async def test_an_event_that_its_time_to_live_removed_is_no_hole(tmp_path: Path) -> None:
     async with broker(tmp_path) as (server, bus), running_gateway(server.url) as running:
-        publisher = Publisher(bus, History(bus))
+        publisher = EventPublisher(bus, History(bus))
         async with open_stream(running.url, {"client_id": "a"}) as stream:
             await stream.connected()
             for data in ("1", "2"):
@@ -105,7 +105,7 @@ async def test_an_event_that_its_time_to_live_removed_is_no_hole(tmp_path: Path)
 
 async def test_an_audit_finds_what_no_later_event_shows(tmp_path: Path) -> None:
     async with broker(tmp_path) as (server, bus), running_gateway(server.url, audit_seconds=0) as running:
-        publisher = Publisher(bus, History(bus))
+        publisher = EventPublisher(bus, History(bus))
         params = [("client_id", "a"), ("topic", "room.*")]
         async with open_stream(running.url, params) as stream:
             await stream.connected()
@@ -129,7 +129,7 @@ async def test_an_audit_finds_what_no_later_event_shows(tmp_path: Path) -> None:
 
 async def test_an_audit_takes_nothing_for_missed_that_came_in_time(tmp_path: Path) -> None:
     async with broker(tmp_path) as (server, bus), running_gateway(server.url, audit_seconds=0) as running:
-        publisher = Publisher(bus, History(bus))
+        publisher = EventPublisher(bus, History(bus))
         async with open_stream(running.url, [("client_id", "a"), ("topic", "room.*")]) as stream:
             await stream.connected()
             for tail in ("client.a", "topic.room.b", "broadcast", "client.other", "topic.other"):
@@ -152,7 +152,7 @@ async def test_an_audit_finds_a_stream_that_was_made_anew_and_nothing_came_since
 
 async def test_the_first_event_of_an_empty_stream_can_be_a_hole_too(tmp_path: Path) -> None:
     async with broker(tmp_path) as (server, bus), running_gateway(server.url) as running:
-        publisher = Publisher(bus, History(bus))
+        publisher = EventPublisher(bus, History(bus))
         async with open_stream(running.url, {"client_id": "a"}) as stream:
             await stream.connected()
             with deaf(running, "client.a"):
@@ -165,7 +165,7 @@ async def test_the_first_event_of_an_empty_stream_can_be_a_hole_too(tmp_path: Pa
 
 async def test_what_a_replay_brings_while_a_hole_shows_is_not_brought_again(tmp_path: Path) -> None:
     async with broker(tmp_path) as (server, bus), running_gateway(server.url) as running:
-        publisher, peer = Publisher(bus, History(bus)), Peer()
+        publisher, peer = EventPublisher(bus, History(bus)), Peer()
 
         async def publish(data: str) -> str:
             return (await publisher.durable("client.a", Event("n", data), headers={})).id
@@ -199,7 +199,7 @@ async def test_what_came_on_one_of_two_overlapping_topics_is_missing_on_none(tmp
     """NATS sends an event once for each of them: a connection that broke off between the two copies brought the event,
     and its repair brought it once more, without an id."""
     async with broker(tmp_path) as (server, bus), running_gateway(server.url) as running:
-        publisher = Publisher(bus, History(bus))
+        publisher = EventPublisher(bus, History(bus))
 
         async def publish(data: str) -> None:
             await publisher.durable("topic.t.x", Event("n", data), headers={})

@@ -19,11 +19,11 @@ from tests.support.gateway import RunningGateway, Stream, open_stream, running_g
 from tests.support.nats import NatsServer, nats_server
 from tests.support.waiting import until
 from tidegate_common.bus.connection import Bus
-from tidegate_common.bus.control import ASK_SECONDS, AllGateways
-from tidegate_common.bus.history import History
-from tidegate_common.bus.jobs import JobStates
-from tidegate_common.bus.publishing import Publisher
-from tidegate_common.bus.streams import StreamLimits, ensure_streams
+from tidegate_common.bus.events.history import History
+from tidegate_common.bus.events.publisher import EventPublisher
+from tidegate_common.bus.jobs.records import JobRecords
+from tidegate_common.bus.requests.gateways import ASK_SECONDS, AllGateways
+from tidegate_common.bus.streams.definitions import StreamLimits, ensure_streams
 from tidegate_common.contract.events import JOB, JOB_END, Event
 from tidegate_common.contract.ids import EventId
 from tidegate_common.contract.jobs import JobState, JobStatus
@@ -40,8 +40,8 @@ def streams(request: pytest.FixtureRequest) -> str:
 class Answer:
     """A job that is written by hand, as a worker does."""
 
-    def __init__(self, bus: Bus, states: JobStates, tail: str) -> None:
-        self.publisher = Publisher(bus, History(bus), deadline_seconds=10)
+    def __init__(self, bus: Bus, states: JobRecords, tail: str) -> None:
+        self.publisher = EventPublisher(bus, History(bus), deadline_seconds=10)
         self.states = states
         self.tail = tail
 
@@ -70,7 +70,7 @@ def _fields(state: JobState) -> dict[str, Any]:
 
 
 async def answer(bus: Bus, tail: str = "client.ann") -> Answer:
-    states = await JobStates.open(bus)
+    states = await JobRecords.open(bus)
     position = await History(bus).position()
     start = str(EventId(position.epoch, position.last))
     state = JobState(

@@ -11,8 +11,8 @@ from tests.support.gateway import open_stream, running_gateway
 from tests.support.network import Network, network
 from tests.support.waiting import until
 from tidegate_common.bus.connection import Bus, connect
-from tidegate_common.bus.history import History
-from tidegate_common.bus.publishing import Publisher
+from tidegate_common.bus.events.history import History
+from tidegate_common.bus.events.publisher import EventPublisher
 from tidegate_common.contract.events import Event
 from tidegate_common.contract.subjects import Subjects
 from tidegate_common.errors import BrokerUnavailable
@@ -39,7 +39,7 @@ async def rejoin(net: Network, name: str) -> None:
 
 
 async def publish(bus: Bus, first: int, count: int) -> None:
-    publisher = Publisher(bus, History(bus), deadline_seconds=30)
+    publisher = EventPublisher(bus, History(bus), deadline_seconds=30)
     for number in range(first, first + count):
         await publisher.durable("client.a", Event("n", str(number)), headers={})
 

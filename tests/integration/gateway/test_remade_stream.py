@@ -13,12 +13,12 @@ from tests.support.gateway import open_stream, running_gateway
 from tests.support.nats import nats_server
 from tests.support.waiting import until
 from tidegate_common.bus.connection import connect
-from tidegate_common.bus.history import History
-from tidegate_common.bus.jobs import JobStates
-from tidegate_common.bus.leaders import Leaders
-from tidegate_common.bus.publishing import Publisher
-from tidegate_common.bus.streams import StreamLimits, ensure_streams
-from tidegate_common.bus.upkeep import Upkeep
+from tidegate_common.bus.events.history import History
+from tidegate_common.bus.events.publisher import EventPublisher
+from tidegate_common.bus.jobs.records import JobRecords
+from tidegate_common.bus.streams.definitions import StreamLimits, ensure_streams
+from tidegate_common.bus.streams.leaders import Leaders
+from tidegate_common.bus.streams.upkeep import Upkeep
 from tidegate_common.contract.events import Event
 from tidegate_common.contract.ids import EventId
 from tidegate_common.contract.jobs import JobState, JobStatus
@@ -36,7 +36,7 @@ def streams(request: pytest.FixtureRequest) -> str:
 
 async def test_open_streams_hear_of_the_new_life_by_a_gap_and_then_its_events(tmp_path: Path, streams: str) -> None:
     async with broker(tmp_path) as (server, bus), running_gateway(server.url, streams=streams) as running:
-        publisher = Publisher(bus, History(bus), deadline_seconds=20)
+        publisher = EventPublisher(bus, History(bus), deadline_seconds=20)
         async with open_stream(running.url, {"client_id": "a"}) as stream:
             await stream.connected()
             for number in range(5):
@@ -69,7 +69,7 @@ async def test_a_gateway_that_has_heard_nothing_yet_sees_the_new_life_with_its_f
     # Its clients' places came from the stream alone: no event's sequence could go back, and those of the new life that
     # were below a client's place were passed over without a word.
     async with broker(tmp_path) as (server, bus), running_gateway(server.url) as running:
-        publisher = Publisher(bus, History(bus))
+        publisher = EventPublisher(bus, History(bus))
         for number in range(5):
             await publisher.durable("client.a", Event("n", f"old {number}"), headers={})
         async with open_stream(running.url, {"client_id": "a"}) as stream:
@@ -85,7 +85,7 @@ async def test_a_gateway_that_has_heard_nothing_yet_sees_the_new_life_with_its_f
 async def test_the_first_event_that_is_heard_of_the_new_life_is_under_its_own_id(tmp_path: Path) -> None:
     """Its sequence was past all that the gateway knew, so it went out under an id of the old life."""
     async with broker(tmp_path) as (server, bus), running_gateway(server.url, audit_seconds=0) as running:
-        publisher = Publisher(bus, History(bus))
+        publisher = EventPublisher(bus, History(bus))
         await publisher.durable("client.a", Event("n", "old"), headers={})
         async with open_stream(running.url, {"client_id": "a"}) as stream:
             await stream.connected()
@@ -105,7 +105,7 @@ async def test_an_answer_from_before_the_new_life_is_not_its_epoch(tmp_path: Pat
     """The epoch was asked for, the stream made anew, and then the answer came: it stood for all that came later."""
     async with broker(tmp_path) as (server, bus), fault_proxy(server.port) as way:
         async with connected(f"nats://127.0.0.1:{way.port}") as slow:
-            publisher, (link,) = Publisher(bus, History(slow)), way.links
+            publisher, (link,) = EventPublisher(bus, History(slow)), way.links
             asked: list[bytes] = []
             bus.client.subscribe_direct("$JS.EVENT.ADVISORY.API", lambda _, __, payload: asked.append(payload))
             await bus.round_trip()
@@ -116,7 +116,7 @@ async def test_an_answer_from_before_the_new_life_is_not_its_epoch(tmp_path: Pat
             await ensure_streams(bus, StreamLimits(), update=False)
             history = History(bus)
             for number in range(3):
-                await Publisher(bus, history).durable("client.a", Event("n", str(number)), headers={})
+                await EventPublisher(bus, history).durable("client.a", Event("n", str(number)), headers={})
             link.pause(False)
             await storing
             receipt = await publisher.durable("client.a", Event("n", "new"), headers={})
@@ -126,7 +126,7 @@ async def test_an_answer_from_before_the_new_life_is_not_its_epoch(tmp_path: Pat
 async def test_a_client_that_finds_the_new_life_makes_it_known_for_all_others(tmp_path: Path) -> None:
     # The newcomer's epoch became that of the gateway: the others then looked as if they were in that life already.
     async with broker(tmp_path) as (server, bus), running_gateway(server.url) as running:
-        publisher = Publisher(bus, History(bus))
+        publisher = EventPublisher(bus, History(bus))
         async with open_stream(running.url, {"client_id": "a"}) as stream:
             await stream.connected()
             for number in range(5):
@@ -158,7 +158,7 @@ async def test_who_comes_late_to_the_new_life_gets_the_gap_and_then_all_of_it(
     async with AsyncExitStack() as servers:
         server = await servers.enter_async_context(nats_server(tmp_path / "old"))
         async with connected(server.url) as bus, running_gateway(server.url, streams=streams) as running:
-            publisher = Publisher(bus, History(bus), deadline_seconds=20)
+            publisher = EventPublisher(bus, History(bus), deadline_seconds=20)
             async with open_stream(running.url, query) as there:
                 await there.connected()
                 for number in range(7):
@@ -189,7 +189,7 @@ async def test_who_comes_late_to_the_new_life_gets_the_gap_and_then_all_of_it(
 
 async def test_a_job_s_watcher_of_the_old_life_gets_what_the_job_has_written_in_the_new_one(tmp_path: Path) -> None:
     async with broker(tmp_path) as (server, bus), running_gateway(server.url) as running:
-        publisher, states, history = Publisher(bus, History(bus)), await JobStates.open(bus), History(bus)
+        publisher, states, history = EventPublisher(bus, History(bus)), await JobRecords.open(bus), History(bus)
         start = str(EventId((await history.position()).epoch, 0))
         await states.create(
             JobState(
@@ -214,7 +214,7 @@ async def test_a_job_s_watcher_of_the_old_life_gets_what_the_job_has_written_in_
 async def test_publishing_without_the_stream_is_refused_until_it_is_back(tmp_path: Path) -> None:
     async with broker(tmp_path) as (_, bus):
         history = History(bus)
-        publisher = Publisher(bus, history, deadline_seconds=0.2)
+        publisher = EventPublisher(bus, history, deadline_seconds=0.2)
         await publisher.durable("broadcast", Event("n", "1"), headers={})
         await bus.jetstream.delete_stream("TG_EVENTS")
         with pytest.raises(BrokerUnavailable):

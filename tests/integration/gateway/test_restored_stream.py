@@ -15,14 +15,14 @@ from tests.support.cluster import made, nats_cluster
 from tests.support.gateway import Stream, open_stream, running_gateway
 from tests.support.nats import nats_server
 from tests.support.waiting import until
-from tidegate_common.bus.answers import read_answer
 from tidegate_common.bus.connection import Bus, connect
-from tidegate_common.bus.following import Following
-from tidegate_common.bus.history import History, Position
-from tidegate_common.bus.lineage import Lineage
-from tidegate_common.bus.publishing import Publisher
-from tidegate_common.bus.streams import StreamLimits, ensure_streams, epoch_of
-from tidegate_common.bus.upkeep import Upkeep
+from tidegate_common.bus.events.history import History, Position
+from tidegate_common.bus.events.publisher import EventPublisher
+from tidegate_common.bus.jobs.events import read_answer
+from tidegate_common.bus.jobs.following import Following
+from tidegate_common.bus.streams.definitions import StreamLimits, ensure_streams, epoch_of
+from tidegate_common.bus.streams.lineage import Lineage
+from tidegate_common.bus.streams.upkeep import Upkeep
 from tidegate_common.contract.events import Event
 from tidegate_common.contract.ids import EventId
 from tidegate_common.contract.subjects import Subjects
@@ -42,7 +42,7 @@ authorization { users: [ { user: a, password: b, permissions: {
 
 
 async def _publish(bus: Bus, *data: str, tail: str = "client.a") -> list[str]:
-    publisher = Publisher(bus, History(bus))
+    publisher = EventPublisher(bus, History(bus))
     return [(await publisher.durable(tail, Event("n", each), headers={})).id for each in data]
 
 
@@ -162,7 +162,7 @@ async def test_a_job_that_is_followed_and_read_goes_on_over_a_restore(tmp_path: 
     headers = {"Tidegate-Job": "j1"}
     async with broker(tmp_path) as (_, bus):
         await _note(bus)
-        history, publisher = History(bus), Publisher(bus, History(bus))
+        history, publisher = History(bus), EventPublisher(bus, History(bus))
         start = EventId((await history.position()).epoch, 0)
         with Following(bus, history, look_seconds=0.2).follow("j1", "client.a", start) as events:
             await publisher.durable("client.a", Event("n", "1"), headers=headers)
@@ -375,7 +375,7 @@ async def test_a_new_life_that_is_noted_under_running_services_is_every_ones(tmp
     """A publisher went on with the epoch that it knew, gateways with another: an event had two ids."""
     async with broker(tmp_path) as (server, bus), running_gateway(server.url, audit_seconds=0) as running:
         await _note(bus)
-        publisher = Publisher(bus, History(bus))
+        publisher = EventPublisher(bus, History(bus))
         async with open_stream(running.url, {"client_id": "a"}) as stream:
             await stream.connected()
             before = (await publisher.durable("client.a", Event("n", "1"), headers={})).id

@@ -15,10 +15,10 @@ from tests.support.gateway import open_stream, running_gateway
 from tests.support.nats import nats_server
 from tests.support.waiting import until
 from tidegate_common.bus.connection import Bus
-from tidegate_common.bus.history import PAGE, History, Position
-from tidegate_common.bus.pages import Page
-from tidegate_common.bus.publishing import Durable, Publisher
-from tidegate_common.bus.streams import StreamLimits
+from tidegate_common.bus.events.history import PAGE, History, Position
+from tidegate_common.bus.events.pages import Page
+from tidegate_common.bus.events.publisher import Durable, EventPublisher
+from tidegate_common.bus.streams.definitions import StreamLimits
 from tidegate_common.contract.events import Event
 from tidegate_common.errors import BrokerUnavailable
 
@@ -32,7 +32,7 @@ async def test_what_was_missed_is_replayed_in_order_over_all_tails_and_then_it_i
     tmp_path: Path, streams: str
 ) -> None:
     async with broker(tmp_path) as (server, bus), running_gateway(server.url, streams=streams) as running:
-        publisher = Publisher(bus, History(bus))
+        publisher = EventPublisher(bus, History(bus))
         query = {"client_id": "a", "user_id": "u", "topic": ["t.*", "*.x"]}
         async with open_stream(running.url, query) as stream:
             await stream.connected()
@@ -53,7 +53,7 @@ async def test_what_was_missed_is_replayed_in_order_over_all_tails_and_then_it_i
 async def test_clients_that_come_back_together_read_what_they_share_once(tmp_path: Path) -> None:
     """Each had its own page of every broadcast: thousands of them at once, when a gateway died."""
     async with broker(tmp_path) as (server, bus), running_gateway(server.url) as running:
-        publisher = Publisher(bus, History(bus))
+        publisher = EventPublisher(bus, History(bus))
         start, clients, missed = await _start(bus), 40, PAGE + 20
         for number in range(missed):
             await publisher.durable("broadcast", Event("n", str(number)), headers={})
@@ -75,7 +75,7 @@ async def test_clients_that_come_back_together_read_what_they_share_once(tmp_pat
 
 async def test_a_client_cut_off_before_its_first_event_loses_nothing(tmp_path: Path) -> None:
     async with broker(tmp_path) as (server, bus), running_gateway(server.url) as running:
-        publisher = Publisher(bus, History(bus))
+        publisher = EventPublisher(bus, History(bus))
         async with open_stream(running.url, {"client_id": "a"}) as stream:
             await stream.connected()
             last_id = stream.events[0].id
@@ -87,7 +87,7 @@ async def test_a_client_cut_off_before_its_first_event_loses_nothing(tmp_path: P
 
 async def test_the_seam_of_replay_and_live_has_neither_hole_nor_repeat_while_events_come(tmp_path: Path) -> None:
     async with broker(tmp_path) as (server, bus), running_gateway(server.url) as running:
-        publisher = Publisher(bus, History(bus))
+        publisher = EventPublisher(bus, History(bus))
         total = 1500
 
         async def publish() -> None:
@@ -119,7 +119,7 @@ async def test_an_id_that_is_not_of_this_stream_gets_a_gap_and_then_what_it_can_
     tmp_path: Path, last_event_id: str, due: list[str]
 ) -> None:
     async with broker(tmp_path) as (server, bus), running_gateway(server.url) as running:
-        publisher = Publisher(bus, History(bus))
+        publisher = EventPublisher(bus, History(bus))
         await publisher.durable("client.a", Event("n", "old"), headers={})
         async with open_stream(running.url, {"client_id": "a"}, {"last-event-id": last_event_id}) as stream:
             assert not (await stream.connected())["resumed"]
@@ -134,7 +134,7 @@ async def test_one_gap_says_that_the_id_is_of_another_life_though_a_subject_is_f
         broker(tmp_path, StreamLimits(max_per_subject=3)) as (server, bus),
         running_gateway(server.url) as running,
     ):
-        publisher = Publisher(bus, History(bus))
+        publisher = EventPublisher(bus, History(bus))
         for number in range(8):
             await publisher.durable("client.a", Event("n", str(number)), headers={})
             await publisher.durable("broadcast", Event("n", str(number)), headers={})
@@ -163,7 +163,7 @@ async def test_streams_stay_open_while_nats_is_away_and_get_what_came_meanwhile(
     async with broker(tmp_path) as (server, bus):
         settings = {"heartbeat_seconds": 0.2, "streams": streams}
         async with running_gateway(server.url, **settings) as running:
-            publisher = Publisher(bus, History(bus), deadline_seconds=20)
+            publisher = EventPublisher(bus, History(bus), deadline_seconds=20)
             async with open_stream(running.url, {"client_id": "a"}) as stream:
                 await stream.connected()
                 await publisher.durable("client.a", Event("n", "before"), headers={})
@@ -185,7 +185,7 @@ async def test_streams_stay_open_while_nats_is_away_and_get_what_came_meanwhile(
 async def test_nats_lost_in_the_middle_of_a_replay_costs_neither_order_nor_an_event(tmp_path: Path) -> None:
     """The client does not read at first, so that its replay stands still when NATS goes."""
     async with broker(tmp_path) as (server, bus), running_gateway(server.url, max_backlog_bytes=20_000) as running:
-        publisher = Publisher(bus, History(bus), deadline_seconds=20)
+        publisher = EventPublisher(bus, History(bus), deadline_seconds=20)
         before, padding = 400, "x" * 50_000
         for number in range(before):
             await publisher.durable("client.a", Event("n", f"{number} {padding}"), headers={})
@@ -213,7 +213,7 @@ async def test_a_client_that_reads_a_long_replay_steadily_is_not_taken_for_a_slo
     """Replayed events did not count as events: after four heartbeats whoever had a full buffer was closed as slow."""
     settings = {"heartbeat_seconds": 0.1, "max_backlog_bytes": 100_000}
     async with broker(tmp_path) as (server, bus), running_gateway(server.url, **settings) as running:
-        publisher, start = Publisher(bus, History(bus)), await _start(bus)
+        publisher, start = EventPublisher(bus, History(bus)), await _start(bus)
         events = [Durable("client.a", Event("n", "x" * 50_000))] * 40
         for _ in range(4):
             await publisher.durable_all(events, headers={})
@@ -246,7 +246,7 @@ async def test_a_replay_that_is_interrupted_between_two_pages_loses_neither(
 ) -> None:
     """A page that was read waited for more before it was written; the place had moved on, and the page was lost."""
     async with broker(tmp_path) as (server, bus), running_gateway(server.url) as running:
-        publisher = Publisher(bus, History(bus))
+        publisher = EventPublisher(bus, History(bus))
         total = PAGE * 2
         for number in range(total):
             await publisher.durable("client.a", Event("n", str(number)), headers={})
@@ -313,7 +313,7 @@ async def test_a_client_that_does_not_read_is_closed_and_loses_nothing_when_it_c
 ) -> None:
     async with broker(tmp_path) as (server, bus):
         async with running_gateway(server.url, max_backlog_bytes=20_000, streams=streams) as running:
-            publisher = Publisher(bus, History(bus))
+            publisher = EventPublisher(bus, History(bus))
             async with open_stream(running.url, {"client_id": "healthy"}) as healthy:
                 await healthy.connected()
                 last_id = healthy.events[0].id

@@ -6,15 +6,15 @@ from gateway.feed import shared
 from gateway.feed.shared import SharedHistory
 from tests.support.bus import broker
 from tests.support.waiting import until
-from tidegate_common.bus.history import History
-from tidegate_common.bus.publishing import Durable, Publisher
+from tidegate_common.bus.events.history import History
+from tidegate_common.bus.events.publisher import Durable, EventPublisher
 from tidegate_common.contract.events import Event
 
 
 async def test_every_reader_gets_what_history_has_whatever_the_window_holds(tmp_path: Path) -> None:
     async with broker(tmp_path) as (_, bus):
         history = History(bus)
-        publisher = Publisher(bus, history)
+        publisher = EventPublisher(bus, history)
         for number in range(60):
             await publisher.durable(f"topic.{'ab'[number % 2]}", Event("n", str(number)), headers={})
         read = SharedHistory(history)
@@ -32,7 +32,7 @@ async def test_every_reader_gets_what_history_has_whatever_the_window_holds(tmp_
 async def test_a_window_is_bounded_and_the_rest_is_read_beyond_it(tmp_path: Path) -> None:
     async with broker(tmp_path) as (_, bus):
         history = History(bus)
-        publisher = Publisher(bus, history)
+        publisher = EventPublisher(bus, history)
         payload = "x" * (shared.MAX_BYTES // 10)
         for _ in range(25):
             await publisher.durable("broadcast", Event("n", payload), headers={})
@@ -49,7 +49,7 @@ async def test_windows_go_by_themselves_after_a_moment(tmp_path: Path, monkeypat
     monkeypatch.setattr(shared, "KEEP_SECONDS", 0.05)
     async with broker(tmp_path) as (_, bus):
         history = History(bus)
-        publisher = Publisher(bus, history)
+        publisher = EventPublisher(bus, history)
         for tail in ("topic.a", "topic.b", "topic.a"):
             await publisher.durable(tail, Event("n", "x"), headers={})
         read = SharedHistory(history)
@@ -70,7 +70,7 @@ async def test_all_windows_together_are_bounded_and_what_finds_no_room_is_read_a
     monkeypatch.setattr(shared, "KEEP_SECONDS", 0.05)
     async with broker(tmp_path) as (_, bus):
         history = History(bus)
-        publisher = Publisher(bus, history)
+        publisher = EventPublisher(bus, history)
         for number in range(60):
             await publisher.durable(f"topic.{number % 2}", Event("n", "x" * 10_000), headers={})
         read = SharedHistory(history)
@@ -94,7 +94,7 @@ async def test_a_window_that_is_read_on_meanwhile_leaves_nothing_out(
     monkeypatch.setattr(shared, "MAX_BYTES_IN_ALL", 50_000)
     async with broker(tmp_path) as (_, bus):
         history = History(bus)
-        await Publisher(bus, history).durable_all([Durable("topic.a", Event("n", "x" * 10_000))] * 20, headers={})
+        await EventPublisher(bus, history).durable_all([Durable("topic.a", Event("n", "x" * 10_000))] * 20, headers={})
         read = SharedHistory(history)
         first = read.after("e", "topic.a", 0, 20)
         found = [(await anext(first)).sequence]

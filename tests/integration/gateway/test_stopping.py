@@ -12,8 +12,8 @@ from tests.support.bus import broker
 from tests.support.gateway import open_stream
 from tests.support.ports import free_port
 from tests.support.processes import service
-from tidegate_common.bus.history import History
-from tidegate_common.bus.publishing import Publisher
+from tidegate_common.bus.events.history import History
+from tidegate_common.bus.events.publisher import EventPublisher
 from tidegate_common.contract.events import Event
 
 
@@ -41,7 +41,7 @@ async def test_peers_that_do_not_read_hold_up_no_stop_and_are_no_error(tmp_path:
             await reader.readuntil(b"event: connected")
         stream = await exits.enter_async_context(open_stream(f"http://127.0.0.1:{port}"))
         for _ in range(3):  # more than the kernel takes for a peer, less than the gateway keeps for it
-            await Publisher(bus, History(bus)).durable("broadcast", Event("n", "x" * 300_000), headers={})
+            await EventPublisher(bus, History(bus)).durable("broadcast", Event("n", "x" * 300_000), headers={})
         for _ in range(3):
             await stream.next("n")
         began = time.monotonic()

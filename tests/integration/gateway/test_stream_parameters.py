@@ -16,9 +16,9 @@ from tests.support.gateway import RunningGateway, open_stream, running_gateway
 from tests.support.generated import holds_for
 from tests.support.ways import Way, ask_by
 from tests.support.wire import Told
-from tidegate_common.bus.history import History
-from tidegate_common.bus.jobs import JobStates
-from tidegate_common.bus.publishing import Publisher
+from tidegate_common.bus.events.history import History
+from tidegate_common.bus.events.publisher import EventPublisher
+from tidegate_common.bus.jobs.records import JobRecords
 from tidegate_common.contract.events import JOB, JOB_END, Event
 from tidegate_common.contract.jobs import JobState, JobStatus
 from tidegate_common.runtime.query import IGNORED, IGNORED_NUMBERS, IGNORED_STARTS
@@ -34,7 +34,7 @@ async def scene(data: Path, **settings: object) -> AsyncIterator[tuple[RunningGa
         broker(data) as (server, bus),
         running_gateway(server.url, heartbeat_seconds=0.1, **settings) as running,
     ):
-        publisher, states = Publisher(bus, History(bus)), await JobStates.open(bus)
+        publisher, states = EventPublisher(bus, History(bus)), await JobRecords.open(bus)
         before = await publisher.durable("client.other", Event("n", "before"), headers={})
         state = JobState(
             job_id=J,

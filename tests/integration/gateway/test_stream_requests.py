@@ -10,8 +10,8 @@ import pytest
 from tests.support.bus import broker
 from tests.support.gateway import open_stream, running_gateway
 from tests.support.waiting import until
-from tidegate_common.bus.history import History
-from tidegate_common.bus.publishing import Publisher
+from tidegate_common.bus.events.history import History
+from tidegate_common.bus.events.publisher import EventPublisher
 from tidegate_common.contract.events import Event
 
 
@@ -24,7 +24,7 @@ def streams(request: pytest.FixtureRequest) -> str:
 async def test_the_first_frame_says_who_and_where_one_is(tmp_path: Path, streams: str) -> None:
     async with broker(tmp_path) as (server, bus), running_gateway(server.url, streams=streams) as running:
         history = History(bus)
-        await Publisher(bus, history).durable("broadcast", Event("x", "before"), headers={})
+        await EventPublisher(bus, history).durable("broadcast", Event("x", "before"), headers={})
         async with open_stream(running.url, {"client_id": "ann"}) as stream:
             headers = stream.response.headers
             assert headers["content-type"] == "text/event-stream; charset=utf-8"
@@ -56,7 +56,7 @@ async def test_a_page_of_the_own_origin_and_of_another_get_the_same_stream(tmp_p
                 expected = dict(own.response.headers)
                 expected.pop("date")
                 assert found == expected
-                await Publisher(bus, History(bus)).durable("client.ann", Event("n", "hello"), headers={})
+                await EventPublisher(bus, History(bus)).durable("client.ann", Event("n", "hello"), headers={})
                 assert (await own.next()).data == (await other.next()).data == "hello"
 
 
@@ -70,7 +70,7 @@ async def test_a_client_without_an_id_is_given_one(tmp_path: Path) -> None:
 
 async def test_each_kind_of_address_reaches_its_connections_in_stream_order(tmp_path: Path, streams: str) -> None:
     async with broker(tmp_path) as (server, bus), running_gateway(server.url, streams=streams) as running:
-        publisher = Publisher(bus, History(bus))
+        publisher = EventPublisher(bus, History(bus))
         query = {"client_id": "c.1", "user_id": "ann@example.org", "topic": ["prices.*", "alerts.>", "prices.eur"]}
         async with open_stream(running.url, query) as stream, open_stream(running.url, {"client_id": "c.1"}) as twin:
             await stream.connected()
@@ -97,7 +97,7 @@ async def test_each_kind_of_address_reaches_its_connections_in_stream_order(tmp_
 
 async def test_a_volatile_event_has_no_id_and_comes_once_through_overlapping_topics(tmp_path: Path) -> None:
     async with broker(tmp_path) as (server, bus), running_gateway(server.url) as running:
-        publisher = Publisher(bus, History(bus))
+        publisher = EventPublisher(bus, History(bus))
         async with open_stream(running.url, {"topic": ["a.*", "*.b"]}) as stream:
             await stream.connected()
             first_id = stream.events[0].id
@@ -113,7 +113,7 @@ async def test_post_takes_the_same_fields_as_json(tmp_path: Path, streams: str) 
     async with broker(tmp_path) as (server, bus), running_gateway(server.url, streams=streams) as running:
         async with open_stream(running.url, body={"client_id": "p", "topic": "news"}) as stream:
             assert (await stream.connected())["client_id"] == "p"
-            await Publisher(bus, History(bus)).durable("topic.news", Event("t", "hi"), headers={})
+            await EventPublisher(bus, History(bus)).durable("topic.news", Event("t", "hi"), headers={})
             assert (await stream.next()).data == "hi"
 
 
@@ -184,11 +184,11 @@ async def test_one_subscription_for_each_distinct_subject_gone_with_its_last_con
                 assert await subscribed() == 3
             await until(lambda: running.gateway.admission.active == 1, "the second has left")
             assert await subscribed() == 3
-            await Publisher(bus, History(bus)).durable("topic.t", Event("x", "still"), headers={})
+            await EventPublisher(bus, History(bus)).durable("topic.t", Event("x", "still"), headers={})
             assert (await one.next()).data == "still"
         await until(lambda: running.gateway.hub.audiences == 0, "all subscriptions are gone")
         before = running.gateway.subscriptions.received
-        await Publisher(bus, History(bus)).durable("topic.t", Event("x", "nobody"), headers={})
+        await EventPublisher(bus, History(bus)).durable("topic.t", Event("x", "nobody"), headers={})
         await History(running.bus).position()
         assert running.gateway.subscriptions.received == before, "the server still sends what nobody listens to"
 
@@ -227,7 +227,7 @@ async def test_health_readiness_and_metrics_tell_the_truth(tmp_path: Path) -> No
     ):
         async with open_stream(running.url) as stream:
             await stream.connected()
-            await Publisher(bus, History(bus)).durable("broadcast", Event("x", "1"), headers={})
+            await EventPublisher(bus, History(bus)).durable("broadcast", Event("x", "1"), headers={})
             await stream.next()
             text = (await client.get("/metrics")).text
             assert re.search(r"^tidegate_connections_active\{.*\} 1(\.0)?$", text, re.M), text

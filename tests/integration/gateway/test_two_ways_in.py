@@ -21,8 +21,8 @@ from tests.support.odd_requests import odd_requests
 from tests.support.waiting import until
 from tests.support.ways import Way, ask_by
 from tests.support.wire import Told
-from tidegate_common.bus.history import History
-from tidegate_common.bus.publishing import Publisher
+from tidegate_common.bus.events.history import History
+from tidegate_common.bus.events.publisher import EventPublisher
 from tidegate_common.contract.events import Event
 
 MADE = re.compile(r"(?<![A-Za-z0-9_-])[A-Za-z0-9_-]{22}(?![A-Za-z0-9_-])")
@@ -43,7 +43,7 @@ SETTINGS: dict[str, Any] = {
 async def scene(data: Path, **settings: Any) -> AsyncIterator[tuple[RunningGateway, bytes]]:
     """A gateway, and the epoch of a stream with one event."""
     async with broker(data) as (server, bus), running_gateway(server.url, **SETTINGS, **settings) as running:
-        await Publisher(bus, History(bus)).durable("topic.before", Event("n", "x"), headers={})
+        await EventPublisher(bus, History(bus)).durable("topic.before", Event("n", "x"), headers={})
         yield running, (await History(bus).position()).epoch.encode()
 
 

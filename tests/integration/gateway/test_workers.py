@@ -22,8 +22,8 @@ from tests.support.processes import Running, service
 from tests.support.publisher import running_publisher
 from tests.support.waiting import until
 from tidegate_common.bus.connection import Bus
-from tidegate_common.bus.history import History
-from tidegate_common.bus.publishing import Publisher
+from tidegate_common.bus.events.history import History
+from tidegate_common.bus.events.publisher import EventPublisher
 from tidegate_common.contract.events import Event
 
 CLIENTS = 24
@@ -95,7 +95,7 @@ def number_of(pid: int) -> int:
 
 
 async def broadcast(bus: Bus, data: str) -> None:
-    await Publisher(bus, History(bus)).durable("broadcast", Event("n", data), headers={})
+    await EventPublisher(bus, History(bus)).durable("broadcast", Event("n", data), headers={})
 
 
 @pytest.mark.timeout(90)

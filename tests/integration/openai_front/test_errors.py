@@ -18,8 +18,8 @@ from tests.support.nats import nats_server
 from tests.support.ports import free_port
 from tests.support.waiting import until
 from tests.support.working import Turn, hello, scripted_worker
-from tidegate_common.bus.jobs import JobStates
-from tidegate_common.bus.streams import StreamLimits
+from tidegate_common.bus.jobs.records import JobRecords
+from tidegate_common.bus.streams.definitions import StreamLimits
 
 
 class Gate:
@@ -196,7 +196,7 @@ async def test_a_job_that_nobody_takes_in_time_is_given_up_and_cancelled(
             with pytest.raises(openai.InternalServerError) as told:
                 await client.chat.completions.create(model="any", messages=ASK)
         assert (told.value.status_code, told.value.code) == (504, "timeout")
-        states = await JobStates.open(bus)
+        states = await JobRecords.open(bus)
 
         async def wished() -> bool:
             return (await states.get(told.value.request_id or "")).cancel

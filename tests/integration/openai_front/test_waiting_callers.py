@@ -10,8 +10,8 @@ import openai
 from tests.integration.openai_front.support import ASK, front
 from tests.support.waiting import until
 from tests.support.working import Turn
-from tidegate_common.bus.control import AllGateways
-from tidegate_common.bus.following import BACKLOG_BYTES
+from tidegate_common.bus.jobs.following import BACKLOG_BYTES
+from tidegate_common.bus.requests.gateways import AllGateways
 from tidegate_common.contract.jobs import OnDisconnect
 
 

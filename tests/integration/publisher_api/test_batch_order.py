@@ -21,7 +21,7 @@ from tests.support.processes import service
 from tests.support.publisher import running_publisher
 from tests.support.waiting import until
 from tidegate_common.bus.connection import Bus
-from tidegate_common.bus.history import History
+from tidegate_common.bus.events.history import History
 
 NDJSON = {"content-type": "application/x-ndjson"}
 LINES = 60

@@ -8,15 +8,15 @@ from publisher_api.jobs.looking import Looking
 from tests.support.bus import SUBJECTS, broker
 from tests.support.publisher import running_publisher
 from tests.support.waiting import until
-from tidegate_common.bus import headers
 from tidegate_common.bus.connection import Bus
-from tidegate_common.bus.dead import DeadJobs
-from tidegate_common.bus.headers import field
-from tidegate_common.bus.history import PAGE, History, Stored
-from tidegate_common.bus.jobs import JobStates, on_cancel
-from tidegate_common.bus.publishing import Durable, Publisher
-from tidegate_common.bus.queue import JobQueue
-from tidegate_common.bus.queueing import record_of
+from tidegate_common.bus.events.history import PAGE, History, Stored
+from tidegate_common.bus.events.publisher import Durable, EventPublisher
+from tidegate_common.bus.jobs.dead import DeadJobs
+from tidegate_common.bus.jobs.dequeue import JobQueue
+from tidegate_common.bus.jobs.enqueue import record_of
+from tidegate_common.bus.jobs.records import JobRecords, on_cancel
+from tidegate_common.bus.wire import headers
+from tidegate_common.bus.wire.headers import field
 from tidegate_common.contract.answers import AiDone, AiResponse
 from tidegate_common.contract.events import JOB, JOB_END, Event
 from tidegate_common.contract.jobs import DeadJob, Job, JobStatus, OnDisconnect, Usage
@@ -57,7 +57,7 @@ async def test_cancelling_what_a_worker_has_is_recorded_and_announced_however_of
         heard: list[str] = []
         on_cancel(bus, heard.append)
         job_id = (await client.post("/api/ai/chat", json=CHAT)).json()["job_id"]
-        await (await JobStates.open(bus)).change(job_id, lambda state: replace(state, status=JobStatus.RUNNING))
+        await (await JobRecords.open(bus)).change(job_id, lambda state: replace(state, status=JobStatus.RUNNING))
         for _ in range(2):
             answer = await client.delete(f"/api/ai/chat/{job_id}")
             assert (answer.status_code, answer.json()["cancel"]) == (202, True)
@@ -89,7 +89,7 @@ async def test_a_job_that_waits_is_cancelled_at_once_and_its_end_is_written_once
 async def test_a_cancel_that_could_not_be_written_is_finished_by_a_repeat(tmp_path: Path) -> None:
     async with broker(tmp_path) as (server, bus), running_publisher(server.url) as (client, _):
         job_id = (await client.post("/api/ai/chat", json=CHAT)).json()["job_id"]
-        states = await JobStates.open(bus)
+        states = await JobRecords.open(bus)
         await states.change(job_id, lambda state: replace(state, status=JobStatus.CANCELLED, pieces=3))
         assert (await client.delete(f"/api/ai/chat/{job_id}")).json()["end"]
         (last,) = await events(bus, "client.a")
@@ -100,8 +100,8 @@ async def test_an_end_that_is_in_the_stream_is_found_and_not_written_again(tmp_p
     """After the stream's window for duplicates the message id alone does not keep a second end away."""
     async with broker(tmp_path) as (server, bus), running_publisher(server.url) as (client, _):
         job_id = (await client.post("/api/ai/chat", json=CHAT)).json()["job_id"]
-        await (await JobStates.open(bus)).change(job_id, lambda state: replace(state, status=JobStatus.CANCELLED))
-        written = await Publisher(bus, History(bus)).durable(
+        await (await JobRecords.open(bus)).change(job_id, lambda state: replace(state, status=JobStatus.CANCELLED))
+        written = await EventPublisher(bus, History(bus)).durable(
             "client.a", Event("ai_response", "{}"), headers={JOB: job_id, JOB_END: "1"}
         )
         assert (await client.delete(f"/api/ai/chat/{job_id}")).json()["end"] == written.id
@@ -156,7 +156,7 @@ async def test_the_same_key_for_nobody_starts_one_job(tmp_path: Path) -> None:
 async def test_an_answer_can_be_read_as_one_document_so_far_and_whole(tmp_path: Path) -> None:
     async with broker(tmp_path) as (server, bus), running_publisher(server.url) as (client, _):
         job_id = (await client.post("/api/ai/chat", json=CHAT)).json()["job_id"]
-        publisher = Publisher(bus, History(bus))
+        publisher = EventPublisher(bus, History(bus))
 
         async def write(data: AiResponse | AiDone) -> None:
             event = Event("ai_response", msgspec.json.encode(data).decode())
@@ -174,8 +174,8 @@ async def test_an_answer_can_be_read_as_one_document_so_far_and_whole(tmp_path: 
 async def test_the_document_of_a_job_that_has_ended_is_read_up_to_its_end(tmp_path: Path) -> None:
     """All that came to the same topic since was read too: each look at an old answer cost as much as a day's events."""
     async with broker(tmp_path) as (_, bus):
-        states, history = await JobStates.open(bus), History(bus)
-        publisher = Publisher(bus, history)
+        states, history = await JobRecords.open(bus), History(bus)
+        publisher = EventPublisher(bus, history)
         start = await publisher.durable("topic.t", Event("note", "{}"), headers={})
         data = AiDone(job_id="j", index=0, content="Hello", finish_reason="stop", usage=Usage(1, 2))
         event = Event("ai_response", msgspec.json.encode(data).decode())
@@ -227,14 +227,14 @@ async def test_who_waits_is_told_the_place_and_who_is_taken_at_once_is_not(tmp_p
         first = (await client.post("/api/ai/chat", json=CHAT)).json()["job_id"]
         delivery = await queue.take(5)
         assert delivery is not None
-        await (await JobStates.open(bus)).change(first, lambda state: replace(state, status=JobStatus.RUNNING))
+        await (await JobRecords.open(bus)).change(first, lambda state: replace(state, status=JobStatus.RUNNING))
         second = (await client.post("/api/ai/chat", json=CHAT)).json()["job_id"]
         third = (await client.post("/api/ai/chat", json={"client_id": "b", "prompt": "x"})).json()["job_id"]
         await until(lambda: {job for job, _ in heard} == {second.encode(), third.encode()}, "both are told")
         told = {data["job_id"]: (data["state"], data["position"]) for _, data in heard}
         assert told == {second: ("queued", 1), third: ("queued", 2)}
         assert await queue.take(5)
-        await (await JobStates.open(bus)).change(second, lambda state: replace(state, status=JobStatus.RUNNING))
+        await (await JobRecords.open(bus)).change(second, lambda state: replace(state, status=JobStatus.RUNNING))
         await until(lambda: heard[-1][1].get("position") == 1 and heard[-1][0] == third.encode(), "it has moved up")
         assert "wait_seconds" in heard[-1][1]
 
@@ -315,7 +315,7 @@ async def test_a_refused_repeat_leaves_the_first_job_s_record(tmp_path: Path) ->
 async def test_cancelling_a_job_that_has_ended_answers_200_and_changes_nothing(tmp_path: Path) -> None:
     async with broker(tmp_path) as (server, bus), running_publisher(server.url) as (client, _):
         job_id = (await client.post("/api/ai/chat", json=CHAT)).json()["job_id"]
-        states = await JobStates.open(bus)
+        states = await JobRecords.open(bus)
         ended = await states.change(job_id, lambda state: replace(state, status=JobStatus.DONE))
         answer = await client.delete(f"/api/ai/chat/{job_id}")
         assert (answer.status_code, msgspec.convert(answer.json(), type(ended))) == (200, ended)

@@ -15,8 +15,8 @@ from tests.support.bus import broker
 from tests.support.publisher import running_publisher
 from tests.support.waiting import until
 from tidegate_common.bus.connection import Bus
-from tidegate_common.bus.history import History
-from tidegate_common.bus.streams import StreamLimits, ensure_streams
+from tidegate_common.bus.events.history import History
+from tidegate_common.bus.streams.definitions import StreamLimits, ensure_streams
 
 EVENT = {"client_id": "a", "event_type": "n"}
 LONG = {"publish_deadline_seconds": 0.3, "election_seconds": 50}

@@ -15,11 +15,11 @@ from tests.support.nats import nats_configured, nats_server
 from tests.support.ports import free_port
 from tests.support.processes import Running, running, service
 from tests.support.waiting import until
-from tidegate_common.bus.api import JetStreamApi
 from tidegate_common.bus.connection import connect
-from tidegate_common.bus.leaders import Leaders
-from tidegate_common.bus.streams import StreamLimits, configs, ensure_streams
-from tidegate_common.bus.upkeep import LEAST_PAYLOAD, Upkeep
+from tidegate_common.bus.requests.jetstream import JetStreamApi
+from tidegate_common.bus.streams.definitions import StreamLimits, configs, ensure_streams
+from tidegate_common.bus.streams.leaders import Leaders
+from tidegate_common.bus.streams.upkeep import LEAST_PAYLOAD, Upkeep
 from tidegate_common.contract.answers import AiResponse
 from tidegate_common.contract.subjects import Subjects
 

@@ -13,13 +13,14 @@ from tests.support.nats import nats_configured
 from tests.support.ports import free_port
 from tests.support.processes import service
 from tests.support.waiting import until
-from tidegate_common.bus import headers, refusals
-from tidegate_common.bus.api import JetStreamApi
 from tidegate_common.bus.connection import connect
-from tidegate_common.bus.jobs import JobStates
-from tidegate_common.bus.leaders import Leaders, Patience
-from tidegate_common.bus.refusals import Refusals
-from tidegate_common.bus.storing import Message, Stored, Storing
+from tidegate_common.bus.events import refusals
+from tidegate_common.bus.events.refusals import Refusals
+from tidegate_common.bus.events.writer import Message, Stored, StreamWriter
+from tidegate_common.bus.jobs.records import JobRecords
+from tidegate_common.bus.requests.jetstream import JetStreamApi
+from tidegate_common.bus.streams.leaders import Leaders, Patience
+from tidegate_common.bus.wire import headers
 from tidegate_common.contract.jobs import JobState, JobStatus
 from tidegate_common.contract.subjects import Subjects
 from tidegate_common.errors import BrokerUnavailable, NotStored, QueueFull
@@ -122,7 +123,7 @@ async def test_a_record_that_finds_no_room_makes_the_process_unready(tmp_path: P
         stream = {"name": "KV_TG_JOBS_STATE", "subjects": ["$KV.TG_JOBS_STATE.>"], "allow_rollup_hdrs": True}
         await JetStreamApi(bus).call("STREAM.CREATE.KV_TG_JOBS_STATE", stream)
         counts = Refusals()
-        states = await JobStates.open(bus, Leaders(bus), counts)
+        states = await JobRecords.open(bus, Leaders(bus), counts)
         refused = 0
         for number in range(10):
             state = JobState(
@@ -194,7 +195,7 @@ async def test_each_kind_of_fullness_has_its_reason_and_is_refused_at_once(
         async with connect(nats.url, SUBJECTS, "test") as bus:
             await JetStreamApi(bus).call(f"STREAM.CREATE.{stream['name']}", stream)
             counts = Refusals()
-            storing = Storing(bus, Leaders(bus, Patience(deadline_seconds=20)), counts)
+            storing = StreamWriter(bus, Leaders(bus, Patience(deadline_seconds=20)), counts)
             subject = "tg.in.x" if stream is not JOBS and stream["name"] == "TG_EVENTS" else "tg.jobs.chat.0.x"
             loop, found = asyncio.get_running_loop(), []
             began = loop.time()

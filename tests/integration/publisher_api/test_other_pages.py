@@ -10,7 +10,7 @@ import httpx
 from publisher_api.http.openapi import document
 from tests.support.bus import broker
 from tests.support.publisher import running_publisher
-from tidegate_common.bus.dead import DeadJobs
+from tidegate_common.bus.jobs.dead import DeadJobs
 from tidegate_common.contract.jobs import DeadJob, Job
 
 SIMPLE: list[tuple[str | None, bytes]] = [

@@ -14,11 +14,11 @@ from publisher_api.jobs.progress import MOST_TOLD, Progress
 from tests.support.bus import broker
 from tests.support.waiting import until
 from tidegate_common.bus.connection import Bus
-from tidegate_common.bus.history import History
-from tidegate_common.bus.jobs import JobStates
-from tidegate_common.bus.publishing import Publisher
-from tidegate_common.bus.queue import JobQueue
-from tidegate_common.bus.queueing import Queueing
+from tidegate_common.bus.events.history import History
+from tidegate_common.bus.events.publisher import EventPublisher
+from tidegate_common.bus.jobs.dequeue import JobQueue
+from tidegate_common.bus.jobs.enqueue import Queueing
+from tidegate_common.bus.jobs.records import JobRecords
 from tidegate_common.contract.jobs import Job, JobStatus
 from tidegate_common.runtime.tasks import end
 
@@ -30,8 +30,8 @@ TOLD = "tg.out.client."
 class Desk:
     """Puts jobs into the queue; `heard` are the subjects of what follows from that, as the server wrote them."""
 
-    def __init__(self, bus: Bus, states: JobStates) -> None:
-        publisher = Publisher(bus, History(bus))
+    def __init__(self, bus: Bus, states: JobRecords) -> None:
+        publisher = EventPublisher(bus, History(bus))
         self.progress = Progress(bus, states, publisher)
         self._queueing = Queueing(bus, publisher, states)
         self._queueing.on_put = self.progress.follow
@@ -60,7 +60,7 @@ class Desk:
 @asynccontextmanager
 async def desk(data: Path) -> AsyncIterator[tuple[Bus, Desk]]:
     async with broker(data) as (_, bus):
-        found = Desk(bus, await JobStates.open(bus))
+        found = Desk(bus, await JobRecords.open(bus))
         running = asyncio.create_task(found.progress.run())
         try:
             yield bus, found
@@ -97,7 +97,7 @@ async def test_who_is_followed_no_more_since_others_came_disturbs_no_look(
     monkeypatch.setattr(progress, "MOST_FOLLOWED", 1)
     async with desk(tmp_path) as (bus, asking):
         await asking.put("a")
-        states = await JobStates.open(bus)
+        states = await JobRecords.open(bus)
         later = replace(await states.get("a"), job_id="b")
         await states.change("a", lambda state: replace(state, status=JobStatus.CANCELLED))
         reads = asking.heard.count(READS)

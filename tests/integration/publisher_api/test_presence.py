@@ -13,9 +13,9 @@ from tests.support.gateway import open_stream
 from tests.support.nats import nats_server
 from tests.support.publisher import running_publisher
 from tests.support.waiting import until
-from tidegate_common.bus.control import LEARN_SECONDS, SILENCE_SECONDS, AllGateways, LiveGateways
-from tidegate_common.bus.history import History
-from tidegate_common.contract.control import Announcement
+from tidegate_common.bus.events.history import History
+from tidegate_common.bus.requests.gateways import LEARN_SECONDS, SILENCE_SECONDS, AllGateways, LiveGateways
+from tidegate_common.contract.gateways import Announcement
 from tidegate_common.errors import BrokerUnavailable
 
 

@@ -13,10 +13,10 @@ from tests.support.bus import broker
 from tests.support.nats import nats_server
 from tests.support.publisher import running_publisher
 from tests.support.waiting import until
-from tidegate_common.bus import headers
 from tidegate_common.bus.connection import Bus
-from tidegate_common.bus.history import History
-from tidegate_common.bus.streams import StreamLimits, ensure_streams
+from tidegate_common.bus.events.history import History
+from tidegate_common.bus.streams.definitions import StreamLimits, ensure_streams
+from tidegate_common.bus.wire import headers
 
 EVENT: dict[str, Any] = {"event_type": "note", "data": {"text": "hi"}}
 NDJSON = {"content-type": "application/x-ndjson"}

@@ -14,9 +14,9 @@ from tests.support.gateway import open_stream, running_gateway
 from tests.support.hub import Peer
 from tests.support.publisher import running_publisher
 from tests.support.waiting import until
-from tidegate_common.bus.control import LEARN_SECONDS, AllGateways
-from tidegate_common.bus.history import History, Position
-from tidegate_common.bus.streams import StreamLimits, ensure_streams
+from tidegate_common.bus.events.history import History, Position
+from tidegate_common.bus.requests.gateways import LEARN_SECONDS, AllGateways
+from tidegate_common.bus.streams.definitions import StreamLimits, ensure_streams
 
 
 @pytest.mark.parametrize("durable", [True, False])

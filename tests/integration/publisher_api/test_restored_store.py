@@ -12,7 +12,7 @@ from tests.support.nats import nats_server
 from tests.support.ports import free_port
 from tests.support.processes import service
 from tidegate_common.bus.connection import connect
-from tidegate_common.bus.history import History
+from tidegate_common.bus.events.history import History
 from tidegate_common.contract.ids import EventId
 
 

@@ -15,7 +15,7 @@ from tests.support.bus import broker
 from tests.support.publisher import running_publisher
 from tests.support.waiting import until
 from tidegate_common.bus.connection import Bus
-from tidegate_common.bus.history import History
+from tidegate_common.bus.events.history import History
 
 KEY = {"idempotency-key": "k"}
 NDJSON = {"content-type": "application/x-ndjson"}

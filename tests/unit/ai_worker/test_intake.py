@@ -10,7 +10,7 @@ import pytest
 from ai_worker import intake
 from ai_worker.intake import Intake
 from tests.support.waiting import until
-from tidegate_common.bus.queue import JobQueue
+from tidegate_common.bus.jobs.dequeue import JobQueue
 from tidegate_common.runtime.tasks import end
 
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tidegate_common.bus.differences import KEPT, USUAL, differences
-from tidegate_common.bus.streams import StreamLimits, configs
+from tidegate_common.bus.streams.definitions import StreamLimits, configs
+from tidegate_common.bus.streams.differences import KEPT, USUAL, differences
 from tidegate_common.contract.subjects import Subjects
 
 CONFIGS = configs(Subjects.of("tg"), StreamLimits())

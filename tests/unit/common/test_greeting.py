@@ -5,7 +5,7 @@ from urllib.parse import urlparse
 import pytest
 from nats.aio.client import Srv
 
-from tidegate_common.bus.greeting import discovered
+from tidegate_common.bus.wire.greeting import discovered
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-from tidegate_common.bus import headers
+from tidegate_common.bus.wire import headers
 
 BLOCK = (
     b"NATS/1.0\r\nTidegate-Event: note\r\nNats-Msg-Id: Nats-Sequence: 7\r\n"

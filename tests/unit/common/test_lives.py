@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tidegate_common.bus.lives import MOST_EARLIER, Earlier, Life, Notes
+from tidegate_common.bus.streams.lives import MOST_EARLIER, Earlier, Life, Notes
 from tidegate_common.contract.ids import EventId
 
 

@@ -1,8 +1,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tidegate_common.bus import headers
-from tidegate_common.bus.origin import Origin, Place, stamp
+from tidegate_common.bus.events.origin import Origin, Place, stamp
+from tidegate_common.bus.wire import headers
 from tidegate_common.contract.subjects import Subjects
 
 EVENTS = Origin.of_events(Subjects.of("tg"))

@@ -4,8 +4,8 @@ import logging
 import pytest
 
 from tests.support.waiting import until
-from tidegate_common.bus import refusals
-from tidegate_common.bus.refusals import AWAY, Refusals
+from tidegate_common.bus.events import refusals
+from tidegate_common.bus.events.refusals import AWAY, Refusals
 
 
 async def test_a_spell_ends_when_something_was_stored_and_not_when_that_is_said(

@@ -5,7 +5,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tidegate_common.bus.tap import Direct, Tap
+from tidegate_common.bus.wire.tap import Direct, Tap
 
 DIRECT, OTHER = 1, 2
 

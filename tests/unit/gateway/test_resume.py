@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.feed.resume import Gap, Plan, merge, plan
-from tidegate_common.bus.history import Position, Stored
+from tidegate_common.bus.events.history import Position, Stored
 
 HERE = Position("abc", 10, 20)
 

@@ -22,11 +22,11 @@ from ai_worker.pieces import Finish
 from ai_worker.records import Records
 from ai_worker.refusal import refuse
 from ai_worker.relay import Pace, Relay, insist
-from tidegate_common.bus.answers import read_answer
-from tidegate_common.bus.control import AllGateways
-from tidegate_common.bus.history import History
-from tidegate_common.bus.publishing import Publisher
-from tidegate_common.bus.queue import Delivery
+from tidegate_common.bus.events.history import History
+from tidegate_common.bus.events.publisher import EventPublisher
+from tidegate_common.bus.jobs.dequeue import Delivery
+from tidegate_common.bus.jobs.events import read_answer
+from tidegate_common.bus.requests.gateways import AllGateways
 from tidegate_common.contract.answers import Answer
 from tidegate_common.contract.jobs import Job, JobState, JobStatus, OnDisconnect, Usage
 from tidegate_common.contract.subjects import Subjects
@@ -82,7 +82,7 @@ class Limits(msgspec.Struct, frozen=True):
 class Services(NamedTuple):
     """What every attempt uses."""
 
-    publisher: Publisher
+    publisher: EventPublisher
     history: History
     subjects: Subjects
     records: Records

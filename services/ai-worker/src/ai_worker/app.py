@@ -22,14 +22,14 @@ from ai_worker.refusal import refuse
 from ai_worker.relay import Pace
 from ai_worker.settings import WorkerSettings
 from tidegate_common.bus.connection import Bus
-from tidegate_common.bus.control import AllGateways
-from tidegate_common.bus.dead import DeadJobs
-from tidegate_common.bus.history import History
-from tidegate_common.bus.jobs import JobStates, on_cancel
-from tidegate_common.bus.leaders import Leaders
-from tidegate_common.bus.publishing import Publisher
-from tidegate_common.bus.queue import Delivery, JobQueue
-from tidegate_common.bus.upkeep import Upkeep
+from tidegate_common.bus.events.history import History
+from tidegate_common.bus.events.publisher import EventPublisher
+from tidegate_common.bus.jobs.dead import DeadJobs
+from tidegate_common.bus.jobs.dequeue import Delivery, JobQueue
+from tidegate_common.bus.jobs.records import JobRecords, on_cancel
+from tidegate_common.bus.requests.gateways import AllGateways
+from tidegate_common.bus.streams.leaders import Leaders
+from tidegate_common.bus.streams.upkeep import Upkeep
 from tidegate_common.contract.jobs import Job
 from tidegate_common.errors import Unavailable, Unreadable
 from tidegate_common.runtime import problems
@@ -55,7 +55,7 @@ class Worker:
         settings: WorkerSettings,
         bus: Bus,
         leaders: Leaders,
-        states: JobStates,
+        states: JobRecords,
         dead: DeadJobs,
         upkeep: Upkeep,
         signals: Telemetry,
@@ -66,7 +66,7 @@ class Worker:
         self._signals = signals
         self._loaded = False
         history = History(bus, leaders)
-        publisher = Publisher(bus, history, leaders=leaders)
+        publisher = EventPublisher(bus, history, leaders=leaders)
         records = Records(states)
         self._holders = Holders(bus)
         conclusion = Conclusion(records, dead, history)
@@ -155,7 +155,7 @@ async def main(settings: WorkerSettings) -> None:
             leaders = Leaders(bus, settings.patience())
             upkeep = Upkeep(bus, settings.stream_limits(), leaders, keeps=False, all_needed=True)
             await upkeep.start()
-            states, dead = await JobStates.open(bus, leaders), await DeadJobs.open(bus)
+            states, dead = await JobRecords.open(bus, leaders), await DeadJobs.open(bus)
             worker = Worker(settings, bus, leaders, states, dead, upkeep, signals)
             model = build(settings)
             running = asyncio.create_task(worker.run(model))

@@ -9,9 +9,9 @@ from msgspec.structs import replace
 from ai_worker.errors import RETRIABLE, JobError
 from ai_worker.records import Records
 from ai_worker.relay import Relay
-from tidegate_common.bus.answers import find_end
-from tidegate_common.bus.dead import DeadJobs
-from tidegate_common.bus.history import History
+from tidegate_common.bus.events.history import History
+from tidegate_common.bus.jobs.dead import DeadJobs
+from tidegate_common.bus.jobs.events import find_end
 from tidegate_common.contract.answers import last_event
 from tidegate_common.contract.jobs import DeadJob, Job, JobState, JobStatus, Usage
 from tidegate_common.contract.text import mended

@@ -19,8 +19,8 @@ from collections.abc import Awaitable, Callable, Mapping
 
 import msgspec
 
-from tidegate_common.bus.history import History
-from tidegate_common.bus.publishing import Publisher
+from tidegate_common.bus.events.history import History
+from tidegate_common.bus.events.publisher import EventPublisher
 from tidegate_common.contract.subjects import Subjects
 from tidegate_common.contract.text import UNREADABLE
 from tidegate_common.errors import BrokerUnavailable, Superseded
@@ -53,7 +53,9 @@ def _attempt_of(payload: bytes) -> int:
 class Fence:
     """One attempt's. `headers` go with each of its events."""
 
-    def __init__(self, publisher: Publisher, history: History, subjects: Subjects, job_id: str, mine: Mine) -> None:
+    def __init__(
+        self, publisher: EventPublisher, history: History, subjects: Subjects, job_id: str, mine: Mine
+    ) -> None:
         self._publisher = publisher
         self._history = history
         self._subject = subjects.fence(job_id)

@@ -13,7 +13,7 @@ from opentelemetry.trace import Span, SpanKind, StatusCode, set_span_in_context
 from ai_worker.answering import Answering, Outcome, Stop
 from ai_worker.handlers.handler import Handlers, Work
 from ai_worker.relay import RETRY_SECONDS
-from tidegate_common.bus.queue import Delivery, JobQueue
+from tidegate_common.bus.jobs.dequeue import Delivery, JobQueue
 from tidegate_common.contract.jobs import Job
 from tidegate_common.errors import QueueGone, QueueRefused, TidegateError, Unreadable
 from tidegate_common.runtime.tasks import end, spawn

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from tidegate_common.bus.control import ASK_SECONDS, AllGateways
+from tidegate_common.bus.requests.gateways import ASK_SECONDS, AllGateways
 from tidegate_common.contract.jobs import Job
 from tidegate_common.errors import BrokerUnavailable
 

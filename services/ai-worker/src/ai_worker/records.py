@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 from msgspec.structs import replace
 
-from tidegate_common.bus.jobs import JobStates
-from tidegate_common.bus.queueing import record_of
+from tidegate_common.bus.jobs.enqueue import record_of
+from tidegate_common.bus.jobs.records import JobRecords
 from tidegate_common.contract.jobs import Job, JobState, JobStatus, Usage
 from tidegate_common.errors import NotFound, Superseded, Unreadable
 
@@ -16,7 +16,7 @@ from tidegate_common.errors import NotFound, Superseded, Unreadable
 class Records:
     """All of its calls raise BrokerUnavailable."""
 
-    def __init__(self, states: JobStates) -> None:
+    def __init__(self, states: JobRecords) -> None:
         self._states = states
 
     async def get(self, job_id: str) -> JobState | None:

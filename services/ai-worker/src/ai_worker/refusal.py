@@ -8,8 +8,8 @@ import msgspec
 
 from ai_worker.errors import InvalidParams
 from ai_worker.records import Records
-from tidegate_common.bus.publishing import Publisher
-from tidegate_common.bus.queue import Delivery
+from tidegate_common.bus.events.publisher import EventPublisher
+from tidegate_common.bus.jobs.dequeue import Delivery
 from tidegate_common.contract.answers import AiError
 from tidegate_common.contract.events import JOB, JOB_END, Event
 from tidegate_common.contract.soundness import is_job_id, is_tail
@@ -30,7 +30,7 @@ class _Envelope(msgspec.Struct):
 _ENVELOPE = msgspec.json.Decoder(_Envelope)
 
 
-async def refuse(delivery: Delivery, publisher: Publisher, records: Records) -> None:
+async def refuse(delivery: Delivery, publisher: EventPublisher, records: Records) -> None:
     """Tells whoever asked, where that can be read, and takes the message out of the queue.
 
     Raises BrokerUnavailable; the message comes again then.
@@ -55,7 +55,7 @@ def _envelope(delivery: Delivery) -> _Envelope | None:
     return envelope if is_job_id(envelope.job_id) and is_tail(envelope.tail) else None
 
 
-async def _tell(envelope: _Envelope, delivery: Delivery, publisher: Publisher, records: Records) -> None:
+async def _tell(envelope: _Envelope, delivery: Delivery, publisher: EventPublisher, records: Records) -> None:
     error = InvalidParams("it is no job that this worker knows")
     text = f"{error.code}: {error}"
     state = await records.refuse(envelope.job_id, text)

@@ -18,7 +18,7 @@ from ai_worker.fence import Fence
 from ai_worker.halves import Halves
 from ai_worker.handlers.handler import Work
 from ai_worker.pieces import Artifact, CandidateEnd, Piece, Progress, Reasoning, Segment, Text
-from tidegate_common.bus.publishing import Publisher
+from tidegate_common.bus.events.publisher import EventPublisher
 from tidegate_common.contract import answers
 from tidegate_common.contract.answers import AiArtifact, AiDone, AiError, AiProgress, AiResponse, AiTranscript
 from tidegate_common.contract.events import JOB, JOB_END, Event
@@ -104,7 +104,7 @@ class Relay:
     Only the first event and the last one carry the trace: a gateway makes a span of each event that does.
     """
 
-    def __init__(self, publisher: Publisher, work: Work, tail: str, fence: Fence, pace: Pace) -> None:
+    def __init__(self, publisher: EventPublisher, work: Work, tail: str, fence: Fence, pace: Pace) -> None:
         self._publisher = publisher
         self._work = work
         self._tail = tail

@@ -35,10 +35,10 @@ from gateway.sse.jobs import JobStreams
 from gateway.sse.takeover import TakeoverHttpProtocol
 from gateway.workers import WORKER_PORTS, Worker
 from tidegate_common.bus.connection import Bus
-from tidegate_common.bus.history import History
-from tidegate_common.bus.leaders import Leaders
-from tidegate_common.bus.publishing import Publisher
-from tidegate_common.bus.upkeep import Upkeep
+from tidegate_common.bus.events.history import History
+from tidegate_common.bus.events.publisher import EventPublisher
+from tidegate_common.bus.streams.leaders import Leaders
+from tidegate_common.bus.streams.upkeep import Upkeep
 from tidegate_common.runtime import problems
 from tidegate_common.runtime.attendance import attended
 from tidegate_common.runtime.connected import connected, serve
@@ -100,7 +100,7 @@ class Gateway:
         self.hub.interest = self.subscriptions
         endpoint = StreamEndpoint(settings, self.admission, self.attachments, self.keeper, signals)
         self.hub.on_removed = endpoint.left
-        publisher = Publisher(bus, self.history, leaders=leaders)
+        publisher = EventPublisher(bus, self.history, leaders=leaders)
         completions = Completions(bus, self.history, publisher, signals.tracer, settings.completion_seconds)
         self.control.waiting = completions.waiting
         refused = publisher.refusals.counts

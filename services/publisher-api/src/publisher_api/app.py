@@ -21,18 +21,18 @@ from publisher_api.jobs.starting import Starting
 from publisher_api.publishing import Sending
 from publisher_api.repeats import Repeats
 from publisher_api.settings import PublisherSettings
-from tidegate_common.bus.cancelling import Cancelling
 from tidegate_common.bus.connection import Bus
-from tidegate_common.bus.control import AllGateways
-from tidegate_common.bus.dead import DeadJobs
-from tidegate_common.bus.history import History
-from tidegate_common.bus.jobs import JobStates
-from tidegate_common.bus.leaders import Leaders
-from tidegate_common.bus.lineage import Lineage
-from tidegate_common.bus.publishing import Publisher
-from tidegate_common.bus.queueing import Queueing
-from tidegate_common.bus.roll import Roll
-from tidegate_common.bus.upkeep import Upkeep
+from tidegate_common.bus.events.history import History
+from tidegate_common.bus.events.publisher import EventPublisher
+from tidegate_common.bus.jobs.cancel import Cancelling
+from tidegate_common.bus.jobs.dead import DeadJobs
+from tidegate_common.bus.jobs.enqueue import Queueing
+from tidegate_common.bus.jobs.records import JobRecords
+from tidegate_common.bus.requests.gateways import AllGateways
+from tidegate_common.bus.requests.roll import Roll
+from tidegate_common.bus.streams.leaders import Leaders
+from tidegate_common.bus.streams.lineage import Lineage
+from tidegate_common.bus.streams.upkeep import Upkeep
 from tidegate_common.runtime import problems
 from tidegate_common.runtime.attendance import attended
 from tidegate_common.runtime.connected import connected, serve
@@ -65,8 +65,8 @@ async def build(settings: PublisherSettings, bus: Bus, signals: Telemetry) -> Bu
     """One publisher-api on `bus`. Raises BrokerUnavailable."""
     leaders = Leaders(bus, settings.patience())
     history = History(bus, leaders)
-    publisher = Publisher(bus, history, leaders=leaders)
-    states, dead = await JobStates.open(bus, leaders, publisher.refusals), await DeadJobs.open(bus)
+    publisher = EventPublisher(bus, history, leaders=leaders)
+    states, dead = await JobRecords.open(bus, leaders, publisher.refusals), await DeadJobs.open(bus)
     upkeep = Upkeep(bus, settings.stream_limits(), leaders, keeps=True, all_needed=True, refusals=publisher.refusals)
     readiness = Readiness(bus, upkeep.lacks)
     progress = Progress(bus, states, publisher)

@@ -1,5 +1,5 @@
 """Publishing many events at once: line by line an event or an error, sent in the order of the lines (but for what a
-leader of the stream loses when it goes, bus/storing.py)."""
+leader of the stream loses when it goes, bus/events/writer.py)."""
 
 from __future__ import annotations
 

@@ -15,8 +15,8 @@ from opentelemetry.trace import Span, StatusCode, Tracer
 
 from publisher_api.repeats import Repeats
 from publisher_api.requests import Published, event_of
-from tidegate_common.bus.control import ASK_SECONDS, AllGateways
-from tidegate_common.bus.publishing import Durable, Publisher
+from tidegate_common.bus.events.publisher import Durable, EventPublisher
+from tidegate_common.bus.requests.gateways import ASK_SECONDS, AllGateways
 from tidegate_common.contract.events import RECEIPT, Event, Receipt
 from tidegate_common.contract.subjects import Subjects
 from tidegate_common.errors import BrokerUnavailable, InvalidField, TidegateError
@@ -58,7 +58,7 @@ class Sending:
 
     def __init__(
         self,
-        publisher: Publisher,
+        publisher: EventPublisher,
         repeats: Repeats,
         gateways: AllGateways,
         subjects: Subjects,

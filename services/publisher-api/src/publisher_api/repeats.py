@@ -7,10 +7,10 @@ only where it says that it has the key already; a first event costs no more.
 
 from __future__ import annotations
 
-from tidegate_common.bus import headers
 from tidegate_common.bus.connection import Bus
-from tidegate_common.bus.lookup import message
-from tidegate_common.bus.publishing import Durable
+from tidegate_common.bus.events.publisher import Durable
+from tidegate_common.bus.requests.messages import message
+from tidegate_common.bus.wire import headers
 from tidegate_common.contract.events import Receipt
 from tidegate_common.contract.ids import EventId
 from tidegate_common.errors import KeyReused

@@ -11,11 +11,11 @@ from nats import errors as nats_errors
 from nats.aio.client import Srv
 from nats.js import JetStreamContext
 
-from tidegate_common.bus import addresses
-from tidegate_common.bus.addresses import Address, Tls
-from tidegate_common.bus.client import BusClient
-from tidegate_common.bus.connection_log import ConnectionLog
-from tidegate_common.bus.foreign import Foreign
+from tidegate_common.bus.streams.foreign import Foreign
+from tidegate_common.bus.wire import addresses
+from tidegate_common.bus.wire.addresses import Address, Tls
+from tidegate_common.bus.wire.client import BusClient
+from tidegate_common.bus.wire.connection_log import ConnectionLog
 from tidegate_common.contract.subjects import Subjects
 from tidegate_common.errors import BrokerRefused, BrokerUnavailable, ConfigError
 

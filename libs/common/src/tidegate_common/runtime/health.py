@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from tidegate_common.bus.connection import Bus
-from tidegate_common.bus.upkeep import Lack
+from tidegate_common.bus.streams.upkeep import Lack
 from tidegate_common.errors import BrokerRefused, TidegateError
 from tidegate_common.telemetry.providers import Telemetry
 

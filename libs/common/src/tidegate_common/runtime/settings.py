@@ -10,10 +10,10 @@ import msgspec
 from msgspec import Meta
 from msgspec.structs import FieldInfo, fields
 
-from tidegate_common.bus import addresses
-from tidegate_common.bus.addresses import Tls
-from tidegate_common.bus.leaders import Patience
-from tidegate_common.bus.streams import StreamLimits
+from tidegate_common.bus.streams.definitions import StreamLimits
+from tidegate_common.bus.streams.leaders import Patience
+from tidegate_common.bus.wire import addresses
+from tidegate_common.bus.wire.addresses import Tls
 from tidegate_common.contract.subjects import Subjects
 from tidegate_common.errors import ConfigError, InvalidField
 from tidegate_common.runtime.guard import HttpLimits

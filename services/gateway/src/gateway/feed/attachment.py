@@ -18,9 +18,9 @@ from gateway.hub.endings import Ending
 from gateway.hub.hub import Hub
 from gateway.hub.session import Session
 from gateway.hub.tails import overlapping
-from tidegate_common.bus.callers import CALLER
 from tidegate_common.bus.connection import Bus
-from tidegate_common.bus.history import History, Position
+from tidegate_common.bus.events.history import History, Position
+from tidegate_common.bus.requests.callers import CALLER
 from tidegate_common.contract.ids import EventId
 from tidegate_common.errors import BrokerUnavailable
 from tidegate_common.telemetry.trouble import Trouble

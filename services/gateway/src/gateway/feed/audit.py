@@ -14,7 +14,7 @@ from gateway.feed.completeness import Completeness
 from gateway.feed.rejoining import Rejoining
 from gateway.hub.hub import Hub
 from gateway.hub.tails import split
-from tidegate_common.bus.history import History, Latest
+from tidegate_common.bus.events.history import History, Latest
 from tidegate_common.errors import BrokerUnavailable
 from tidegate_common.telemetry.trouble import Trouble
 

@@ -137,4 +137,4 @@ class Completeness:
         return max(audience.heard, audience.heard_by_subject.get(self._subject(tail), 0))
 
     def _subject(self, tail: str) -> bytes:
-        return f"{self._prefix}{tail}".encode("utf-8", "surrogateescape")  # as bus/pages.py has decoded it
+        return f"{self._prefix}{tail}".encode("utf-8", "surrogateescape")  # as bus/events/pages.py has decoded it

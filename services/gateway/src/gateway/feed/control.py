@@ -16,8 +16,8 @@ from gateway.hub.endings import Ending
 from gateway.hub.hub import Hub
 from gateway.hub.tails import filtered
 from tidegate_common.bus.connection import Bus
-from tidegate_common.bus.control import ANNOUNCE_SECONDS
-from tidegate_common.contract.control import Announcement, Answer, Question
+from tidegate_common.bus.requests.gateways import ANNOUNCE_SECONDS
+from tidegate_common.contract.gateways import Announcement, Answer, Question
 from tidegate_common.runtime.tasks import end, spawn
 
 log = logging.getLogger(__name__)

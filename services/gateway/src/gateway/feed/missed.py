@@ -9,9 +9,9 @@ from gateway.feed.shared import SharedHistory
 from gateway.feed.subscriptions import Subscriptions
 from gateway.hub.hub import Hub
 from gateway.hub.tails import split
-from tidegate_common.bus import headers
-from tidegate_common.bus.answers import belongs
-from tidegate_common.bus.history import History, Stored
+from tidegate_common.bus.events.history import History, Stored
+from tidegate_common.bus.jobs.events import belongs
+from tidegate_common.bus.wire import headers
 
 
 class Missed:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from tidegate_common.bus import headers
+from tidegate_common.bus.wire import headers
 
 log = logging.getLogger(__name__)
 

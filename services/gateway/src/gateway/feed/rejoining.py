@@ -16,9 +16,9 @@ from gateway.hub.endings import Ending
 from gateway.hub.holding import Wide
 from gateway.hub.hub import Audience, Hub
 from gateway.hub.session import Session
-from tidegate_common.bus.advisories import on_deletion, on_update
 from tidegate_common.bus.connection import Bus
-from tidegate_common.bus.history import History, Position
+from tidegate_common.bus.events.history import History, Position
+from tidegate_common.bus.streams.advisories import on_deletion, on_update
 from tidegate_common.errors import BrokerUnavailable, TidegateError
 from tidegate_common.runtime.tasks import end, spawn
 from tidegate_common.telemetry.trouble import Trouble

@@ -13,7 +13,7 @@ from gateway.hub.endings import Ending
 from gateway.hub.holding import Wide
 from gateway.hub.hub import Hub
 from gateway.hub.session import Session
-from tidegate_common.bus.history import History, Position, Stored
+from tidegate_common.bus.events.history import History, Position, Stored
 from tidegate_common.contract.ids import EventId
 
 BATCH_BYTES = 32_768

@@ -6,7 +6,7 @@ import heapq
 from collections.abc import AsyncIterator, Sequence
 from typing import NamedTuple
 
-from tidegate_common.bus.history import Position, Stored
+from tidegate_common.bus.events.history import Position, Stored
 from tidegate_common.contract.ids import EventId
 
 

@@ -11,7 +11,7 @@ import asyncio
 from bisect import bisect_right
 from collections.abc import AsyncIterator
 
-from tidegate_common.bus.history import History, Stored
+from tidegate_common.bus.events.history import History, Stored
 
 KEEP_SECONDS = 2.0
 MAX_EVENTS = 4096

@@ -19,13 +19,13 @@ from gateway.hub.endings import Ending
 from gateway.hub.hub import Audience, Hub
 from gateway.hub.session import Session
 from gateway.hub.tails import split
-from tidegate_common.bus import headers
-from tidegate_common.bus.answers import belongs
 from tidegate_common.bus.connection import Bus
-from tidegate_common.bus.limits import NO_MORE
-from tidegate_common.bus.origin import Origin, stamp
-from tidegate_common.bus.tap import Deliver
-from tidegate_common.bus.unusable import shown
+from tidegate_common.bus.events.origin import Origin, stamp
+from tidegate_common.bus.jobs.events import belongs
+from tidegate_common.bus.wire import headers
+from tidegate_common.bus.wire.limits import NO_MORE
+from tidegate_common.bus.wire.tap import Deliver
+from tidegate_common.bus.wire.unusable import shown
 from tidegate_common.errors import SubscriptionRefused
 from tidegate_common.telemetry import names
 from tidegate_common.telemetry.propagation import extract

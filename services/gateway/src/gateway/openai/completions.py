@@ -15,15 +15,15 @@ import msgspec
 from opentelemetry.trace import Tracer
 
 from gateway.openai.request import Completion
-from tidegate_common.bus import headers
-from tidegate_common.bus.answers import job_events
-from tidegate_common.bus.cancelling import Cancelling
 from tidegate_common.bus.connection import Bus
-from tidegate_common.bus.following import Following
-from tidegate_common.bus.history import History, Position, Stored
-from tidegate_common.bus.jobs import JobStates
-from tidegate_common.bus.publishing import Publisher
-from tidegate_common.bus.queueing import Queueing
+from tidegate_common.bus.events.history import History, Position, Stored
+from tidegate_common.bus.events.publisher import EventPublisher
+from tidegate_common.bus.jobs.cancel import Cancelling
+from tidegate_common.bus.jobs.enqueue import Queueing
+from tidegate_common.bus.jobs.events import job_events
+from tidegate_common.bus.jobs.following import Following
+from tidegate_common.bus.jobs.records import JobRecords
+from tidegate_common.bus.wire import headers
 from tidegate_common.contract.ids import EventId, new_job_id
 from tidegate_common.contract.jobs import Job, JobState, OnDisconnect, request_hash
 from tidegate_common.contract.subjects import job_tail
@@ -81,7 +81,7 @@ class Running:
 class Completions:
     """Jobs of the kind `chat` whose askers wait for them."""
 
-    def __init__(self, bus: Bus, history: History, publisher: Publisher, tracer: Tracer, seconds: float) -> None:
+    def __init__(self, bus: Bus, history: History, publisher: EventPublisher, tracer: Tracer, seconds: float) -> None:
         """`seconds` is how long a job may take, with its time in the queue."""
         self._bus = bus
         self._history = history
@@ -169,7 +169,7 @@ class Completions:
 
     async def _open(self) -> tuple[Cancelling, Queueing]:
         if self._opened is None:
-            states = await JobStates.open(self._bus, self._publisher.leaders, self._publisher.refusals)
+            states = await JobRecords.open(self._bus, self._publisher.leaders, self._publisher.refusals)
             cancelling = Cancelling(self._bus, states, self._publisher, self._history)
             self._opened = cancelling, Queueing(self._bus, self._publisher, states)
         return self._opened

@@ -10,11 +10,11 @@ from starlette.types import Receive, Scope, Send
 from gateway.hub.tails import filtered
 from gateway.sse import request as stream_request
 from gateway.sse.endpoint import StreamEndpoint
-from tidegate_common.bus import headers
-from tidegate_common.bus.answers import belongs
 from tidegate_common.bus.connection import Bus
-from tidegate_common.bus.history import History, Position
-from tidegate_common.bus.jobs import JobStates
+from tidegate_common.bus.events.history import History, Position
+from tidegate_common.bus.jobs.events import belongs
+from tidegate_common.bus.jobs.records import JobRecords
+from tidegate_common.bus.wire import headers
 from tidegate_common.contract.ids import EventId, check_job_id
 from tidegate_common.contract.jobs import JobState
 from tidegate_common.errors import NotFound, Unavailable
@@ -29,7 +29,7 @@ class JobStreams:
         self._streams = streams
         self._bus = bus
         self._history = history
-        self._states: JobStates | None = None
+        self._states: JobRecords | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
@@ -70,7 +70,7 @@ class JobStreams:
         """The job's record. Raises NotFound, BrokerUnavailable."""
         check_job_id(job_id)
         if self._states is None:
-            self._states = await JobStates.open(self._bus, self._history.leaders)
+            self._states = await JobRecords.open(self._bus, self._history.leaders)
         state = await self._states.get(job_id)
         if not state.tail or not state.start:
             raise HTTPException(404, f"job {job_id} has no stream of its own")

@@ -14,7 +14,7 @@ from publisher_api.batches import Batches, LineResult
 from publisher_api.publishing import Sending, Sent
 from publisher_api.requests import BROADCAST_BODY, SEND, tail_of
 from publisher_api.settings import PublisherSettings
-from tidegate_common.bus.control import ASK_SECONDS, AllGateways
+from tidegate_common.bus.requests.gateways import ASK_SECONDS, AllGateways
 from tidegate_common.contract.subjects import BROADCAST, client_tail, topic_tail, user_tail
 from tidegate_common.errors import InvalidField
 from tidegate_common.runtime.body import decode, read_body

@@ -14,7 +14,7 @@ from publisher_api.jobs.dead import MOST, DeadLetters
 from publisher_api.jobs.looking import Looking, shown
 from publisher_api.jobs.starting import Starting
 from publisher_api.requests import CHAT, JOB, RETRY
-from tidegate_common.bus.cancelling import Cancelling
+from tidegate_common.bus.jobs.cancel import Cancelling
 from tidegate_common.contract.ids import check_job_id
 from tidegate_common.contract.jobs import DeadJob, JobState
 from tidegate_common.contract.subjects import encode_token

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 
 from publisher_api.jobs.starting import Starting
-from tidegate_common.bus.dead import DeadJobs
+from tidegate_common.bus.jobs.dead import DeadJobs
 from tidegate_common.contract.ids import check_job_id
 from tidegate_common.contract.jobs import DeadJob, JobState
 from tidegate_common.errors import Unreadable

@@ -6,9 +6,9 @@ from typing import Any
 
 import msgspec
 
-from tidegate_common.bus.answers import read_answer
-from tidegate_common.bus.history import History
-from tidegate_common.bus.jobs import JobStates
+from tidegate_common.bus.events.history import History
+from tidegate_common.bus.jobs.events import read_answer
+from tidegate_common.bus.jobs.records import JobRecords
 from tidegate_common.contract.answers import Answer
 from tidegate_common.contract.ids import check_job_id
 from tidegate_common.contract.jobs import Job, JobState
@@ -25,7 +25,7 @@ def shown(told: JobState | Job) -> dict[str, Any]:
 class Looking:
     """Reads records, and answers from the stream."""
 
-    def __init__(self, states: JobStates, history: History) -> None:
+    def __init__(self, states: JobRecords, history: History) -> None:
         self._states = states
         self._history = history
 

@@ -18,9 +18,9 @@ from typing import NamedTuple
 import msgspec
 
 from tidegate_common.bus.connection import Bus
-from tidegate_common.bus.jobs import JobStates
-from tidegate_common.bus.levels import QueueState, queue_state
-from tidegate_common.bus.publishing import Publisher
+from tidegate_common.bus.events.publisher import EventPublisher
+from tidegate_common.bus.jobs.levels import QueueState, queue_state
+from tidegate_common.bus.jobs.records import JobRecords
 from tidegate_common.contract.answers import PROGRESS, AiProgress
 from tidegate_common.contract.events import JOB, Event
 from tidegate_common.contract.jobs import JobState, JobStatus
@@ -94,7 +94,7 @@ def place(level: int, ahead: int, state: QueueState, rate: Rate) -> Place:
 class Progress:
     """`follow` is called for each job that was queued here; `run` runs beside the service."""
 
-    def __init__(self, bus: Bus, states: JobStates, publisher: Publisher) -> None:
+    def __init__(self, bus: Bus, states: JobRecords, publisher: EventPublisher) -> None:
         self._bus = bus
         self._states = states
         self._publisher = publisher

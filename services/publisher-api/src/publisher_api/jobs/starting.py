@@ -10,8 +10,8 @@ import msgspec
 from opentelemetry.trace import Tracer
 
 from publisher_api.requests import ChatBody, JobBody, JobFields, chat_of, job_tail_of, kind_of
-from tidegate_common.bus.history import History
-from tidegate_common.bus.queueing import Queueing
+from tidegate_common.bus.events.history import History
+from tidegate_common.bus.jobs.enqueue import Queueing
 from tidegate_common.contract.ids import EventId, new_job_id
 from tidegate_common.contract.jobs import DeadJob, Job, JobState, OnDisconnect, request_hash
 from tidegate_common.contract.subjects import Subjects, job_tail

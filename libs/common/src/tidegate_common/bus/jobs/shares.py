@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 
-from tidegate_common.bus.callers import CALLER
 from tidegate_common.bus.connection import Bus
-from tidegate_common.bus.leaders import Leaders
-from tidegate_common.bus.levels import stream_state
+from tidegate_common.bus.jobs.levels import stream_state
+from tidegate_common.bus.requests.callers import CALLER
+from tidegate_common.bus.streams.leaders import Leaders
 
 
 class Entry:

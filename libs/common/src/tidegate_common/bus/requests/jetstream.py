@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from tidegate_common.bus.connection import Bus
-from tidegate_common.bus.replies import Replies
+from tidegate_common.bus.requests.replies import Replies
 from tidegate_common.errors import BrokerUnavailable, NotSent
 
 CALL_SECONDS = 5.0

@@ -7,11 +7,11 @@ from collections import deque
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager, suppress
 
-from tidegate_common.bus import headers
-from tidegate_common.bus.answers import belongs, job_events
 from tidegate_common.bus.connection import Bus
-from tidegate_common.bus.history import History, Stored
-from tidegate_common.bus.origin import Origin
+from tidegate_common.bus.events.history import History, Stored
+from tidegate_common.bus.events.origin import Origin
+from tidegate_common.bus.jobs.events import belongs, job_events
+from tidegate_common.bus.wire import headers
 from tidegate_common.contract.ids import EventId
 from tidegate_common.errors import BrokerUnavailable, NotFound
 

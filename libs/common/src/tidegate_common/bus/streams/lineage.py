@@ -12,12 +12,12 @@ import contextlib
 import logging
 from typing import Any, NamedTuple
 
-from tidegate_common.bus.advisories import on_update
 from tidegate_common.bus.connection import Bus
-from tidegate_common.bus.differences import differences
-from tidegate_common.bus.history import History, Position
-from tidegate_common.bus.lives import Life, Notes
-from tidegate_common.bus.streams import StreamLimits, epoch_of, events_config
+from tidegate_common.bus.events.history import History, Position
+from tidegate_common.bus.streams.advisories import on_update
+from tidegate_common.bus.streams.definitions import StreamLimits, epoch_of, events_config
+from tidegate_common.bus.streams.differences import differences
+from tidegate_common.bus.streams.lives import Life, Notes
 from tidegate_common.errors import BrokerUnavailable
 from tidegate_common.telemetry.trouble import Trouble
 

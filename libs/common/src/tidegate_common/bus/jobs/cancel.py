@@ -5,11 +5,11 @@ from __future__ import annotations
 import msgspec
 from msgspec.structs import replace
 
-from tidegate_common.bus.answers import find_end
 from tidegate_common.bus.connection import Bus
-from tidegate_common.bus.history import History
-from tidegate_common.bus.jobs import JobStates, announce_cancel
-from tidegate_common.bus.publishing import Publisher
+from tidegate_common.bus.events.history import History
+from tidegate_common.bus.events.publisher import EventPublisher
+from tidegate_common.bus.jobs.events import find_end
+from tidegate_common.bus.jobs.records import JobRecords, announce_cancel
 from tidegate_common.contract.answers import last_event
 from tidegate_common.contract.events import JOB, JOB_END, Event
 from tidegate_common.contract.jobs import JobState, JobStatus, Usage
@@ -21,7 +21,7 @@ CANCELLED = "cancelled"
 class Cancelling:
     """A job that waits is ended here, at once; one that a worker has is ended by that worker."""
 
-    def __init__(self, bus: Bus, states: JobStates, publisher: Publisher, history: History) -> None:
+    def __init__(self, bus: Bus, states: JobRecords, publisher: EventPublisher, history: History) -> None:
         self._bus = bus
         self._states = states
         self._publisher = publisher

@@ -19,10 +19,10 @@ from nats.js.api import AckPolicy, ConsumerConfig
 from nats.js.errors import APIError, NotFoundError
 from nats.js.errors import Error as JetStreamError
 
-from tidegate_common.bus.api import LEADERLESS, STREAM_NOT_FOUND
 from tidegate_common.bus.connection import Bus
-from tidegate_common.bus.levels import ANSWER_SECONDS, LEVELS, consumer_of, strays
-from tidegate_common.bus.queueing import notify
+from tidegate_common.bus.jobs.enqueue import notify
+from tidegate_common.bus.jobs.levels import ANSWER_SECONDS, LEVELS, consumer_of, strays
+from tidegate_common.bus.requests.jetstream import LEADERLESS, STREAM_NOT_FOUND
 from tidegate_common.contract.jobs import Job
 from tidegate_common.contract.soundness import job_fault, read
 from tidegate_common.errors import BrokerUnavailable, QueueGone, QueueRefused

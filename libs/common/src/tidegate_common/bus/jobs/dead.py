@@ -12,9 +12,9 @@ from nats.js.errors import Error as JetStreamError
 from nats.js.errors import KeyNotFoundError
 from nats.js.kv import KeyValue
 
-from tidegate_common.bus import headers
 from tidegate_common.bus.connection import Bus
-from tidegate_common.bus.origin import Origin, Place
+from tidegate_common.bus.events.origin import Origin, Place
+from tidegate_common.bus.wire import headers
 from tidegate_common.contract.jobs import DeadJob
 from tidegate_common.contract.soundness import dead_fault, read
 from tidegate_common.errors import BrokerUnavailable, NotFound, Unreadable

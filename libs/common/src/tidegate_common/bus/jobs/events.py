@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
-from tidegate_common.bus import headers
-from tidegate_common.bus.history import History, Stored
+from tidegate_common.bus.events.history import History, Stored
+from tidegate_common.bus.wire import headers
 from tidegate_common.contract.answers import Answer, Folding
 from tidegate_common.contract.ids import EventId
 

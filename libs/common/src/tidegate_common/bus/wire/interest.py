@@ -8,8 +8,8 @@ from typing import Any
 from nats.aio.client import PING_PROTO, Client
 from nats.protocol import command
 
-from tidegate_common.bus.limits import SPARE_SUBSCRIPTIONS, Limits
-from tidegate_common.bus.server_errors import ConnectFailed, ServerError
+from tidegate_common.bus.wire.limits import SPARE_SUBSCRIPTIONS, Limits
+from tidegate_common.bus.wire.server_errors import ConnectFailed, ServerError
 
 
 class Interest(Client):

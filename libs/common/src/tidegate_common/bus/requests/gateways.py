@@ -14,7 +14,7 @@ from typing import NamedTuple
 import msgspec
 
 from tidegate_common.bus.connection import Bus
-from tidegate_common.contract.control import Announcement, Answer, Question
+from tidegate_common.contract.gateways import Announcement, Answer, Question
 from tidegate_common.errors import BrokerUnavailable
 
 ANNOUNCE_SECONDS = (0.8, 1.2)

@@ -11,8 +11,8 @@ from urllib.parse import urlparse
 from nats.aio.client import PROTOCOL, Srv, __lang__, __version__
 from nats.aio.transport import TcpTransport
 
-from tidegate_common.bus.addresses import Address, Tls
-from tidegate_common.bus.server_errors import MAY_WANT_TLS, NOT_FIRST, ConnectFailed, ServerError
+from tidegate_common.bus.wire.addresses import Address, Tls
+from tidegate_common.bus.wire.server_errors import MAY_WANT_TLS, NOT_FIRST, ConnectFailed, ServerError
 
 INFO_SECONDS = 3
 TLS_SECONDS = 3

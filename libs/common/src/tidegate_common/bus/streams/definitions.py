@@ -10,9 +10,9 @@ from typing import Any
 
 import msgspec
 
-from tidegate_common.bus.api import STREAM_NOT_FOUND, ApiError, JetStreamApi
 from tidegate_common.bus.connection import Bus
-from tidegate_common.bus.differences import USUAL, Difference, differences
+from tidegate_common.bus.requests.jetstream import STREAM_NOT_FOUND, ApiError, JetStreamApi
+from tidegate_common.bus.streams.differences import USUAL, Difference, differences
 from tidegate_common.contract.subjects import Subjects
 from tidegate_common.errors import BrokerUnavailable, Unavailable
 

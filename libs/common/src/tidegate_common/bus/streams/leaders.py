@@ -15,9 +15,9 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from tidegate_common.bus.api import JetStreamApi
-from tidegate_common.bus.callers import CALLER
 from tidegate_common.bus.connection import Bus
+from tidegate_common.bus.requests.callers import CALLER
+from tidegate_common.bus.requests.jetstream import JetStreamApi
 from tidegate_common.errors import BrokerUnavailable, CallerGone, NotSent, TooManyWaiting
 
 T = TypeVar("T")

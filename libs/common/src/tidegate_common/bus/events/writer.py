@@ -9,13 +9,13 @@ from typing import NamedTuple
 
 import msgspec
 
-from tidegate_common.bus import refusals
-from tidegate_common.bus.advisories import on_deletion, on_update
-from tidegate_common.bus.api import LEADERLESS
 from tidegate_common.bus.connection import Bus
-from tidegate_common.bus.leaders import Leaders, Wait
-from tidegate_common.bus.refusals import Refusals
-from tidegate_common.bus.replies import Replies
+from tidegate_common.bus.events import refusals
+from tidegate_common.bus.events.refusals import Refusals
+from tidegate_common.bus.requests.jetstream import LEADERLESS
+from tidegate_common.bus.requests.replies import Replies
+from tidegate_common.bus.streams.advisories import on_deletion, on_update
+from tidegate_common.bus.streams.leaders import Leaders, Wait
 from tidegate_common.errors import (
     BrokerUnavailable,
     CallerGone,
@@ -68,7 +68,7 @@ _NOBODY = Stored(Ack(), None)
 """No stream has taken the message: it has no leader, or is not there."""
 
 
-class Storing:
+class StreamWriter:
     """Stores on one connection."""
 
     def __init__(self, bus: Bus, leaders: Leaders, refusals: Refusals) -> None:

@@ -2,7 +2,7 @@
 
 nats-py gives each subscription a queue and a task, so that two subjects of one connection can be handed over out of
 stream order, and each subscription costs 5 KiB and 50 µs. This subclass calls a plain function instead, from inside the
-read (bus/tap.py): 0.5 KiB and 15 µs, and the order of the wire. How a connection is opened, lost and had again is in
+read (tap.py): 0.5 KiB and 15 µs, and the order of the wire. How a connection is opened, lost and had again is in
 link.py.
 
 It rests on private names of the pinned version; tests/integration/common/test_bus_client.py fails when they move.
@@ -21,9 +21,9 @@ from nats.aio.subscription import Subscription
 from nats.js.api import Header
 from nats.protocol import command
 
-from tidegate_common.bus import unusable
-from tidegate_common.bus.link import Link
-from tidegate_common.bus.tap import Deliver, Direct
+from tidegate_common.bus.wire import unusable
+from tidegate_common.bus.wire.link import Link
+from tidegate_common.bus.wire.tap import Deliver, Direct
 from tidegate_common.errors import SubscriptionRefused
 
 Refused = Callable[[str, str], object]

@@ -10,14 +10,14 @@ import logging
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from tidegate_common.bus import headers
-from tidegate_common.bus.api import STREAM_NOT_FOUND, ApiError
 from tidegate_common.bus.connection import Bus
-from tidegate_common.bus.differences import Difference, differences
-from tidegate_common.bus.leaders import Leaders, leader_of
-from tidegate_common.bus.levels import LEVELS, consumer_of
-from tidegate_common.bus.refusals import Refusals
-from tidegate_common.bus.streams import REPLICAS, StreamDiffers, StreamLimits, change, configs, made
+from tidegate_common.bus.events.refusals import Refusals
+from tidegate_common.bus.jobs.levels import LEVELS, consumer_of
+from tidegate_common.bus.requests.jetstream import STREAM_NOT_FOUND, ApiError
+from tidegate_common.bus.streams.definitions import REPLICAS, StreamDiffers, StreamLimits, change, configs, made
+from tidegate_common.bus.streams.differences import Difference, differences
+from tidegate_common.bus.streams.leaders import Leaders, leader_of
+from tidegate_common.bus.wire import headers
 from tidegate_common.errors import BrokerUnavailable, NotSent, TidegateError
 from tidegate_common.telemetry.trouble import Trouble
 

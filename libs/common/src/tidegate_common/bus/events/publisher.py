@@ -10,19 +10,19 @@ from typing import NamedTuple
 
 from nats import errors as nats_errors
 
-from tidegate_common.bus import headers as header_blocks
 from tidegate_common.bus.connection import Bus
-from tidegate_common.bus.history import History
-from tidegate_common.bus.leaders import NO_STREAM, Leaders, Patience
-from tidegate_common.bus.refusals import AWAY, Refusals
-from tidegate_common.bus.storing import Ack, Message, Stored, Storing, late
+from tidegate_common.bus.events.history import History
+from tidegate_common.bus.events.refusals import AWAY, Refusals
+from tidegate_common.bus.events.writer import Ack, Message, Stored, StreamWriter, late
+from tidegate_common.bus.streams.leaders import NO_STREAM, Leaders, Patience
+from tidegate_common.bus.wire import headers as header_blocks
 from tidegate_common.contract.events import EVENT_TYPE, MESSAGE_ID, VOLATILE_ID, Event, Receipt
 from tidegate_common.contract.ids import EventId
 from tidegate_common.errors import BrokerUnavailable, NotSent, TidegateError, TooLarge
 
 
 class Durable(NamedTuple):
-    """An event to be stored for `tail`; the other fields are as `Publisher.durable` has them."""
+    """An event to be stored for `tail`; the other fields are as `EventPublisher.durable` has them."""
 
     tail: str
     event: Event
@@ -32,7 +32,7 @@ class Durable(NamedTuple):
     """Instead of those of the call."""
 
 
-class Publisher:
+class EventPublisher:
     """Publishes on one connection. A durable event is confirmed by the stream before a call returns."""
 
     def __init__(
@@ -45,7 +45,7 @@ class Publisher:
         self.leaders = leaders
         self._deadline = leaders.patience.deadline_seconds
         self.refusals = Refusals()
-        self._storing = Storing(bus, leaders, self.refusals)
+        self._storing = StreamWriter(bus, leaders, self.refusals)
         # A uuid for each message took 8 % of a batch's time; a name that no other process has drawn does as well.
         self._name, self._count = token_hex(12), count(1)
         self.published = {"durable": 0, "volatile": 0}

@@ -14,11 +14,11 @@ from typing import NamedTuple
 import msgspec
 
 from tidegate_common.bus.connection import Bus
-from tidegate_common.bus.leaders import Leaders
-from tidegate_common.bus.lives import CREATED, EARLIER, EPOCH, Earlier, Life, Notes
-from tidegate_common.bus.pages import AT_ONCE, TIMEOUT_SECONDS, Page, Pages, Stored
-from tidegate_common.bus.replies import Replies
-from tidegate_common.bus.streams import epoch_of
+from tidegate_common.bus.events.pages import AT_ONCE, TIMEOUT_SECONDS, Page, Pages, Stored
+from tidegate_common.bus.requests.replies import Replies
+from tidegate_common.bus.streams.definitions import epoch_of
+from tidegate_common.bus.streams.leaders import Leaders
+from tidegate_common.bus.streams.lives import CREATED, EARLIER, EPOCH, Earlier, Life, Notes
 from tidegate_common.contract.ids import EventId
 from tidegate_common.errors import BrokerUnavailable, NotSent
 

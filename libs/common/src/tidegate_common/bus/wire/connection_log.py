@@ -6,7 +6,7 @@ import logging
 import re
 import time
 
-from tidegate_common.bus.server_errors import ServerError
+from tidegate_common.bus.wire.server_errors import ServerError
 from tidegate_common.contract.subjects import without_name
 from tidegate_common.telemetry.trouble import Trouble
 

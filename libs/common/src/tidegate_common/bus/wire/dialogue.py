@@ -10,11 +10,11 @@ from typing import Any
 from nats.aio.client import PONG_PROTO
 from nats.aio.transport import TcpTransport
 
-from tidegate_common.bus import server_errors
-from tidegate_common.bus.greeting import discovered
-from tidegate_common.bus.interest import Interest
-from tidegate_common.bus.server_errors import ConnectFailed, ServerError
-from tidegate_common.bus.tap import Tap
+from tidegate_common.bus.wire import server_errors
+from tidegate_common.bus.wire.greeting import discovered
+from tidegate_common.bus.wire.interest import Interest
+from tidegate_common.bus.wire.server_errors import ConnectFailed, ServerError
+from tidegate_common.bus.wire.tap import Tap
 
 
 class Dialogue(Interest):

@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 import msgspec
 from nats import errors as nats_errors
 
-from tidegate_common.bus import headers
 from tidegate_common.bus.connection import Bus
-from tidegate_common.bus.origin import Origin, Place
+from tidegate_common.bus.events.origin import Origin, Place
+from tidegate_common.bus.wire import headers
 from tidegate_common.errors import BrokerUnavailable
 
 PAGE_BYTES = 256 << 10

@@ -17,10 +17,10 @@ import msgspec
 from msgspec.structs import replace
 
 from tidegate_common.bus.connection import Bus
-from tidegate_common.bus.jobs import JobStates
-from tidegate_common.bus.levels import TURNS, holds
-from tidegate_common.bus.publishing import Publisher
-from tidegate_common.bus.shares import Entry, Shares
+from tidegate_common.bus.events.publisher import EventPublisher
+from tidegate_common.bus.jobs.levels import TURNS, holds
+from tidegate_common.bus.jobs.records import JobRecords
+from tidegate_common.bus.jobs.shares import Entry, Shares
 from tidegate_common.contract.jobs import Job, JobState, JobStatus
 from tidegate_common.errors import BrokerUnavailable, KeyReused, NotFound, QueueFull, TidegateError, Unreadable
 
@@ -50,7 +50,7 @@ def record_of(job: Job, trace_id: str, now: float) -> JobState:
 class Queueing:
     """Puts jobs into the queue."""
 
-    def __init__(self, bus: Bus, publisher: Publisher, states: JobStates) -> None:
+    def __init__(self, bus: Bus, publisher: EventPublisher, states: JobRecords) -> None:
         self._bus = bus
         self._publisher = publisher
         self._states = states

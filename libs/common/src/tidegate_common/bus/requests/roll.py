@@ -6,7 +6,7 @@ import asyncio
 import logging
 
 from tidegate_common.bus.connection import Bus
-from tidegate_common.bus.control import SILENCE_SECONDS, LiveGateways
+from tidegate_common.bus.requests.gateways import SILENCE_SECONDS, LiveGateways
 from tidegate_common.errors import BrokerUnavailable
 
 log = logging.getLogger(__name__)

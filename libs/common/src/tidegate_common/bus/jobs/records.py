@@ -19,9 +19,9 @@ from nats.js.errors import (
 from nats.js.kv import KeyValue
 
 from tidegate_common.bus.connection import Bus
-from tidegate_common.bus.leaders import Leaders
-from tidegate_common.bus.refusals import Refusals, reason_of
-from tidegate_common.bus.storing import unconfirmed
+from tidegate_common.bus.events.refusals import Refusals, reason_of
+from tidegate_common.bus.events.writer import unconfirmed
+from tidegate_common.bus.streams.leaders import Leaders
 from tidegate_common.contract.jobs import JobState
 from tidegate_common.contract.soundness import is_job_id, of_another_release, read, state_fault
 from tidegate_common.errors import BrokerUnavailable, NotFound, NotSent, OtherRelease, TooLarge, Unreadable
@@ -35,7 +35,7 @@ NOBODY = (nats_errors.NoRespondersError, NoStreamResponseError, ServiceUnavailab
 _STATE = msgspec.json.Decoder(JobState)
 
 
-class JobStates:
+class JobRecords:
     """The KV bucket of job records, one key per job, changed by compare-and-set.
 
     A record that can't be read is Unreadable, which is a NotFound: nothing here writes over it.
@@ -49,7 +49,7 @@ class JobStates:
         self._stream = f"KV_{bus.subjects.jobs_bucket}"
 
     @classmethod
-    async def open(cls, bus: Bus, leaders: Leaders | None = None, refusals: Refusals | None = None) -> JobStates:
+    async def open(cls, bus: Bus, leaders: Leaders | None = None, refusals: Refusals | None = None) -> JobRecords:
         """The bucket need not be there yet. `leaders` is who waits for it to have one, `refusals` who is told of what
         NATS does not store."""
         name = bus.subjects.jobs_bucket

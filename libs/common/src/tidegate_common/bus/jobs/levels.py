@@ -10,7 +10,7 @@ from nats.js.errors import Error as JetStreamError
 from nats.js.errors import NotFoundError
 
 from tidegate_common.bus.connection import Bus
-from tidegate_common.bus.lookup import message
+from tidegate_common.bus.requests.messages import message
 from tidegate_common.contract.jobs import Job
 from tidegate_common.contract.text import UNREADABLE
 from tidegate_common.errors import BrokerUnavailable, NotSent

@@ -1,0 +1,1 @@
+"""Jobs on NATS: their records, their queue, and how they end."""

@@ -1,0 +1,1 @@
+"""Questions over NATS, and who asks them."""
