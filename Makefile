@@ -23,8 +23,9 @@ $(STAMP): requirements/dev.lock requirements/model.lock $(MANIFESTS)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation $(EDITABLE)
 	@touch $@
 
+# The tests wait more than they compute, so that a core has work for several at once. ARGS="-n0 ..." runs them one by one.
 test: setup
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n 8 --dist loadgroup $(ARGS)
 
 stress: setup
 	$(BIN)/python -m tests.stress $(ARGS)

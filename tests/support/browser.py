@@ -12,6 +12,8 @@ import pytest
 from selenium.webdriver import Chrome, ChromeOptions
 from selenium.webdriver.chrome.service import Service
 
+from tests.support.ports import free_port
+
 PACKAGES = {"chromium": "chromium", "chromedriver": "chromium-driver"}
 FLAGS = (
     "--headless=new",
@@ -45,8 +47,9 @@ def chromium(profile: Path) -> Iterator[Chrome]:
     for flag in (*FLAGS, f"--user-data-dir={profile}"):
         options.add_argument(flag)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    # Named, so that selenium does not look for a driver in the network.
-    driver = Chrome(options=options, service=Service(executable_path=shutil.which("chromedriver")))
+    # Named, so that selenium does not look for a driver in the network. A port of its choice may be taken meanwhile.
+    service = Service(executable_path=shutil.which("chromedriver"), port=free_port())
+    driver = Chrome(options=options, service=service)
     # Below pytest's own limit, which ends the run without ending the processes that a test started.
     driver.set_page_load_timeout(20)
     driver.set_script_timeout(20)

@@ -7,20 +7,30 @@ from __future__ import annotations
 
 import asyncio
 import os
-import random
 import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
+
+from tests.support.claims import Claims
+
+_networks = Claims("networks", range(256))
+
+
+def _tag(number: int) -> str:
+    """What the names of a network's bridge, hosts and ports begin with."""
+    return f"tg{number:02x}"
 
 
 class Network:
     """A bridge that this process is on (at `address`), and hosts on it by name."""
 
     def __init__(self) -> None:
-        self._tag = f"tg{random.randrange(1 << 24):06x}"
-        self._net = f"198.18.{random.randrange(256)}"  # RFC 2544: for tests of networks
+        number = _networks.take(fits=lambda number: not Path("/sys/class/net", _tag(number)).exists())
+        self._tag = _tag(number)
+        self._net = f"198.18.{number}"  # RFC 2544: for tests of networks
         self.address = f"{self._net}.1"
         self._hosts: dict[str, int] = {}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
@@ -20,10 +21,18 @@ def installed(script: str) -> Path:
             pytest.fail("node and npm are required")
         pytest.skip("node or npm is not installed")
     CACHE.mkdir(parents=True, exist_ok=True)
-    for name in ("package.json", "package-lock.json", ".npmrc", script):
-        shutil.copy(SOURCE / name, CACHE / name)
-    lock, of = (SOURCE / "package-lock.json").read_bytes(), CACHE / "installed.json"
-    if not of.exists() or of.read_bytes() != lock:
-        subprocess.run(["npm", "ci", "--ignore-scripts"], cwd=CACHE, check=True, capture_output=True, timeout=50)
-        of.write_bytes(lock)
+    with (CACHE / "lock").open("w") as lock:  # of other test processes, which want the same folder
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        for name in ("package.json", "package-lock.json", ".npmrc", script):
+            _update(CACHE / name, (SOURCE / name).read_bytes())
+        wanted, of = (SOURCE / "package-lock.json").read_bytes(), CACHE / "installed.json"
+        if not of.exists() or of.read_bytes() != wanted:
+            subprocess.run(["npm", "ci", "--ignore-scripts"], cwd=CACHE, check=True, capture_output=True, timeout=50)
+            of.write_bytes(wanted)
     return CACHE
+
+
+def _update(file: Path, content: bytes) -> None:
+    """A file that is as it should be is not written: another test's program may be reading it."""
+    if not file.exists() or file.read_bytes() != content:
+        file.write_bytes(content)

@@ -43,7 +43,7 @@ def test_any_other_text_is_a_name(name: str) -> None:
     assert check_name("user_id", name) == name
 
 
-@pytest.mark.parametrize("kind", ["", "two words", "a\r", "\ud800", "x" * 129, *RESERVED_EVENT_TYPES])
+@pytest.mark.parametrize("kind", ["", "two words", "a\r", "\ud800", "x" * 129, *sorted(RESERVED_EVENT_TYPES)])
 def test_an_event_type_that_a_client_could_mistake_is_refused(kind: str) -> None:
     with pytest.raises(InvalidField):
         check_event_type("event_type", kind)
