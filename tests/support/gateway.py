@@ -43,7 +43,7 @@ async def running_gateway(nats_url: str, *, environ: Any = None, **settings: Any
             await ensure_streams(bus, chosen.stream_limits(), update=False)
             gateway = Gateway(chosen, bus, signals)
             server = gateway.server()
-            tasks = [asyncio.create_task(gateway.keeper.run()), asyncio.create_task(gateway.audit.run())]
+            tasks = [asyncio.create_task(gateway.heartbeat.run()), asyncio.create_task(gateway.audit.run())]
             gateway.control.start()
             serving = asyncio.create_task(server.serve())
             await until(lambda: server.started, "the gateway listens")

@@ -58,7 +58,7 @@ async def test_an_event_that_another_service_forwards_is_heard_live_and_by_repla
         async with open_stream(running.url, {"client_id": "ann"}, {"last-event-id": start.id}) as back:
             await back.connected()
             assert await _heard(back, 3) == due
-        assert running.gateway.attachments.rejoining.holes == 0
+        assert running.gateway.repairs.holes == 0
 
 
 NAMES = (
@@ -137,7 +137,7 @@ async def _hold(running: RunningGateway, bus: Bus, query: dict[str, str], blocks
     async with open_stream(running.url, query, {"last-event-id": f"{epoch}-{began}"}) as back:
         await back.connected()
         assert await _heard(back, len(due)) == due
-    assert running.gateway.attachments.rejoining.holes == 0
+    assert running.gateway.repairs.holes == 0
 
 
 @pytest.mark.parametrize("query", [{"client_id": "a"}, {"topic": "t.*"}])
@@ -218,7 +218,7 @@ async def test_events_of_a_foreign_stream_on_our_subjects_are_volatile_and_cost_
             await back.connected()
             assert await _heard(back, 9) == due
         gateway = running.gateway
-        assert gateway.attachments.rejoining.holes == 0
+        assert gateway.repairs.holes == 0
         assert gateway.subscriptions.other_streams.count == 9
         said = [record for record in caplog.records if "ORDERS" in str(record.__dict__)]
         assert len(said) == 1

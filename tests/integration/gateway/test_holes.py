@@ -38,7 +38,7 @@ async def test_what_the_feed_left_out_is_read_from_the_stream_before_anything_la
             assert [event.data for event in heard] == ["1", "2", "3", "4", "5"]
             ids = [int(event.id.split("-")[1]) for event in heard]
             assert ids == sorted(set(ids))
-            assert running.gateway.attachments.rejoining.holes == 1
+            assert running.gateway.repairs.holes == 1
 
 
 async def test_an_event_that_others_have_overtaken_comes_late_and_takes_no_id_back(tmp_path: Path) -> None:
@@ -79,7 +79,7 @@ async def test_a_wildcard_sees_a_hole_on_one_of_its_subjects_and_takes_no_first_
             for topic in ("x", "y", "new"):
                 await publish(f"{topic}1", topic)
             assert [(await stream.next()).data for _ in range(3)] == ["x1", "y1", "new1"]
-            assert running.gateway.attachments.rejoining.holes == 0
+            assert running.gateway.repairs.holes == 0
             with deaf(running, "topic.t.*"):
                 await synced(running)
                 await publish("x2", "x")
@@ -87,7 +87,7 @@ async def test_a_wildcard_sees_a_hole_on_one_of_its_subjects_and_takes_no_first_
             await publish("y2", "y")
             await publish("x3", "x")
             assert sorted([(await stream.next()).data for _ in range(3)]) == ["x2", "x3", "y2"]
-            assert running.gateway.attachments.rejoining.holes == 1
+            assert running.gateway.repairs.holes == 1
 
 
 async def test_an_event_that_its_time_to_live_removed_is_no_hole(tmp_path: Path) -> None:
@@ -100,7 +100,7 @@ async def test_an_event_that_its_time_to_live_removed_is_no_hole(tmp_path: Path)
             await bus.jetstream.delete_msg("TG_EVENTS", 2)
             await publisher.durable("client.a", Event("n", "3"), headers={})
             assert [(await stream.next()).data for _ in range(3)] == ["1", "2", "3"]
-            assert running.gateway.attachments.rejoining.holes == 0
+            assert running.gateway.repairs.holes == 0
 
 
 async def test_an_audit_finds_what_no_later_event_shows(tmp_path: Path) -> None:
@@ -137,7 +137,7 @@ async def test_an_audit_takes_nothing_for_missed_that_came_in_time(tmp_path: Pat
             assert [(await stream.next()).data for _ in range(3)] == ["client.a", "topic.room.b", "broadcast"]
             for _ in range(3):
                 await running.gateway.audit.look()
-            assert running.gateway.attachments.rejoining.holes == 0
+            assert running.gateway.repairs.holes == 0
 
 
 async def test_an_audit_finds_a_stream_that_was_made_anew_and_nothing_came_since(tmp_path: Path) -> None:
@@ -216,4 +216,4 @@ async def test_what_came_on_one_of_two_overlapping_topics_is_missing_on_none(tmp
             for data in ("3", "4"):
                 await publish(data)
             assert [(await stream.next()).data for _ in range(2)] == ["3", "4"]
-            assert running.gateway.attachments.rejoining.holes == 1
+            assert running.gateway.repairs.holes == 1

@@ -213,7 +213,7 @@ async def test_what_the_feed_left_out_is_read_from_the_stream(tmp_path: Path) ->
             await synced(running)
             await job.write("4", last=True)
             assert await until_end(stream) == ["1", "2", "3", "4"]
-        assert running.gateway.attachments.rejoining.holes == 1
+        assert running.gateway.repairs.holes == 1
 
 
 async def test_an_end_that_the_feed_left_out_is_found_by_the_audit(tmp_path: Path) -> None:

@@ -198,7 +198,7 @@ async def test_nothing_of_a_stream_waits_for_a_heartbeat_to_be_forgotten(tmp_pat
     async with broker(tmp_path) as (server, _), running_gateway(server.url, streams=streams) as running:
         async with open_stream(running.url, {"client_id": "a"}) as stream:
             await stream.connected()
-            kept = running.gateway.keeper._slices
+            kept = running.gateway.heartbeat._slices
             assert sum(map(len, kept)) == 1
         await until(lambda: not running.gateway.hub.sessions, "the stream is gone")
         assert sum(map(len, kept)) == 0

@@ -68,7 +68,7 @@ async def test_a_client_whose_place_is_after_the_event_did_not_get_it_and_is_not
 
         async def later() -> Position:
             # The client's subscription is there already: the event comes to it, held, before it is given its place.
-            gateway.attachments.rejoining.found(await position())  # not its first client: ids are known
+            gateway.repairs.found(await position())  # not its first client: ids are known
             answers.append(asyncio.create_task(w.send(client_id="a")))
             await until(lambda: peer.held is not None and bool(peer.held.events), "the event is here")
             return await position()

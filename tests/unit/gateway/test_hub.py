@@ -3,8 +3,8 @@ import asyncio
 import pytest
 
 from gateway.hub.endings import Ending
+from gateway.hub.heartbeat import SLICES, STALLED_BEATS, Heartbeat
 from gateway.hub.hub import Hub
-from gateway.hub.keeper import SLICES, STALLED_BEATS, Keeper
 from gateway.hub.session import Session
 from tests.support.hub import Peer, World
 
@@ -128,9 +128,9 @@ def test_what_a_pass_has_for_a_session_comes_before_its_farewell() -> None:
     assert peer.writes == [b"1;", b"drain"]
 
 
-def keeper(world: World, **limits: float) -> Keeper:
+def keeper(world: World, **limits: float) -> Heartbeat:
     settings = {"heartbeat_seconds": 15.0, "idle_seconds": 0.0, "max_age_seconds": 0.0} | limits
-    return Keeper(world.hub, b":", lambda: 100.0, **settings)
+    return Heartbeat(world.hub, b":", lambda: 100.0, **settings)
 
 
 def test_a_heartbeat_goes_to_every_kept_session_once_in_a_round() -> None:
@@ -179,7 +179,7 @@ async def drained(sessions: int, seconds: float) -> list[float]:
     hub, peers = Hub(loop.call_soon, farewell), [Peer() for _ in range(sessions)]
     for peer in peers:
         hub.add(peer, ["broadcast"], overlapping=False)
-    await Keeper(hub, b":", loop.time, heartbeat_seconds=15, idle_seconds=0, max_age_seconds=0).drain(seconds)
+    await Heartbeat(hub, b":", loop.time, heartbeat_seconds=15, idle_seconds=0, max_age_seconds=0).drain(seconds)
     assert {peer.ending for peer in peers} == {Ending.DRAIN}
     return [at - times[0] for at in times]
 

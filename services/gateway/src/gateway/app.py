@@ -19,8 +19,8 @@ from gateway.feed.audit import Audit
 from gateway.feed.control import Control
 from gateway.feed.receipts import Receipts
 from gateway.feed.subscriptions import Subscriptions
+from gateway.hub.heartbeat import Heartbeat
 from gateway.hub.hub import Hub
-from gateway.hub.keeper import Keeper
 from gateway.openai import callers
 from gateway.openai.completions import Completions
 from gateway.openai.http import OpenAiFront, refusal
@@ -72,7 +72,7 @@ class Gateway:
         self.upkeep = Upkeep(bus, settings.stream_limits(), leaders, keeps=False, all_needed=False)
         # Not the loop's call_soon: at the end of a read its events can be written without another turn of the loop.
         self.hub = Hub(bus.client.at_end_of_read, farewell)
-        self.keeper = Keeper(
+        self.heartbeat = Heartbeat(
             self.hub,
             frame.chunk(frame.comment("heartbeat")),
             loop.time,
@@ -87,18 +87,19 @@ class Gateway:
         self.attachments = Attachments(
             bus, self.hub, self.history, self.subscriptions, settings.replay_patience_seconds
         )
+        self.repairs = self.attachments.repairs
         self.audit = Audit(
             self.hub,
             self.history,
-            self.subscriptions.completeness,
-            self.attachments.rejoining,
+            self.subscriptions.holes,
+            self.repairs,
             settings.audit_seconds,
         )
         self.guard = Guard(settings.http_limits())
         self.admission = Admission(settings.max_connections, settings.max_connections_per_ip)
         self.readiness = Readiness(bus, self.upkeep.lacks)
         self.hub.interest = self.subscriptions
-        endpoint = StreamEndpoint(settings, self.admission, self.attachments, self.keeper, signals)
+        endpoint = StreamEndpoint(settings, self.admission, self.attachments, self.heartbeat, signals)
         self.hub.on_removed = endpoint.left
         publisher = EventPublisher(bus, self.history, leaders=leaders)
         completions = Completions(bus, self.history, publisher, signals.tracer, settings.completion_seconds)
@@ -137,7 +138,7 @@ class Gateway:
         """Takes no more streams and ends those that there are, spread over the drain time."""
         self.readiness.draining = self.admission.draining = True
         seconds = self._settings.drain_seconds * DRAIN_SHARE
-        await asyncio.gather(self.keeper.drain(seconds), self.openai.drain(seconds))
+        await asyncio.gather(self.heartbeat.drain(seconds), self.openai.drain(seconds))
 
     def server(self) -> Server:
         settings = self._settings
@@ -182,7 +183,7 @@ class Gateway:
         observe(
             "counter",
             names.METRIC_FEED_HOLES,
-            lambda: attachments.rejoining.holes,
+            lambda: self.repairs.holes,
             "{hole}",
             "Holes in the feed, mended",
         )
@@ -220,7 +221,7 @@ async def main(settings: GatewaySettings) -> None:
             gateway = Gateway(settings, bus, signals)
             await gateway.upkeep.start()
             tasks = [
-                spawn(gateway.keeper.run(), "keeping streams alive"),
+                spawn(gateway.heartbeat.run(), "keeping streams alive"),
                 spawn(gateway.audit.run(), "the audit of the feed"),
                 spawn(gateway.upkeep.run(), "looking after the streams"),
             ]

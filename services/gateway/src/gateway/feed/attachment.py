@@ -10,7 +10,7 @@ import logging
 import random
 from collections.abc import Awaitable, Callable
 
-from gateway.feed.rejoining import Rejoining
+from gateway.feed.repair import Repairs
 from gateway.feed.replay import Replay
 from gateway.feed.resume import Gap, plan, shared
 from gateway.feed.subscriptions import Subscriptions
@@ -49,7 +49,7 @@ class Attachments:
         self._history = history
         self._subscriptions = subscriptions
         self.replay = Replay(hub, history, subscriptions)
-        self.rejoining = Rejoining(bus, hub, history, subscriptions, self._catch_up)
+        self.repairs = Repairs(bus, hub, history, subscriptions, self._catch_up)
         self.returned = 0
         """Connections whose client had been here before."""
         self.stuck = 0
@@ -57,7 +57,7 @@ class Attachments:
 
     async def aclose(self) -> None:
         """Ends the tasks that bring sessions back."""
-        await self.rejoining.aclose()
+        await self.repairs.aclose()
 
     async def attach(
         self,
@@ -146,7 +146,7 @@ class Attachments:
             session.position = session.covered = max(session.position, position.last)
             session.known = None
             assert session.held is not None
-            if not session.held.broken and self._subscriptions.completeness.place(session.tails, position.last):
+            if not session.held.broken and self._subscriptions.holes.place(session.tails, position.last):
                 self._hub.release(session)
                 self._subscriptions.finish(session)
                 return
@@ -166,13 +166,13 @@ class Attachments:
             position = await self._history.patient_position()
         finally:
             CALLER.reset(token)
-        self.rejoining.found(position)
+        self.repairs.found(position)
         return position
 
     async def _position(self) -> Position:
         """Where the stream is. Said on the spot, so that what is asked later is also told later."""
         position = await self._history.position()
-        self.rejoining.found(position)
+        self.repairs.found(position)
         return position
 
     def _begin_anew(self, session: Session, position: Position) -> int:

@@ -10,8 +10,8 @@ import asyncio
 import logging
 import random
 
-from gateway.feed.completeness import Completeness
-from gateway.feed.rejoining import Rejoining
+from gateway.feed.holes import HoleDetector
+from gateway.feed.repair import Repairs
 from gateway.hub.hub import Hub
 from gateway.hub.tails import split
 from tidegate_common.bus.events.history import History, Latest
@@ -30,14 +30,12 @@ GRACE_SECONDS = 1.0
 class Audit:
     """Compares the last event of each subject that someone here listens to with what was heard."""
 
-    def __init__(
-        self, hub: Hub, history: History, completeness: Completeness, rejoining: Rejoining, seconds: float
-    ) -> None:
+    def __init__(self, hub: Hub, history: History, holes: HoleDetector, repairs: Repairs, seconds: float) -> None:
         """`seconds` between two looks, jittered by a fifth; 0 for none."""
         self._hub = hub
         self._history = history
-        self._completeness = completeness
-        self._rejoining = rejoining
+        self._holes = holes
+        self._repairs = repairs
         self._seconds = seconds
         self._blind = Trouble(log, "the feed can't be audited", "the feed is audited again", level=logging.INFO)
         self._epoch = ""
@@ -57,23 +55,23 @@ class Audit:
     async def look(self) -> None:
         """One look. Raises BrokerUnavailable."""
         position = await self._history.position()
-        self._rejoining.found(position)
+        self._repairs.found(position)
         if position.epoch != self._epoch or position.last < self._last:
             self._epoch, self._last, self._checked = position.epoch, 0, 0
         if position.last == self._checked:
-            self._completeness.checked = self._checked
+            self._holes.checked = self._checked
             return
         found = await self._latest(self._checked)
         if any(0 < latest.upto < position.last for latest in found):
             return  # a copy of the stream that is behind: the next look begins where this one did
         # A copy that has nothing does not say how far it is: each event is looked for twice, an interval apart.
         self._checked, self._last = self._last, position.last
-        late = [each for latest in found for each in latest.sequences.items() if self._completeness.behind(*each)]
+        late = [each for latest in found for each in latest.sequences.items() if self._holes.behind(*each)]
         if late:
             await asyncio.sleep(GRACE_SECONDS)
             for tail, sequence in late:
-                self._completeness.missed(tail, sequence)
-        self._completeness.checked = self._checked
+                self._holes.missed(tail, sequence)
+        self._holes.checked = self._checked
 
     async def _latest(self, after: int) -> list[Latest]:
         """The last events over `after`; not of wildcards that match more subjects than the server answers for."""

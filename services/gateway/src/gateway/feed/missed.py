@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable
 from functools import partial
 
-from gateway.feed.shared import SharedHistory
 from gateway.feed.subscriptions import Subscriptions
+from gateway.feed.windows import Windows
 from gateway.hub.hub import Hub
 from gateway.hub.tails import split
 from tidegate_common.bus.events.history import History, Stored
@@ -20,7 +20,7 @@ class Missed:
     def __init__(self, hub: Hub, history: History, subscriptions: Subscriptions) -> None:
         self._hub = hub
         self.history = history
-        self._shared = SharedHistory(history)
+        self._shared = Windows(history)
         self._subscriptions = subscriptions
 
     def after(self, tail: str, sequence: int, upto: int) -> AsyncIterator[Stored]:

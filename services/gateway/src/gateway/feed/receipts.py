@@ -9,9 +9,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from gateway.hub.holding import Held
 from gateway.hub.hub import Audience, Hub
-from gateway.hub.session import Session
+from gateway.hub.session import Held, Session
 
 KEEP_SECONDS = 10.0
 """How long a count is remembered: longer than a publisher tries for."""

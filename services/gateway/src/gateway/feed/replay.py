@@ -64,7 +64,7 @@ class Replay:
         self, session: Session, number: int, tail: str, position: Position, told: int
     ) -> AsyncIterator[Stored]:
         """What the session has not had on one of its tails."""
-        start, wide, completeness = session.covered, None, self._subscriptions.completeness
+        start, wide, holes = session.covered, None, self._subscriptions.holes
         if session.known is not None:
             known = session.known.tails[number]
             if isinstance(known, Wide):
@@ -79,9 +79,9 @@ class Replay:
                 self.announce(session, Gap("expired", str(EventId(position.epoch, start)), str(kept)))
             first = False
             if session.known is not None and session.seen is not None:
-                if not completeness.had(session.known, session.tails, stored.tail, stored.sequence):
+                if not holes.had(session.known, session.tails, stored.tail, stored.sequence):
                     yield stored
-            elif wide is None or completeness.new(wide, stored.tail, stored.sequence):
+            elif wide is None or holes.new(wide, stored.tail, stored.sequence):
                 yield stored
 
     async def room(self, session: Session) -> None:

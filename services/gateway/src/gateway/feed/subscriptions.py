@@ -12,7 +12,7 @@ from types import MethodType
 from opentelemetry.trace import SpanKind
 
 from gateway import frame
-from gateway.feed.completeness import Completeness
+from gateway.feed.holes import HoleDetector
 from gateway.feed.other_streams import OtherStreams
 from gateway.feed.receipts import Receipts
 from gateway.hub.endings import Ending
@@ -57,7 +57,7 @@ class Subscriptions:
         self.other_streams = OtherStreams()
         self._count = 0
         self._chunk_of: tuple[int, bytes] = (0, b"")
-        self.completeness = Completeness(hub, bus.subjects)
+        self.holes = HoleDetector(hub, bus.subjects)
         self.on_restart: Callable[[], None] | None = None
         """Called before an event is handed on whose sequence is below one before it: the stream was made anew."""
         self.on_doubt: Callable[[], None] | None = None
@@ -94,7 +94,7 @@ class Subscriptions:
         receive: Deliver = MethodType(self._receive, audience)
         if job_id:
             receive = partial(self._receive_for, audience, job_id.encode())
-            self.completeness.filtered.setdefault(tail, []).append(audience)
+            self.holes.filtered.setdefault(tail, []).append(audience)
         try:
             audience.subscription = self._bus.client.subscribe_direct(
                 subject, receive, at_once=False, refused=self._refuse
@@ -105,7 +105,7 @@ class Subscriptions:
     def unsubscribe(self, audience: Audience) -> None:
         tail, job_id = split(audience.tail)
         if job_id:
-            filtered = self.completeness.filtered
+            filtered = self.holes.filtered
             filtered[tail].remove(audience)
             if not filtered[tail]:
                 del filtered[tail]
@@ -125,7 +125,7 @@ class Subscriptions:
         """NATS does not take a subscription (any more). Streams end; one that is being attached looks for itself."""
         tail = subject[len(self._bus.subjects.outbound("")) :]
         exact = self._hub.audience(tail)
-        for audience in ([] if exact is None else [exact]) + self.completeness.filtered.get(tail, []):
+        for audience in ([] if exact is None else [exact]) + self.holes.filtered.get(tail, []):
             self._refused[audience.tail] = reason
             for session in (*audience.live, *audience.joining):
                 if session.epoch:
@@ -158,7 +158,7 @@ class Subscriptions:
             if number < self.highest or number <= self.placed:
                 self._look_back(number)
             self.highest = number
-            self.completeness.follow(audience, subject, number, previous)
+            self.holes.follow(audience, subject, number, previous)
             if number != self._chunk_of[0]:  # several audiences may match one event: it is encoded once
                 self._chunk_of = (number, self.chunk(self.event_id(number), header, payload))
             if receipt_id is None:
@@ -186,7 +186,7 @@ class Subscriptions:
             if number < self.highest or number <= self.placed:
                 self._look_back(number)
             self.highest = number
-            self.completeness.follow(audience, subject, number, previous)
+            self.holes.follow(audience, subject, number, previous)
         elif header.find(headers.JOB_END) > 0:
             self.over(audience.tail, number)
             self._at_end_of_pass(partial(self._end, audience))
@@ -224,7 +224,7 @@ class Subscriptions:
         """What comes from now on does not follow on what came before: another connection, or another stream."""
         self.highest = 0
         self._chunk_of = (0, b"")
-        self.completeness.forget()
+        self.holes.forget()
 
     def _measure(self, header: bytes) -> None:
         when = stamp(header)

@@ -14,8 +14,7 @@ from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from gateway.hub.endings import Ending
-from gateway.hub.holding import Held, Seen
-from gateway.hub.session import Session
+from gateway.hub.session import Held, Seen, Session
 from tidegate_common.contract.subjects import covers
 
 Farewell = Callable[[Ending], bytes]
@@ -43,7 +42,7 @@ class Audience:
         self.joining: dict[Session, None] = {}
         self.subscription: int = 0
         """For the feed to remember its own by."""
-        # For feed/completeness.py:
+        # For feed/holes.py:
         self.heard = -1
         """The last sequence heard on this tail, where nothing is missing since `since`; -1 for none yet."""
         self.heard_by_subject: dict[bytes, int] | None = {} if "*" in tail or ">" in tail else None

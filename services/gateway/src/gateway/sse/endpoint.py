@@ -16,7 +16,7 @@ from starlette.types import Receive, Scope, Send
 
 from gateway import frame
 from gateway.hub.endings import Back, Ending
-from gateway.hub.keeper import Keeper
+from gateway.hub.heartbeat import Heartbeat
 from gateway.hub.session import Session
 from gateway.settings import GatewaySettings
 from gateway.sse import request as stream_request
@@ -86,7 +86,7 @@ class StreamEndpoint:
         settings: GatewaySettings,
         admission: Admission,
         attachments: Attach,
-        keeper: Keeper,
+        heartbeat: Heartbeat,
         telemetry: Telemetry,
     ) -> None:
         self._settings = settings
@@ -107,7 +107,7 @@ class StreamEndpoint:
         }
         self._attaching: set[Session] = set()
         """Whose head is not out yet."""
-        self._keeper = keeper
+        self._heartbeat = heartbeat
         self._telemetry = telemetry
         self.ignored = Ignored(settings.ignored_parameters)
 
@@ -202,7 +202,7 @@ class StreamEndpoint:
             await stream.start(send, headers)  # type: ignore[arg-type]  # a plain one always has its `send`
             self._begun(stream)
             if stream.ending is None:
-                self._keeper.keep(stream)
+                self._heartbeat.keep(stream)
 
         def welcome(position: EventId, resumed: bool) -> bytes:
             known = resumed and asked.last_event_id is not None
@@ -244,7 +244,7 @@ class StreamEndpoint:
         if session.ending in self._cut_off:
             self._cut_off[session.ending].note()
         self._attaching.discard(session)
-        self._keeper.forget(session)
+        self._heartbeat.forget(session)
         self._admission.leave(session.address)
 
 

@@ -16,7 +16,7 @@ SUBJECTS_FOLLOWED = 10_000
 """Subjects of one wildcard tail whose last sequences are remembered; beyond that it starts anew."""
 
 
-class Completeness:
+class HoleDetector:
     """Follows what each audience hears."""
 
     def __init__(self, hub: Hub, subjects: Subjects) -> None:

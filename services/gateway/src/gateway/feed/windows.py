@@ -40,7 +40,7 @@ class _Window:
         return len(self.events) >= MAX_EVENTS or self.size >= MAX_BYTES
 
 
-class SharedHistory:
+class Windows:
     """History with a window for each shared tail, for a moment."""
 
     def __init__(self, history: History) -> None:

@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from gateway.feed import shared
-from gateway.feed.shared import SharedHistory
+from gateway.feed import windows
+from gateway.feed.windows import Windows
 from tests.support.bus import broker
 from tests.support.waiting import until
 from tidegate_common.bus.events.history import History
@@ -17,7 +17,7 @@ async def test_every_reader_gets_what_history_has_whatever_the_window_holds(tmp_
         publisher = EventPublisher(bus, history)
         for number in range(60):
             await publisher.durable(f"topic.{'ab'[number % 2]}", Event("n", str(number)), headers={})
-        read = SharedHistory(history)
+        read = Windows(history)
 
         async def sequences(after: int, upto: int) -> list[int]:
             return [stored.sequence async for stored in read.after("e", "topic.a", after, upto)]
@@ -33,26 +33,26 @@ async def test_a_window_is_bounded_and_the_rest_is_read_beyond_it(tmp_path: Path
     async with broker(tmp_path) as (_, bus):
         history = History(bus)
         publisher = EventPublisher(bus, history)
-        payload = "x" * (shared.MAX_BYTES // 10)
+        payload = "x" * (windows.MAX_BYTES // 10)
         for _ in range(25):
             await publisher.durable("broadcast", Event("n", payload), headers={})
-        read = SharedHistory(history)
+        read = Windows(history)
         for _ in range(2):
             found = [stored.sequence async for stored in read.after("e", "broadcast", 0, 25)]
             assert found == list(range(1, 26))
         (window,) = read._windows.values()
-        assert window.size < shared.MAX_BYTES * 1.2
+        assert window.size < windows.MAX_BYTES * 1.2
 
 
 async def test_windows_go_by_themselves_after_a_moment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """They stayed until somebody read what is shared once more: each tail that thousands had come back to, for ever."""
-    monkeypatch.setattr(shared, "KEEP_SECONDS", 0.05)
+    monkeypatch.setattr(windows, "KEEP_SECONDS", 0.05)
     async with broker(tmp_path) as (_, bus):
         history = History(bus)
         publisher = EventPublisher(bus, history)
         for tail in ("topic.a", "topic.b", "topic.a"):
             await publisher.durable(tail, Event("n", "x"), headers={})
-        read = SharedHistory(history)
+        read = Windows(history)
         for tail, found in (("topic.a", [1, 3]), ("topic.b", [2])):
             assert [stored.sequence async for stored in read.after("e", tail, 0, 3)] == found
         assert read.size > 0
@@ -66,14 +66,14 @@ async def test_all_windows_together_are_bounded_and_what_finds_no_room_is_read_a
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each was bounded, and their number was not. One that somebody still reads counts, though its time is over."""
-    monkeypatch.setattr(shared, "MAX_BYTES_IN_ALL", 50_000)
-    monkeypatch.setattr(shared, "KEEP_SECONDS", 0.05)
+    monkeypatch.setattr(windows, "MAX_BYTES_IN_ALL", 50_000)
+    monkeypatch.setattr(windows, "KEEP_SECONDS", 0.05)
     async with broker(tmp_path) as (_, bus):
         history = History(bus)
         publisher = EventPublisher(bus, history)
         for number in range(60):
             await publisher.durable(f"topic.{number % 2}", Event("n", "x" * 10_000), headers={})
-        read = SharedHistory(history)
+        read = Windows(history)
         slow = read.after("e", "topic.0", 0, 60)
         slowly = [(await anext(slow)).sequence]
         await until(lambda: not read._windows, "its time is over")
@@ -91,14 +91,14 @@ async def test_a_window_that_is_read_on_meanwhile_leaves_nothing_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What stopped for want of room goes on when there is some: who reads it at that moment must not pass over that."""
-    monkeypatch.setattr(shared, "MAX_BYTES_IN_ALL", 50_000)
+    monkeypatch.setattr(windows, "MAX_BYTES_IN_ALL", 50_000)
     async with broker(tmp_path) as (_, bus):
         history = History(bus)
         await EventPublisher(bus, history).durable_all([Durable("topic.a", Event("n", "x" * 10_000))] * 20, headers={})
-        read = SharedHistory(history)
+        read = Windows(history)
         first = read.after("e", "topic.a", 0, 20)
         found = [(await anext(first)).sequence]
-        monkeypatch.setattr(shared, "MAX_BYTES_IN_ALL", 500_000)
+        monkeypatch.setattr(windows, "MAX_BYTES_IN_ALL", 500_000)
         assert [stored.sequence async for stored in read.after("e", "topic.a", 0, 20)] == list(range(1, 21))
         found += [stored.sequence async for stored in first]
         assert found == list(range(1, 21))

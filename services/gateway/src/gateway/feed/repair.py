@@ -29,7 +29,7 @@ AT_ONCE = 64
 """Sessions that read the stream at the same time."""
 
 
-class Rejoining:
+class Repairs:
     """Holds sessions and brings them back. It owns the tasks that it starts: `aclose` ends them."""
 
     def __init__(
@@ -53,7 +53,7 @@ class Rejoining:
         self._broken = Trouble(log, "a stream could not be brought back, and was ended", level=logging.ERROR)
         self.holes = 0
         """Holes in the live feed that were mended."""
-        subscriptions.completeness.on_hole = self._mend
+        subscriptions.holes.on_hole = self._mend
         subscriptions.on_restart = self._restart
         subscriptions.on_doubt = self._doubt
         # Whatever comes after this is of another life: it must not go out under an id of this one.
@@ -128,7 +128,7 @@ class Rejoining:
                 continue
             if session.held is None:
                 upto = max(session.position, self._subscriptions.highest)
-                session.known = self._subscriptions.completeness.known(session.tails, upto, shared)
+                session.known = self._subscriptions.holes.known(session.tails, upto, shared)
                 self._hub.hold(session)
                 live.append(session)
             assert session.held is not None

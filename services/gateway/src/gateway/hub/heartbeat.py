@@ -20,7 +20,7 @@ FEWEST_PER_SECOND = 10
 """A drain is not slower: so few at a time are no burden for whoever takes them, and a stop with few need not wait."""
 
 
-class Keeper:
+class Heartbeat:
     """Keeps the sessions of one hub alive, or ends them when their time has come."""
 
     def __init__(
