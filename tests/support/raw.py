@@ -5,7 +5,6 @@ from __future__ import annotations
 import msgspec
 
 from tidegate_common.bus.connection import Bus
-from tidegate_common.bus.requests.replies import Replies
 
 
 class _Ack(msgspec.Struct):
@@ -17,11 +16,11 @@ class RawPublisher:
 
     def __init__(self, bus: Bus) -> None:
         self._client = bus.client
-        self._replies: Replies[bytes] = Replies(bus, bytes, 5.0)
+        self._inbox = bus.inbox
 
     async def store(self, subject: str, block: bytes, payload: bytes) -> int:
         """The sequence under which the stream has stored the message."""
-        answer = await self._replies.ask(subject, block, payload)
+        answer = await self._inbox.ask(subject, payload, block)
         assert answer, "the stream answers"
         return msgspec.json.decode(answer, type=_Ack).seq
 

@@ -39,7 +39,7 @@ async def test_messages_are_handed_over_in_wire_order_across_subscriptions(tmp_p
 async def test_requests_are_answered_where_the_server_takes_no_more_subscriptions(tmp_path: Path) -> None:
     """The inbox for answers was made with the first request: past the limit that cost the connection instead."""
     async with (
-        nats_server(tmp_path, config="max_subscriptions: 2") as server,
+        nats_server(tmp_path, config="max_subscriptions: 3") as server,
         connect(server.url, SUBJECTS, "asks") as asking,
         connect(server.url, SUBJECTS, "answers") as answering,
     ):
@@ -50,7 +50,7 @@ async def test_requests_are_answered_where_the_server_takes_no_more_subscription
         await answering.client.subscribe("q", cb=answer)
         asking.client.subscribe_direct("x", lambda *_: None)
         await asyncio.gather(asking.round_trip(), answering.round_trip())
-        assert (await asking.client.request("q", timeout=5)).data == b"a"
+        assert (await asking.client.request("q", timeout=5)).data == await asking.ask("q") == b"a"
         assert asking.losses == 0
 
 

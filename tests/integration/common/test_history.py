@@ -90,7 +90,7 @@ async def test_a_read_that_is_under_way_fails_as_soon_as_the_connection_is_lost(
             link.pause(True)
             asked = [history.position(), read(history, "client.a", 1), history.last_on("client.a")]
             reading = [asyncio.ensure_future(each) for each in asked]
-            await until(lambda: history._pages._under_way and history._replies._waiting, "all are under way")
+            await until(lambda: reader.inbox._collecting and reader.inbox._waiting, "all are under way")
             way.refusing = True
             link.end(Cut.RST)
             async with asyncio.timeout(2):

@@ -18,7 +18,6 @@ from tests.support.nats import NatsServer, nats_server
 from tests.support.scripted_nats import scripted_nats
 from tests.support.waiting import until
 from tidegate_common.bus.connection import Bus, connect
-from tidegate_common.bus.requests.replies import Replies
 from tidegate_common.errors import BrokerUnavailable, SubscriptionRefused, TooLarge
 
 CLOSING = [
@@ -192,14 +191,14 @@ async def test_a_limit_of_messages_that_was_lowered_costs_one_connection_and_is_
     """The server tells nobody that it takes less now: the first message that is too large ends the connection."""
     async with nats_server(tmp_path, config="max_payload: 1000000") as nats, connect(nats.url, SUBJECTS, "a") as bus:
         heard = Heard(bus)
-        replies: Replies[bytes] = Replies(bus, bytes, 2)
+        inbox = bus.new_inbox(bytes, 2)
         await nats.reload("max_payload: 2000")
-        assert await replies.ask("nobody", b"NATS/1.0\r\n\r\n", b"x" * 3000) is None
+        assert await inbox.ask("nobody", b"x" * 3000) is None
         await until(lambda: heard.back == 1, "the connection is back")
         with pytest.raises(TooLarge) as refused:
-            await replies.ask("nobody", b"NATS/1.0\r\n\r\n", b"x" * 1989)
+            await inbox.ask("nobody", b"x" * 1989)
         assert refused.value.limit == 1988
-        assert await replies.ask("nobody", b"NATS/1.0\r\n\r\n", b"x" * 1988) == b""
+        assert await inbox.ask("nobody", b"x" * 1988) == b""
         assert heard.lost == 1
 
 

@@ -196,7 +196,7 @@ async def test_what_is_confirmed_by_the_deadline_is_even_if_what_comes_after_it_
 
         await stream(bus, heard)
         block = headers.block({"Nats-Msg-Id": "x"})
-        messages = [storing.Message("tg.in.broadcast", block, payload) for payload in (b"1", b"2", b"3")]
+        messages = [storing.Message("tg.in.broadcast", payload, block) for payload in (b"1", b"2", b"3")]
         found = await storing.StreamWriter(bus, Leaders(bus, Patience(deadline_seconds=0.4)), Refusals()).store(
             messages
         )

@@ -201,7 +201,7 @@ async def test_each_kind_of_fullness_has_its_reason_and_is_refused_at_once(
             began = loop.time()
             for number in range(10):
                 block = headers.block({"Nats-Msg-Id": f"m{number}"})
-                found += await storing.store([Message(subject, block, b"x" * 100_000)])
+                found += await storing.store([Message(subject, b"x" * 100_000, block)])
             assert loop.time() - began < 15
             assert type(found[-1]) is error, found
             assert all(isinstance(each, Stored | error) for each in found)

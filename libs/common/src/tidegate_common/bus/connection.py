@@ -6,23 +6,28 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from typing import Any
 
 from nats import errors as nats_errors
 from nats.aio.client import Srv
 from nats.js import JetStreamContext
 
+from tidegate_common.bus.requests.inbox import Inbox, T
 from tidegate_common.bus.streams.foreign import Foreign
 from tidegate_common.bus.wire import addresses
 from tidegate_common.bus.wire.addresses import Address, Tls
 from tidegate_common.bus.wire.client import BusClient
 from tidegate_common.bus.wire.connection_log import ConnectionLog
 from tidegate_common.contract.subjects import Subjects
-from tidegate_common.errors import BrokerRefused, BrokerUnavailable, ConfigError
+from tidegate_common.errors import BrokerRefused, BrokerUnavailable, ConfigError, NotSent
 
 log = logging.getLogger(__name__)
 
 CONNECT_SECONDS = 10.0
 """How long a starting process waits for NATS before it gives up."""
+
+ANSWER_SECONDS = 5.0
+"""How long anybody waits for an answer at most."""
 
 REFUSED_SECONDS = 60.0
 """A process that NATS refuses for so long, and nothing else, ends."""
@@ -36,6 +41,9 @@ class Bus:
         self.subjects = subjects
         self.jetstream: JetStreamContext = client.jetstream(timeout=5)
         self.foreign = Foreign()
+        self._inboxes: list[Inbox[Any]] = []
+        self.inbox = self.new_inbox(bytes, ANSWER_SECONDS)
+        """For all questions but those of who reads answers in their own way."""
         self.on_reconnect: list[Callable[[], Awaitable[None]]] = []
         """Called, in order, each time the connection is back and its subscriptions are in force again."""
         self.on_disconnect: list[Callable[[], None]] = []
@@ -48,6 +56,29 @@ class Bus:
     @property
     def connected(self) -> bool:
         return bool(self.client.is_connected)
+
+    def new_inbox(self, read: Callable[[bytes], T], wait_seconds: float) -> Inbox[T]:
+        """As `inbox`, for answers of its own."""
+        inbox = Inbox(self.client, read, wait_seconds)
+        self._inboxes.append(inbox)
+        return inbox
+
+    async def ask(self, subject: str, payload: bytes = b"", seconds: float = ANSWER_SECONDS) -> bytes:
+        """The answer of whoever listens on `subject`; empty if nobody does, or nobody answers within `seconds`.
+
+        Raises BrokerUnavailable if NATS is away, or goes away meanwhile; TooLarge.
+        """
+        if not self.connected:
+            raise NotSent("NATS is away")
+        losses = self.losses
+        try:
+            async with asyncio.timeout(seconds):
+                answer = await self.inbox.ask(subject, payload)
+        except TimeoutError:
+            answer = None
+        if answer is None and losses != self.losses:
+            raise BrokerUnavailable("NATS went away before it answered")
+        return answer or b""
 
     async def round_trip(self, timeout: float = 2.0) -> None:
         """Asks the server for a sign of life. Raises BrokerUnavailable."""
@@ -70,6 +101,8 @@ class Bus:
     def lost(self, error: Exception) -> None:
         """Called by the client."""
         self.losses += 1
+        for inbox in self._inboxes:
+            inbox.cut_off()
         log.warning("NATS connection lost: %s", error)
         for listener in self.on_disconnect:
             try:

@@ -15,7 +15,6 @@ import msgspec
 
 from tidegate_common.bus.connection import Bus
 from tidegate_common.bus.events.pages import AT_ONCE, TIMEOUT_SECONDS, Page, Pages, Stored
-from tidegate_common.bus.requests.replies import Replies
 from tidegate_common.bus.streams.definitions import epoch_of
 from tidegate_common.bus.streams.leaders import Leaders
 from tidegate_common.bus.streams.lives import CREATED, EARLIER, EPOCH, Earlier, Life, Notes
@@ -115,7 +114,6 @@ class _Found(msgspec.Struct):
 ASK_BYTES = 256
 """Of a question for the last events, beside the subjects."""
 
-_NO_FIELDS = b"NATS/1.0\r\n\r\n"
 _INFO = msgspec.json.Decoder(_Info)
 _FOUND = msgspec.json.Decoder(_Found)
 
@@ -132,7 +130,6 @@ class History:
         self._waiting: list[asyncio.Future[Position]] = []
         """For an answer to a question that has not been asked yet."""
         self._pages = Pages(bus, self._stream)
-        self._replies: Replies[bytes] = Replies(bus, bytes, TIMEOUT_SECONDS)
         self._questions = asyncio.Semaphore(AT_ONCE)
         self._copies = False
         """Whether servers beside the leader answer for the stream."""
@@ -256,7 +253,7 @@ class History:
 
     async def _request(self, call: str, body: bytes) -> bytes:
         """Asks the stream's leader. Raises BrokerUnavailable, at once where the connection is lost meanwhile."""
-        answer = await self._replies.ask(f"$JS.API.{call}.{self._stream}", _NO_FIELDS, body)
+        answer = await self._bus.inbox.ask(f"$JS.API.{call}.{self._stream}", body)
         if answer:
             return answer
         if answer is None and self._bus.connected:

@@ -1,8 +1,7 @@
 """Pages of a stream, by direct batch get (ADR-31): each is what the server sent for it, whole, or an error.
 
-A part of an answer is lost when the connection is, and what follows it may come all the same: the inbox is subscribed
-to again, and the server is still sending. So what is under way fails with the connection, and each message is held
-against the one before it, which it names.
+Part of an answer may be lost, when a route between two servers breaks for instance. So each message is held against
+the one before it, which it names. A page fails if its connection is lost (bus/requests/inbox.py).
 """
 
 from __future__ import annotations
@@ -11,12 +10,11 @@ import asyncio
 from typing import Any, NamedTuple
 
 import msgspec
-from nats import errors as nats_errors
 
 from tidegate_common.bus.connection import Bus
 from tidegate_common.bus.events.origin import Origin, Place
 from tidegate_common.bus.wire import headers
-from tidegate_common.errors import BrokerUnavailable
+from tidegate_common.errors import BrokerUnavailable, TooLarge
 
 PAGE_BYTES = 256 << 10
 """The server ends a page with the event that reaches this: it has one at least, and one more than fits at most."""
@@ -31,8 +29,6 @@ TIMEOUT_SECONDS = 5.0
 
 NOTHING, TOO_MANY = 404, 413
 """Statuses that end an answer, beside 204 after its last message."""
-
-_NO_FIELDS = b"NATS/1.0\r\n\r\n"
 
 
 class Stored(NamedTuple):
@@ -63,9 +59,7 @@ class Pages:
         self._bus = bus
         self._subject = f"$JS.API.DIRECT.GET.{stream}"
         self._origin = Origin(stream)
-        self._under_way: set[_Answer] = set()
         self._places = asyncio.Semaphore(at_once(bus.client.max_payload))
-        bus.on_disconnect.append(self._cut_off)
 
     async def page(self, ask: dict[str, Any]) -> Page:
         """The first of what `ask` is for. Raises BrokerUnavailable."""
@@ -73,32 +67,21 @@ class Pages:
             return await self._ask(msgspec.json.encode({**ask, "max_bytes": PAGE_BYTES}))
 
     async def _ask(self, ask: bytes) -> Page:
-        client = self._bus.client
         if not self._bus.connected:
             raise BrokerUnavailable("NATS is away")
         answer = _Answer(self._origin, len(self._bus.subjects.inbound("")))
-        inbox: str = client.new_inbox()
-        self._under_way.add(answer)
-        sid = client.subscribe_direct(inbox, answer.take)
         try:
-            client.request_direct(self._subject, inbox.encode(), _NO_FIELDS, ask)
-            async with asyncio.timeout(TIMEOUT_SECONDS):
-                return await answer.page
+            with self._bus.inbox.collect(self._subject, ask, answer):
+                async with asyncio.timeout(TIMEOUT_SECONDS):
+                    return await answer.page
         except TimeoutError as error:
             raise BrokerUnavailable("NATS did not send the events that were missed") from error
-        except nats_errors.Error as error:  # larger than the server takes by now
+        except TooLarge as error:  # NATS takes less by now
             raise BrokerUnavailable("NATS can't be asked for the events that were missed") from error
-        finally:
-            client.unsubscribe_direct(sid)
-            self._under_way.discard(answer)
-
-    def _cut_off(self) -> None:
-        for answer in self._under_way:
-            answer.fail("NATS went away")
 
 
 class _Answer:
-    """What comes for one request."""
+    """What comes for one request: a Collector (bus/requests/inbox.py)."""
 
     def __init__(self, origin: Origin, skip: int) -> None:
         """`origin` knows the stream's messages; `skip` characters of a subject are before the tail."""
@@ -109,8 +92,7 @@ class _Answer:
         self._last = 0
         """Sequence of the last message that came, as the next one, or the end, has to name it."""
 
-    def take(self, _: bytes, block: bytes, payload: bytes) -> None:
-        """Called by the connection."""
+    def take(self, block: bytes, payload: bytes) -> None:
         if self.page.done():
             return
         place = self._origin.got(block)  # before any status: a publisher may write the first line too
@@ -121,15 +103,18 @@ class _Answer:
         elif status is not None:
             self._refuse(status)
         else:
-            self.fail("what NATS sent of the stream can't be read")
+            self._fail("what NATS sent of the stream can't be read")
 
-    def fail(self, reason: str) -> None:
+    def cut_off(self) -> None:
+        self._fail("NATS went away")
+
+    def _fail(self, reason: str) -> None:
         if not self.page.done():
             self.page.set_exception(BrokerUnavailable(reason))
 
     def _add(self, place: Place, block: bytes, payload: bytes) -> None:
         if place.previous != self._last or place.sequence <= self._last:
-            self.fail("a part of what NATS sent of the stream was lost")
+            self._fail("a part of what NATS sent of the stream was lost")
             return
         self._last = place.sequence
         tail = place.subject.decode("utf-8", "surrogateescape")[self._skip :]  # any bytes: those of no text come back
@@ -138,18 +123,18 @@ class _Answer:
     def _finish(self, block: bytes) -> None:
         left, last = headers.field(block, headers.PENDING), headers.field(block, headers.LAST_SEQUENCE)
         if last != b"%d" % self._last:
-            self.fail("a part of what NATS sent of the stream was lost")
+            self._fail("a part of what NATS sent of the stream was lost")
         elif left is None or (left != b"0" and not self._events):
-            self.fail("what NATS sent of the stream can't be read")
+            self._fail("what NATS sent of the stream can't be read")
         else:
             upto = headers.field(block, headers.UP_TO_SEQUENCE) or b"0"
             self.page.set_result(Page(self._events, int(left), int(upto)))
 
     def _refuse(self, status: int) -> None:
         if status not in (NOTHING, TOO_MANY):
-            self.fail(f"NATS refused to read the stream (status {status})")
+            self._fail(f"NATS refused to read the stream (status {status})")
         elif self._events:
-            self.fail("a part of what NATS sent of the stream was lost")
+            self._fail("a part of what NATS sent of the stream was lost")
         else:
             self.page.set_result(Page([], 0, 0, status == TOO_MANY))
 

@@ -144,7 +144,7 @@ class EventPublisher:
         """Raises TooLarge."""
         block = header_blocks.block({**fields, MESSAGE_ID: message_id or self._new_id()})
         self._check_size(block, payload)
-        return Message(subject, block, payload)
+        return Message(subject, payload, block)
 
     async def _ask_epoch(self) -> str | TidegateError:
         """Within a deadline too: an event that is stored gets its id soon, or is late."""

@@ -13,7 +13,6 @@ from tidegate_common.bus.connection import Bus
 from tidegate_common.bus.events import refusals
 from tidegate_common.bus.events.refusals import Refusals
 from tidegate_common.bus.requests.jetstream import LEADERLESS
-from tidegate_common.bus.requests.replies import Replies
 from tidegate_common.bus.streams.advisories import on_deletion, on_update
 from tidegate_common.bus.streams.leaders import Leaders, Wait
 from tidegate_common.errors import (
@@ -37,8 +36,8 @@ class Message(NamedTuple):
     """Its header block holds a message id: so it may be sent again, and is stored once."""
 
     subject: str
-    block: bytes
     payload: bytes
+    block: bytes
 
 
 class _ApiError(msgspec.Struct):
@@ -78,7 +77,7 @@ class StreamWriter:
         self._events = bus.subjects.events_stream
         self._inbound = bus.subjects.inbound("")
         self._last = 0
-        self._replies = Replies(bus, self._hear, min(ATTEMPT_SECONDS, leaders.patience.deadline_seconds))
+        self._inbox = bus.new_inbox(self._hear, min(ATTEMPT_SECONDS, leaders.patience.deadline_seconds))
         self.epoch: str | None = None
         """The event stream's, for whoever asks for it to note here; None again after all that makes it doubtful."""
         self.doubts = 0
@@ -120,7 +119,7 @@ class StreamWriter:
     async def _round(self, messages: Sequence[Message], stream: str) -> list[Result | None]:
         """One try: None for each that may be sent again."""
         # All are on the wire before the first answer is waited for: in their order, and without a task for each.
-        asked = [self._replies.ask(*message) for message in messages]
+        asked = [self._inbox.ask(*message) for message in messages]
         results: list[Result | None] = []
         for answer in asked:
             try:
@@ -143,7 +142,7 @@ class StreamWriter:
     async def _try(
         self, messages: Sequence[Message], results: list[Result | None], places: list[int], stream: str, wait: Wait
     ) -> None:
-        asked = {place: self._replies.ask(*messages[place]) for place in places}
+        asked = {place: self._inbox.ask(*messages[place]) for place in places}
         if asked:
             await asyncio.wait(asked.values(), timeout=max(0.0, wait.left()))
         for place, answer in asked.items():  # at the deadline too: what is confirmed by then is

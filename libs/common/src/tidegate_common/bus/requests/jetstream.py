@@ -8,7 +8,6 @@ from typing import Any
 import msgspec
 
 from tidegate_common.bus.connection import Bus
-from tidegate_common.bus.requests.replies import Replies
 from tidegate_common.errors import BrokerUnavailable, NotSent
 
 CALL_SECONDS = 5.0
@@ -20,8 +19,6 @@ STREAM_OFFLINE = 10118
 """JetStream's error codes."""
 
 LEADERLESS = frozenset({CLUSTER_NOT_AVAILABLE, STREAM_OFFLINE})
-
-_NO_FIELDS = b"NATS/1.0\r\n\r\n"
 
 
 class ApiError(BrokerUnavailable):
@@ -38,7 +35,6 @@ class JetStreamApi:
 
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
-        self._replies: Replies[bytes] = Replies(bus, bytes, CALL_SECONDS)
         self.changing = asyncio.Lock()
         """Held by who reads a stream's configuration and writes it back: an update takes the whole, and compares none.
         """
@@ -47,7 +43,7 @@ class JetStreamApi:
         """Whether a stream confirms an empty message to `subject`, with the header `block`, within `seconds`."""
         try:
             async with asyncio.timeout(seconds):
-                answer = await self._replies.ask(subject, block, b"")
+                answer = await self._bus.inbox.ask(subject, b"", block)
         except TimeoutError:
             return False
         return bool(answer) and "error" not in msgspec.json.decode(answer or b"{}")
@@ -63,7 +59,7 @@ class JetStreamApi:
             raise NotSent("NATS is away")
         try:
             async with asyncio.timeout(seconds):
-                answer = await self._replies.ask(f"$JS.API.{name}", _NO_FIELDS, payload)
+                answer = await self._bus.inbox.ask(f"$JS.API.{name}", payload)
         except TimeoutError:
             pass  # in a cluster nobody speaks for a stream that has no leader
         if answer is None:

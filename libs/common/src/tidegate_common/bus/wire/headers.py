@@ -25,6 +25,9 @@ JOB_END = b"\r\nTidegate-Job-End:"
 TRACE_PARENT = b"\r\ntraceparent:"
 TRACE_STATE = b"\r\ntracestate:"
 
+NO_FIELDS = b"NATS/1.0\r\n\r\n"
+"""The block of a message without a field, which the client sends where it sends one at all."""
+
 
 def block(fields: Mapping[str, str]) -> bytes:
     """The block of `fields`; line ends in a value become spaces, so that no value makes a field of its own."""
