@@ -141,7 +141,7 @@ async def scripted_worker(url: str, script: Script = hello) -> AsyncIterator[Scr
     async with connect(url, SUBJECTS, "worker") as bus:
         # As patient as a worker is: a server that has just come back may not have all of its streams yet.
         leaders = Leaders(bus, Patience(deadline_seconds=10, election_seconds=10))
-        worker = ScriptedWorker(bus, await JobRecords.open(bus, leaders), script)
+        worker = ScriptedWorker(bus, JobRecords(bus, leaders), script)
         stop = on_cancel(bus, worker.cancel)
         queue = await JobQueue.open(bus)
         running = asyncio.create_task(worker.run(queue))

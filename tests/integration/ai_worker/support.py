@@ -19,7 +19,7 @@ from tests.support.waiting import until
 from tidegate_common.bus.connection import Bus
 from tidegate_common.bus.events.history import History
 from tidegate_common.bus.events.publisher import EventPublisher
-from tidegate_common.bus.jobs.enqueue import Queueing
+from tidegate_common.bus.jobs.enqueue import QueueWriter
 from tidegate_common.bus.jobs.records import JobRecords, announce_cancel
 from tidegate_common.bus.wire import headers
 from tidegate_common.contract.ids import EventId
@@ -47,7 +47,7 @@ class Desk:
         self.states = states
         self.history = History(bus)
         self.publisher = EventPublisher(bus, self.history)
-        self.queueing = Queueing(bus, self.publisher, states)
+        self.queueing = QueueWriter(bus, self.publisher, states)
         self.events: list[Heard] = []
         bus.client.subscribe_direct(bus.subjects.outbound("client.ann"), self._hear)
 
@@ -109,7 +109,7 @@ class Desk:
 async def desk(data: Path) -> AsyncIterator[tuple[NatsServer, Desk]]:
     """A server of its own and a desk at it."""
     async with nats_server(data) as nats, connected(nats.url) as bus:
-        yield nats, Desk(bus, await JobRecords.open(bus))
+        yield nats, Desk(bus, JobRecords(bus))
 
 
 @asynccontextmanager

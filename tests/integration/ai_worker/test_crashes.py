@@ -105,7 +105,7 @@ async def test_a_job_whose_workers_keep_dying_fails_and_is_kept_among_the_dead(t
             assert (state.attempt, state.failures) == (3, 2)
             assert state.usage == Usage(0, state.pieces), "what was shown was paid for"
             assert state.pieces > 0
-            (dead,), total = await (await DeadJobs.open(asking.bus)).latest(10)
+            (dead,), total = await (DeadJobs(asking.bus)).latest(10)
             assert (total, dead.job.job_id, dead.job.params, dead.attempts) == (1, "j1", LONG_PROMPT, 3)
             await asking.queue_empty()
 
@@ -162,7 +162,7 @@ async def test_handing_back_is_no_failure(tmp_path: Path) -> None:
 
 async def test_a_failure_of_the_backend_is_kept_among_the_dead_and_a_bad_request_is_not(tmp_path: Path) -> None:
     async with office(tmp_path) as asking:
-        dead = await DeadJobs.open(asking.bus)
+        dead = DeadJobs(asking.bus)
         await asking.ask("bad", messages=[])
         await asking.end("bad")
         await asking.ask("j1", "please [fail]")

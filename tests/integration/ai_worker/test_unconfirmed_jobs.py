@@ -14,7 +14,7 @@ from tests.support.waiting import until
 from tidegate_common.bus.events import writer as storing
 from tidegate_common.bus.events.publisher import EventPublisher
 from tidegate_common.bus.jobs.dequeue import JobQueue
-from tidegate_common.bus.jobs.enqueue import STORED_ONCE_SECONDS, Queueing
+from tidegate_common.bus.jobs.enqueue import STORED_ONCE_SECONDS, QueueWriter
 from tidegate_common.bus.streams.definitions import StreamLimits, ensure_streams
 from tidegate_common.contract.jobs import Job, JobStatus
 from tidegate_common.errors import BrokerUnavailable, NotFound
@@ -25,9 +25,9 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(storing, "ATTEMPT_SECONDS", 0.3)
 
 
-def hasty(asking: Desk) -> Queueing:
+def hasty(asking: Desk) -> QueueWriter:
     """Gives up after one try."""
-    return Queueing(asking.bus, EventPublisher(asking.bus, asking.history, 0.1), asking.states)
+    return QueueWriter(asking.bus, EventPublisher(asking.bus, asking.history, 0.1), asking.states)
 
 
 async def confirming(asking: Desk, confirms: bool) -> None:

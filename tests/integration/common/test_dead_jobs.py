@@ -25,7 +25,7 @@ def numbers(listed: list[DeadJob]) -> list[int]:
 async def test_listing_the_latest_reads_no_more_than_those(tmp_path: Path) -> None:
     """It read each that was kept: a thousand took half a second, to list a hundred."""
     async with broker(tmp_path) as (_, bus):
-        dead = await DeadJobs.open(bus)
+        dead = DeadJobs(bus)
         await asyncio.gather(*(dead.keep(failed(number)) for number in range(3 * PAGE)))
         asked: list[bytes] = []
         bus.client.subscribe_direct("$JS.API.DIRECT.GET.KV_TG_JOBS_DEAD", lambda subject, *_: asked.append(subject))
@@ -37,7 +37,7 @@ async def test_listing_the_latest_reads_no_more_than_those(tmp_path: Path) -> No
 
 async def test_the_latest_come_first_and_what_was_removed_leaves_no_trace(tmp_path: Path) -> None:
     async with broker(tmp_path) as (_, bus):
-        dead = await DeadJobs.open(bus)
+        dead = DeadJobs(bus)
         assert await dead.latest(10) == ([], 0)
         for number in range(PAGE + 4):
             await dead.keep(failed(number))
@@ -52,7 +52,7 @@ async def test_the_latest_come_first_and_what_was_removed_leaves_no_trace(tmp_pa
 async def test_copied_headers_of_jetstream_s_do_not_hide_a_dead_job(tmp_path: Path) -> None:
     """A record that was put back by hand, with the headers that it was read with, was listed by the copied sequence."""
     async with broker(tmp_path) as (_, bus):
-        dead, raw = await DeadJobs.open(bus), RawPublisher(bus)
+        dead, raw = DeadJobs(bus), RawPublisher(bus)
         for number in range(3):
             await dead.keep(failed(number))
         for first in ("NATS/1.0", "NATS/1.0 204 EOB"):
@@ -65,7 +65,7 @@ async def test_copied_headers_of_jetstream_s_do_not_hide_a_dead_job(tmp_path: Pa
 async def test_where_too_much_is_kept_the_oldest_go_and_no_job_is_refused_its_end(tmp_path: Path) -> None:
     """There was no bound: a backend that is down for a week could fill the disk."""
     async with broker(tmp_path, StreamLimits(max_dead_bytes=10_000)) as (_, bus):
-        dead = await DeadJobs.open(bus)
+        dead = DeadJobs(bus)
         for number in range(20):
             await dead.keep(failed(number, 1_000))
         listed, total = await dead.latest(100)
@@ -77,9 +77,9 @@ async def test_a_bucket_of_an_earlier_release_is_bounded_and_listed_too(tmp_path
     async with broker(tmp_path) as (_, bus):
         await bus.jetstream.delete_key_value("TG_JOBS_DEAD")
         await bus.jetstream.create_key_value(KeyValueConfig(bucket="TG_JOBS_DEAD", ttl=604_800, history=1))
-        await (await DeadJobs.open(bus)).keep(failed(1))
+        await (DeadJobs(bus)).keep(failed(1))
         await ensure_streams(bus, StreamLimits(), update=True)
-        listed, total = await (await DeadJobs.open(bus)).latest(10)
+        listed, total = await (DeadJobs(bus)).latest(10)
         assert (numbers(listed), total) == ([1], 1)
         config = (await bus.jetstream.stream_info("KV_TG_JOBS_DEAD")).config
         assert config.max_bytes == StreamLimits().max_dead_bytes

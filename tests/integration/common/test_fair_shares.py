@@ -10,7 +10,7 @@ from tidegate_common.bus.connection import Bus
 from tidegate_common.bus.events.history import History
 from tidegate_common.bus.events.publisher import EventPublisher
 from tidegate_common.bus.jobs.dequeue import Delivery, JobQueue, turn
-from tidegate_common.bus.jobs.enqueue import Queueing
+from tidegate_common.bus.jobs.enqueue import QueueWriter
 from tidegate_common.bus.jobs.records import JobRecords
 from tidegate_common.contract.jobs import Job, JobState
 
@@ -19,8 +19,7 @@ class Asking:
     """Puts jobs into the queue; `levels` is where each has come, by its id."""
 
     def __init__(self, bus: Bus, states: JobRecords) -> None:
-        self._queueing = Queueing(bus, EventPublisher(bus, History(bus)), states)
-        self._queueing.on_put = self._note
+        self._queue = QueueWriter(bus, EventPublisher(bus, History(bus)), states, self._note)
         self.levels: dict[str, int] = {}
 
     def _note(self, state: JobState, level: int, _: int) -> None:
@@ -28,11 +27,11 @@ class Asking:
 
     async def put(self, owner: str, number: int = 0) -> None:
         job = Job(job_id=f"{owner}-{number}", kind="chat", tail=f"client.{owner}", params={}, created=time.time())
-        await self._queueing.put(job, {}, "trace")
+        await self._queue.put(job, {}, "trace")
 
 
 async def asking(bus: Bus) -> Asking:
-    return Asking(bus, await JobRecords.open(bus))
+    return Asking(bus, JobRecords(bus))
 
 
 async def taken(queue: JobQueue) -> Delivery:

@@ -14,7 +14,7 @@ from tidegate_common.bus.connection import Bus
 from tidegate_common.bus.events.history import History
 from tidegate_common.bus.events.publisher import EventPublisher
 from tidegate_common.bus.jobs.dequeue import POLL_SECONDS, Delivery, JobQueue
-from tidegate_common.bus.jobs.enqueue import Queueing, record_of
+from tidegate_common.bus.jobs.enqueue import QueueWriter, record_of
 from tidegate_common.bus.jobs.levels import LEVELS, QueueState, consumer_of, queue_state
 from tidegate_common.bus.jobs.records import JobRecords, announce_cancel, on_cancel
 from tidegate_common.bus.streams.definitions import StreamLimits
@@ -27,7 +27,7 @@ def job(job_id: str, owner: str = "") -> Job:
 
 
 async def put(bus: Bus, states: JobRecords, job_id: str, owner: str = "") -> None:
-    queueing = Queueing(bus, EventPublisher(bus, History(bus)), states)
+    queueing = QueueWriter(bus, EventPublisher(bus, History(bus)), states)
     await queueing.put(job(job_id, owner), {"traceparent": "t"}, "trace")
 
 
@@ -39,7 +39,7 @@ async def taken(queue: JobQueue) -> Delivery:
 
 async def test_a_job_is_taken_once_with_its_headers_and_leaves_the_queue_when_done(tmp_path: Path) -> None:
     async with broker(tmp_path) as (_, bus):
-        states, queue = await JobRecords.open(bus), await JobQueue.open(bus)
+        states, queue = JobRecords(bus), await JobQueue.open(bus)
         await put(bus, states, "j1")
         assert (await states.get("j1")).status is JobStatus.QUEUED
         assert await queue.depth() == 1
@@ -53,7 +53,7 @@ async def test_a_job_is_taken_once_with_its_headers_and_leaves_the_queue_when_do
 
 async def test_a_job_that_is_given_back_comes_again_as_the_next_attempt(tmp_path: Path) -> None:
     async with broker(tmp_path) as (_, bus):
-        states, queue = await JobRecords.open(bus), await JobQueue.open(bus)
+        states, queue = JobRecords(bus), await JobQueue.open(bus)
         await put(bus, states, "j1")
         await (await taken(queue)).give_back()
         again = await taken(queue)
@@ -63,7 +63,7 @@ async def test_a_job_that_is_given_back_comes_again_as_the_next_attempt(tmp_path
 
 async def test_a_full_queue_refuses_and_nothing_is_half_done(tmp_path: Path) -> None:
     async with broker(tmp_path, StreamLimits(max_jobs=1)) as (_, bus):
-        states = await JobRecords.open(bus)
+        states = JobRecords(bus)
         await put(bus, states, "j1")
         with pytest.raises(QueueFull, match="holds 1 jobs") as refused:
             await put(bus, states, "j2")
@@ -75,7 +75,7 @@ async def test_a_full_queue_refuses_and_nothing_is_half_done(tmp_path: Path) -> 
 async def test_a_queue_that_is_full_by_its_bytes_refuses_too(tmp_path: Path) -> None:
     """Only jobs were counted: ten thousand of a megabyte each could fill the disk."""
     async with broker(tmp_path, StreamLimits(max_job_bytes=1_500)) as (_, bus):
-        states = await JobRecords.open(bus)
+        states = JobRecords(bus)
         with pytest.raises(QueueFull, match="takes no more"):
             await asyncio.gather(*(put(bus, states, f"j{number}") for number in range(10)))
         assert 0 < (await bus.jetstream.stream_info("TG_JOBS")).state.messages < 10
@@ -92,7 +92,7 @@ async def test_a_queue_can_be_closed_when_nats_is_gone(tmp_path: Path) -> None:
 
 async def test_one_job_of_another_owner_is_taken_before_the_rest_of_many(tmp_path: Path) -> None:
     async with broker(tmp_path) as (_, bus):
-        states, queue = await JobRecords.open(bus), await JobQueue.open(bus)
+        states, queue = JobRecords(bus), await JobQueue.open(bus)
         for number in range(100):
             await put(bus, states, f"many-{number}", "client.many")
         await put(bus, states, "one", "client.one")
@@ -105,7 +105,7 @@ async def test_one_job_of_another_owner_is_taken_before_the_rest_of_many(tmp_pat
 
 async def test_a_worker_that_waits_is_told_of_a_new_job(tmp_path: Path) -> None:
     async with broker(tmp_path) as (_, bus):
-        states, queue = await JobRecords.open(bus), await JobQueue.open(bus)
+        states, queue = JobRecords(bus), await JobQueue.open(bus)
         waiting = asyncio.create_task(taken(queue))
         began = time.monotonic()
         await put(bus, states, "j1")
@@ -115,13 +115,13 @@ async def test_a_worker_that_waits_is_told_of_a_new_job(tmp_path: Path) -> None:
 
 async def test_the_queues_state_is_known_before_a_worker_has_come(tmp_path: Path) -> None:
     async with broker(tmp_path) as (_, bus):
-        await put(bus, await JobRecords.open(bus), "j1")
+        await put(bus, JobRecords(bus), "j1")
         assert await queue_state(bus) == QueueState((1, 0, 0, 0), (0, 0, 0, 0), (0, 0, 0, 0))
 
 
 async def test_a_job_that_is_put_twice_is_queued_once_and_keeps_its_record(tmp_path: Path) -> None:
     async with broker(tmp_path) as (_, bus):
-        states, queue = await JobRecords.open(bus), await JobQueue.open(bus)
+        states, queue = JobRecords(bus), await JobQueue.open(bus)
         await put(bus, states, "j1")
         await put(bus, states, "j1")
         delivery = await taken(queue)
@@ -134,7 +134,7 @@ async def test_a_job_that_is_put_twice_is_queued_once_and_keeps_its_record(tmp_p
 
 async def test_records_change_by_compare_and_set_and_an_unknown_one_is_not_found(tmp_path: Path) -> None:
     async with broker(tmp_path) as (_, bus):
-        states = await JobRecords.open(bus)
+        states = JobRecords(bus)
         await put(bus, states, "j1")
 
         def cancel(state: JobState) -> JobState:
@@ -172,7 +172,7 @@ async def test_a_job_whose_message_has_a_header_status_is_a_job(tmp_path: Path) 
 
 async def test_a_record_with_copied_headers_of_jetstream_s_is_changed_at_its_own_revision(tmp_path: Path) -> None:
     async with broker(tmp_path) as (_, bus):
-        states, raw = await JobRecords.open(bus), RawPublisher(bus)
+        states, raw = JobRecords(bus), RawPublisher(bus)
         state = JobState(job_id="j1", kind="chat", tail="client.a", status=JobStatus.QUEUED, created=1.0, updated=1.0)
         block = b"NATS/1.0\r\nNats-Sequence: 900\r\nnats-sequence: 901\r\nNats-Stream: X\r\nNats-Subject: y\r\n\r\n"
         await raw.store("$KV.TG_JOBS_STATE.j1", block, msgspec.json.encode(state))
@@ -184,7 +184,7 @@ async def test_a_record_with_copied_headers_of_jetstream_s_is_changed_at_its_own
 async def test_a_record_that_is_larger_than_nats_takes_is_too_large_and_nothing_is_away(tmp_path: Path) -> None:
     """It was answered as if NATS were away, so whoever had asked came again with the same, for ever."""
     async with nats_server(tmp_path, config="max_payload: 20000") as nats, connected(nats.url) as bus:
-        states = await JobRecords.open(bus)
+        states = JobRecords(bus)
         large = record_of(job("j1", "o" * 600), "trace", 1.0)
         await nats.reload("max_payload: 500")
         with pytest.raises(BrokerUnavailable):  # the server has told nobody: this costs the connection

@@ -30,7 +30,7 @@ async def unacknowledged(bus: Bus) -> int:
 async def test_after_a_stall_each_request_has_its_own_answer_again(tmp_path: Path) -> None:
     """Each answer was taken for that of the request before it, for ever: a job lay in the inbox until the next look."""
     async with broker(tmp_path) as (nats, bus):
-        states, queue = await JobRecords.open(bus), await JobQueue.open(bus, LONG, PATIENCE)
+        states, queue = JobRecords(bus), await JobQueue.open(bus, LONG, PATIENCE)
         async with paused(nats.run):
             await given_up(queue)
             await given_up(queue)
@@ -54,7 +54,7 @@ async def queue_answers(queue: JobQueue) -> bool:
 async def test_a_job_that_comes_too_late_is_given_back_at_once(tmp_path: Path) -> None:
     """It lay in the inbox of a worker that did not know of it, until its time for acknowledging was over."""
     async with broker(tmp_path) as (nats, bus):
-        states, queue = await JobRecords.open(bus), await JobQueue.open(bus, LONG, PATIENCE)
+        states, queue = JobRecords(bus), await JobQueue.open(bus, LONG, PATIENCE)
         other = await JobQueue.open(bus, LONG)
         await put(bus, states, "j1")
         async with paused(nats.run):

@@ -15,7 +15,7 @@ from tests.support.nats import nats_server
 from tests.support.waiting import until
 from tidegate_common.bus.events.history import History
 from tidegate_common.bus.events.publisher import EventPublisher
-from tidegate_common.bus.jobs.enqueue import Queueing
+from tidegate_common.bus.jobs.enqueue import QueueWriter
 from tidegate_common.bus.jobs.records import JobRecords
 from tidegate_common.contract.jobs import Job
 from tidegate_common.errors import TidegateError
@@ -30,7 +30,7 @@ async def test_jobs_whose_asking_fails_twice_tell_it_once(
     Python itself, as an exception that was never retrieved. So it was for callers that had left."""
     async with broker(tmp_path) as (server, bus):
         quiet = Quiet(caplog, level=logging.ERROR)
-        queueing = Queueing(bus, EventPublisher(bus, History(bus), 0.5), await JobRecords.open(bus))
+        queueing = QueueWriter(bus, EventPublisher(bus, History(bus), 0.5), JobRecords(bus))
 
         async def put(number: int, stays: float) -> bool:
             """Whether it was refused, or not waited for. The error is let go of here: it would keep what it is of."""

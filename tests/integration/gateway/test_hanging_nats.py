@@ -63,7 +63,7 @@ async def test_readiness_is_polled_while_nats_hangs_and_all_works_as_soon_as_it_
             await asyncio.sleep(HANGS_SECONDS)  # the input itself: NATS hangs for so long
             server.go_on()
             async with asyncio.timeout(10):
-                states = await JobRecords.open(gateway.bus)
+                states = JobRecords(gateway.bus)
                 chat = await publisher.post("/api/ai/chat", json={"client_id": "ann", "prompt": "hello"})
                 assert chat.status_code == 202, chat.text
                 assert (await states.get(chat.json()["job_id"])).job_id

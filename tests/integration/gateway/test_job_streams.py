@@ -70,7 +70,7 @@ def _fields(state: JobState) -> dict[str, Any]:
 
 
 async def answer(bus: Bus, tail: str = "client.ann") -> Answer:
-    states = await JobRecords.open(bus)
+    states = JobRecords(bus)
     position = await History(bus).position()
     start = str(EventId(position.epoch, position.last))
     state = JobState(

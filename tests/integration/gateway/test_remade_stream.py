@@ -189,7 +189,7 @@ async def test_who_comes_late_to_the_new_life_gets_the_gap_and_then_all_of_it(
 
 async def test_a_job_s_watcher_of_the_old_life_gets_what_the_job_has_written_in_the_new_one(tmp_path: Path) -> None:
     async with broker(tmp_path) as (server, bus), running_gateway(server.url) as running:
-        publisher, states, history = EventPublisher(bus, History(bus)), await JobRecords.open(bus), History(bus)
+        publisher, states, history = EventPublisher(bus, History(bus)), JobRecords(bus), History(bus)
         start = str(EventId((await history.position()).epoch, 0))
         await states.create(
             JobState(

@@ -34,7 +34,7 @@ async def scene(data: Path, **settings: object) -> AsyncIterator[tuple[RunningGa
         broker(data) as (server, bus),
         running_gateway(server.url, heartbeat_seconds=0.1, **settings) as running,
     ):
-        publisher, states = EventPublisher(bus, History(bus)), await JobRecords.open(bus)
+        publisher, states = EventPublisher(bus, History(bus)), JobRecords(bus)
         before = await publisher.durable("client.other", Event("n", "before"), headers={})
         state = JobState(
             job_id=J,

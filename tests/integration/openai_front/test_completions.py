@@ -257,5 +257,9 @@ async def test_one_idempotency_key_is_one_job_however_often_it_is_asked(tmp_path
             for _ in range(2)
         ]
         assert answers[0].id == answers[1].id
+        state = await worker.states.get(answers[0].id.removeprefix("chatcmpl-"))
+        # As earlier releases made them of the key and the request: a retry across an upgrade finds its job.
+        assert state.job_id == "9add719d1469e14486e122af2d28a32a"
+        assert state.request == "17f139d1c7498d081ac6fd4c0ce2a7bf"
         assert [each.choices[0].message.content for each in answers] == ["Hello world"] * 2
         assert len(worker.turns) == 1

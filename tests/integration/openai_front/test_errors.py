@@ -196,7 +196,7 @@ async def test_a_job_that_nobody_takes_in_time_is_given_up_and_cancelled(
             with pytest.raises(openai.InternalServerError) as told:
                 await client.chat.completions.create(model="any", messages=ASK)
         assert (told.value.status_code, told.value.code) == (504, "timeout")
-        states = await JobRecords.open(bus)
+        states = JobRecords(bus)
 
         async def wished() -> bool:
             return (await states.get(told.value.request_id or "")).cancel

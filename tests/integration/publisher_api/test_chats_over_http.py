@@ -4,7 +4,7 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
-from publisher_api.jobs.looking import Looking
+from publisher_api.jobs.reader import JobReader
 from tests.support.bus import SUBJECTS, broker
 from tests.support.publisher import running_publisher
 from tests.support.waiting import until
@@ -57,7 +57,7 @@ async def test_cancelling_what_a_worker_has_is_recorded_and_announced_however_of
         heard: list[str] = []
         on_cancel(bus, heard.append)
         job_id = (await client.post("/api/ai/chat", json=CHAT)).json()["job_id"]
-        await (await JobRecords.open(bus)).change(job_id, lambda state: replace(state, status=JobStatus.RUNNING))
+        await (JobRecords(bus)).change(job_id, lambda state: replace(state, status=JobStatus.RUNNING))
         for _ in range(2):
             answer = await client.delete(f"/api/ai/chat/{job_id}")
             assert (answer.status_code, answer.json()["cancel"]) == (202, True)
@@ -89,7 +89,7 @@ async def test_a_job_that_waits_is_cancelled_at_once_and_its_end_is_written_once
 async def test_a_cancel_that_could_not_be_written_is_finished_by_a_repeat(tmp_path: Path) -> None:
     async with broker(tmp_path) as (server, bus), running_publisher(server.url) as (client, _):
         job_id = (await client.post("/api/ai/chat", json=CHAT)).json()["job_id"]
-        states = await JobRecords.open(bus)
+        states = JobRecords(bus)
         await states.change(job_id, lambda state: replace(state, status=JobStatus.CANCELLED, pieces=3))
         assert (await client.delete(f"/api/ai/chat/{job_id}")).json()["end"]
         (last,) = await events(bus, "client.a")
@@ -100,7 +100,7 @@ async def test_an_end_that_is_in_the_stream_is_found_and_not_written_again(tmp_p
     """After the stream's window for duplicates the message id alone does not keep a second end away."""
     async with broker(tmp_path) as (server, bus), running_publisher(server.url) as (client, _):
         job_id = (await client.post("/api/ai/chat", json=CHAT)).json()["job_id"]
-        await (await JobRecords.open(bus)).change(job_id, lambda state: replace(state, status=JobStatus.CANCELLED))
+        await (JobRecords(bus)).change(job_id, lambda state: replace(state, status=JobStatus.CANCELLED))
         written = await EventPublisher(bus, History(bus)).durable(
             "client.a", Event("ai_response", "{}"), headers={JOB: job_id, JOB_END: "1"}
         )
@@ -174,7 +174,7 @@ async def test_an_answer_can_be_read_as_one_document_so_far_and_whole(tmp_path: 
 async def test_the_document_of_a_job_that_has_ended_is_read_up_to_its_end(tmp_path: Path) -> None:
     """All that came to the same topic since was read too: each look at an old answer cost as much as a day's events."""
     async with broker(tmp_path) as (_, bus):
-        states, history = await JobRecords.open(bus), History(bus)
+        states, history = JobRecords(bus), History(bus)
         publisher = EventPublisher(bus, history)
         start = await publisher.durable("topic.t", Event("note", "{}"), headers={})
         data = AiDone(job_id="j", index=0, content="Hello", finish_reason="stop", usage=Usage(1, 2))
@@ -185,7 +185,7 @@ async def test_the_document_of_a_job_that_has_ended_is_read_up_to_its_end(tmp_pa
             await publisher.durable_all(notes, headers={})
         job = Job(job_id="0" * 32, kind="chat", tail="topic.t", params={}, created=1, start=start.id)
         await states.create(replace(record_of(job, "", 1), status=JobStatus.DONE, end=ended.id))
-        state, answer = await Looking(states, history).at("0" * 32)
+        state, answer = await JobReader(states, history).read("0" * 32)
         assert (state.status, answer.candidates[0].content, answer.done) == (JobStatus.DONE, "Hello", True)
         assert history.pages == 1
 
@@ -227,21 +227,21 @@ async def test_who_waits_is_told_the_place_and_who_is_taken_at_once_is_not(tmp_p
         first = (await client.post("/api/ai/chat", json=CHAT)).json()["job_id"]
         delivery = await queue.take(5)
         assert delivery is not None
-        await (await JobRecords.open(bus)).change(first, lambda state: replace(state, status=JobStatus.RUNNING))
+        await (JobRecords(bus)).change(first, lambda state: replace(state, status=JobStatus.RUNNING))
         second = (await client.post("/api/ai/chat", json=CHAT)).json()["job_id"]
         third = (await client.post("/api/ai/chat", json={"client_id": "b", "prompt": "x"})).json()["job_id"]
         await until(lambda: {job for job, _ in heard} == {second.encode(), third.encode()}, "both are told")
         told = {data["job_id"]: (data["state"], data["position"]) for _, data in heard}
         assert told == {second: ("queued", 1), third: ("queued", 2)}
         assert await queue.take(5)
-        await (await JobRecords.open(bus)).change(second, lambda state: replace(state, status=JobStatus.RUNNING))
+        await (JobRecords(bus)).change(second, lambda state: replace(state, status=JobStatus.RUNNING))
         await until(lambda: heard[-1][1].get("position") == 1 and heard[-1][0] == third.encode(), "it has moved up")
         assert "wait_seconds" in heard[-1][1]
 
 
 async def test_a_dead_job_is_listed_looked_at_tried_again_once_and_forgotten(tmp_path: Path) -> None:
     async with broker(tmp_path) as (server, bus), running_publisher(server.url) as (client, _):
-        dead = await DeadJobs.open(bus)
+        dead = DeadJobs(bus)
         ids = [str(number) * 32 for number in range(3)]
         for number, job_id in enumerate(ids):
             tail = f"job.{job_id}" if number == 1 else "client.a"
@@ -271,7 +271,7 @@ async def test_a_dead_job_that_is_tried_again_does_not_end_for_want_of_listeners
         job_id = "0" * 32
         job = Job(job_id=job_id, kind="chat", tail=f"job.{job_id}", params={}, created=1, owner="key.x")
         job = replace(job, on_disconnect=OnDisconnect.CANCEL, grace_seconds=3.0)
-        await (await DeadJobs.open(bus)).keep(DeadJob(job=job, error="backend_error: x", attempts=1, failed=2))
+        await (DeadJobs(bus)).keep(DeadJob(job=job, error="backend_error: x", attempts=1, failed=2))
         await client.post(f"/api/ai/dead/{job_id}/retry", json={})
         delivery = await (await JobQueue.open(bus)).take(5)
         assert delivery is not None
@@ -315,7 +315,7 @@ async def test_a_refused_repeat_leaves_the_first_job_s_record(tmp_path: Path) ->
 async def test_cancelling_a_job_that_has_ended_answers_200_and_changes_nothing(tmp_path: Path) -> None:
     async with broker(tmp_path) as (server, bus), running_publisher(server.url) as (client, _):
         job_id = (await client.post("/api/ai/chat", json=CHAT)).json()["job_id"]
-        states = await JobRecords.open(bus)
+        states = JobRecords(bus)
         ended = await states.change(job_id, lambda state: replace(state, status=JobStatus.DONE))
         answer = await client.delete(f"/api/ai/chat/{job_id}")
         assert (answer.status_code, msgspec.convert(answer.json(), type(ended))) == (200, ended)

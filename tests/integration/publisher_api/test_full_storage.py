@@ -123,7 +123,7 @@ async def test_a_record_that_finds_no_room_makes_the_process_unready(tmp_path: P
         stream = {"name": "KV_TG_JOBS_STATE", "subjects": ["$KV.TG_JOBS_STATE.>"], "allow_rollup_hdrs": True}
         await JetStreamApi(bus).call("STREAM.CREATE.KV_TG_JOBS_STATE", stream)
         counts = Refusals()
-        states = await JobRecords.open(bus, Leaders(bus), counts)
+        states = JobRecords(bus, Leaders(bus), counts)
         refused = 0
         for number in range(10):
             state = JobState(

@@ -29,7 +29,7 @@ DEAD = "0" * 32
 async def test_no_post_of_a_form_or_a_beacon_does_anything(tmp_path: Path) -> None:
     """`POST /api/ai/dead/{id}/retry` took no body, and so it took any page's: a job was run, and paid, again."""
     async with broker(tmp_path) as (server, bus), running_publisher(server.url) as (client, _):
-        dead = await DeadJobs.open(bus)
+        dead = DeadJobs(bus)
         job = Job(job_id=DEAD, kind="chat", tail="client.a", params={}, created=1)
         await dead.keep(DeadJob(job=job, error="backend_error: x", attempts=1, failed=2.0))
         paths: dict[str, Any] = document()["paths"]
@@ -56,7 +56,7 @@ async def test_every_other_method_that_changes_something_needs_leave(tmp_path: P
 
 async def test_a_retry_takes_an_empty_object_or_nothing_as_json(tmp_path: Path) -> None:
     async with broker(tmp_path) as (server, bus), running_publisher(server.url) as (client, _):
-        dead = await DeadJobs.open(bus)
+        dead = DeadJobs(bus)
         json_type = {"content-type": "application/json"}
 
         async def retried(content: bytes) -> httpx.Response:
@@ -76,7 +76,7 @@ async def test_a_dead_job_is_shown_without_what_is_the_services_own(tmp_path: Pa
     async with broker(tmp_path) as (server, bus), running_publisher(server.url) as (client, _):
         owner = "address.192%2E0%2E2%2E7"
         job = Job(job_id=DEAD, kind="chat", tail="client.a", params={"x": 1}, created=1, owner=owner, revision=7)
-        await (await DeadJobs.open(bus)).keep(DeadJob(job=job, error="backend_error: x", attempts=1, failed=2.0))
+        await (DeadJobs(bus)).keep(DeadJob(job=job, error="backend_error: x", attempts=1, failed=2.0))
         for path in (f"/api/ai/dead/{DEAD}", "/api/ai/dead"):
             text = (await client.get(path)).text
             assert "192" not in text

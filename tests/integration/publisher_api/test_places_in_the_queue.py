@@ -17,7 +17,7 @@ from tidegate_common.bus.connection import Bus
 from tidegate_common.bus.events.history import History
 from tidegate_common.bus.events.publisher import EventPublisher
 from tidegate_common.bus.jobs.dequeue import JobQueue
-from tidegate_common.bus.jobs.enqueue import Queueing
+from tidegate_common.bus.jobs.enqueue import QueueWriter
 from tidegate_common.bus.jobs.records import JobRecords
 from tidegate_common.contract.jobs import Job, JobStatus
 from tidegate_common.runtime.tasks import end
@@ -33,15 +33,14 @@ class Desk:
     def __init__(self, bus: Bus, states: JobRecords) -> None:
         publisher = EventPublisher(bus, History(bus))
         self.progress = Progress(bus, states, publisher)
-        self._queueing = Queueing(bus, publisher, states)
-        self._queueing.on_put = self.progress.follow
+        self._queue = QueueWriter(bus, publisher, states, self.progress.follow)
         self.heard: list[str] = []
         for subject in (LOOKS, READS, f"{TOLD}>"):
             bus.client.subscribe_direct(subject, lambda subject, *_: self.heard.append(subject.decode()))
 
     async def put(self, *names: str) -> None:
         jobs = (Job(job_id=each, kind="chat", tail=f"client.{each}", params={}, created=time.time()) for each in names)
-        await asyncio.gather(*(self._queueing.put(each, {}, "") for each in jobs))
+        await asyncio.gather(*(self._queue.put(each, {}, "") for each in jobs))
 
     def told(self) -> set[str]:
         return {each.removeprefix(TOLD) for each in self.heard if each.startswith(TOLD)}
@@ -60,7 +59,7 @@ class Desk:
 @asynccontextmanager
 async def desk(data: Path) -> AsyncIterator[tuple[Bus, Desk]]:
     async with broker(data) as (_, bus):
-        found = Desk(bus, await JobRecords.open(bus))
+        found = Desk(bus, JobRecords(bus))
         running = asyncio.create_task(found.progress.run())
         try:
             yield bus, found
@@ -97,7 +96,7 @@ async def test_who_is_followed_no_more_since_others_came_disturbs_no_look(
     monkeypatch.setattr(progress, "MOST_FOLLOWED", 1)
     async with desk(tmp_path) as (bus, asking):
         await asking.put("a")
-        states = await JobRecords.open(bus)
+        states = JobRecords(bus)
         later = replace(await states.get("a"), job_id="b")
         await states.change("a", lambda state: replace(state, status=JobStatus.CANCELLED))
         reads = asking.heard.count(READS)

@@ -16,6 +16,7 @@ from tests.support.publisher import running_publisher
 from tests.support.waiting import until
 from tidegate_common.bus.connection import Bus
 from tidegate_common.bus.events.history import History
+from tidegate_common.bus.jobs.records import JobRecords
 
 KEY = {"idempotency-key": "k"}
 NDJSON = {"content-type": "application/x-ndjson"}
@@ -135,6 +136,25 @@ async def test_another_job_under_the_same_key_is_refused(
         assert (await bus.jetstream.stream_info("TG_JOBS")).state.messages == 1
         shown = (await client.get(f"/api/ai/jobs/{first.json()['job_id']}")).json()
         assert "request" not in shown
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "noted"),
+    [
+        ("/api/ai/chat", CHAT, "207034bc5629bfbfa503932a27a2f704"),
+        ("/api/ai/chat", {"prompt": "hi"}, "073095c7710e0e1bbcf6225a75bd4af3"),
+        ("/api/ai/jobs", JOB, "07e073b6f274e8bb99693ada360a831f"),
+    ],
+    ids=["chat", "without a target", "job"],
+)
+async def test_a_job_is_known_by_what_an_earlier_release_has_noted_of_it(
+    tmp_path: Path, path: str, body: dict[str, Any], noted: str
+) -> None:
+    """A caller that asks again across an upgrade gets the job that it has, and no refusal."""
+    async with broker(tmp_path) as (server, bus), running_publisher(server.url) as (client, _):
+        answer = await client.post(path, json=body, headers=KEY)
+        state = await JobRecords(bus).get(answer.json()["job_id"])
+        assert (state.job_id, state.request) == ("9a5d4adca82fbf8d97d233d3355774ac", noted)
 
 
 IS_JSON = {"content-type": "application/json"}

@@ -7,6 +7,7 @@ from tidegate_common.contract.ids import (
     EventId,
     check_event_type,
     check_name,
+    keyed_id,
     new_client_id,
     new_job_id,
 )
@@ -23,6 +24,20 @@ def test_an_event_id_reads_back_as_it_was_written(epoch: str, sequence: int) -> 
 )
 def test_what_is_no_event_id_of_ours_is_none(text: str) -> None:
     assert EventId.parse(text) is None
+
+
+@pytest.mark.parametrize(
+    ("words", "made"),
+    [
+        (("job", "k"), "9a5d4adca82fbf8d97d233d3355774ac"),
+        (("chat", "key.abc", "k"), "07b34bd8c5cac861b0823703d3e79903"),
+        (("again", "j1", "1.5"), "a795affdb69e2b9593b1bffb205c8713"),
+        (("event", "k"), "62df9c855c83daa85891a7b81e2413ad"),
+    ],
+)
+def test_the_id_of_a_key_is_what_earlier_releases_made_of_it(words: tuple[str, ...], made: str) -> None:
+    """A job or an event is asked for again across an upgrade, and is to be found."""
+    assert keyed_id(*words) == made
 
 
 def test_made_ids_are_128_random_bits() -> None:

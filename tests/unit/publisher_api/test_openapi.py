@@ -6,7 +6,7 @@ from openapi_spec_validator import validate
 
 from publisher_api.http.docs import PAGE, START
 from publisher_api.http.openapi import document
-from publisher_api.requests import CHAT, LINE, SEND
+from publisher_api.requests import CHAT_BODY, LINE, SEND_BODY
 from tidegate_common.runtime import problems, refusals
 
 
@@ -21,8 +21,8 @@ def test_its_examples_are_accepted_by_the_types_that_check_requests() -> None:
         ((_, media),) = paths[path]["post"]["requestBody"]["content"].items()
         return media["example"]
 
-    SEND.decode(msgspec.json.encode(example("/api/sse/send")))
-    CHAT.decode(msgspec.json.encode(example("/api/ai/chat")))
+    SEND_BODY.decode(msgspec.json.encode(example("/api/sse/send")))
+    CHAT_BODY.decode(msgspec.json.encode(example("/api/ai/chat")))
     LINE.decode(example("/api/sse/batch"))
 
 

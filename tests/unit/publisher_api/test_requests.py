@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from publisher_api.requests import CHAT, LINE, SEND, chat_of, event_of, line_tail_of, tail_of, text_of
+from publisher_api.requests import CHAT_BODY, LINE, SEND_BODY, chat_of, event_of, line_tail_of, tail_of, text_of
 from tidegate_common.errors import InvalidField
 
 texts = st.text(st.characters(exclude_categories=["Cs"]))
@@ -45,13 +45,13 @@ EVENT = '"event_type":"note","data":1'
     ],
 )
 def test_each_target_has_its_tail(body: str, tail: str) -> None:
-    assert tail_of(SEND.decode(body % EVENT)) == tail
+    assert tail_of(SEND_BODY.decode(body % EVENT)) == tail
 
 
 @pytest.mark.parametrize("targets", ["", '"client_id":"a","topic":"t",', '"client_id":"a","user_id":"u",'])
 def test_no_target_and_two_targets_are_refused(targets: str) -> None:
     with pytest.raises(InvalidField, match="exactly one of client_id, user_id and topic"):
-        tail_of(SEND.decode("{%s%s}" % (targets, EVENT)))
+        tail_of(SEND_BODY.decode("{%s%s}" % (targets, EVENT)))
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ def test_no_target_and_two_targets_are_refused(targets: str) -> None:
 )
 def test_an_event_that_can_t_be_delivered_as_asked_names_its_field(fields: str, field: str) -> None:
     with pytest.raises(InvalidField) as caught:
-        event_of(SEND.decode('{"client_id":"a",%s}' % fields), 100)
+        event_of(SEND_BODY.decode('{"client_id":"a",%s}' % fields), 100)
     assert caught.value.field == field
 
 
@@ -77,7 +77,7 @@ def test_a_line_is_a_send_or_a_broadcast() -> None:
 
 
 def test_a_prompt_is_one_message_of_the_user() -> None:
-    params = chat_of(CHAT.decode('{"client_id":"a","prompt":"hi","temperature":0.5}'))
+    params = chat_of(CHAT_BODY.decode('{"client_id":"a","prompt":"hi","temperature":0.5}'))
     assert msgspec.to_builtins(params.messages) == [{"role": "user", "content": "hi"}]
     assert params.temperature == 0.5
 
@@ -85,4 +85,4 @@ def test_a_prompt_is_one_message_of_the_user() -> None:
 @pytest.mark.parametrize("body", ['{"client_id":"a"}', '{"prompt":"a","messages":[{"role":"user","content":"b"}]}'])
 def test_a_chat_has_a_prompt_or_messages(body: str) -> None:
     with pytest.raises(InvalidField, match="exactly one of prompt and messages"):
-        chat_of(CHAT.decode(body))
+        chat_of(CHAT_BODY.decode(body))

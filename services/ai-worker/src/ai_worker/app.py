@@ -155,7 +155,7 @@ async def main(settings: WorkerSettings) -> None:
             leaders = Leaders(bus, settings.patience())
             upkeep = Upkeep(bus, settings.stream_limits(), leaders, keeps=False, all_needed=True)
             await upkeep.start()
-            states, dead = await JobRecords.open(bus, leaders), await DeadJobs.open(bus)
+            states, dead = JobRecords(bus, leaders), DeadJobs(bus)
             worker = Worker(settings, bus, leaders, states, dead, upkeep, signals)
             model = build(settings)
             running = asyncio.create_task(worker.run(model))

@@ -12,12 +12,11 @@ from starlette.types import ASGIApp
 from publisher_api.batches import Batches
 from publisher_api.http.docs import docs_routes
 from publisher_api.http.endpoints import Endpoints
-from publisher_api.http.jobs import PARAMETERS, JobEndpoints
+from publisher_api.http.job_endpoints import PARAMETERS, JobEndpoints
 from publisher_api.http.tracing import traced
 from publisher_api.jobs.dead import DeadLetters
-from publisher_api.jobs.looking import Looking
 from publisher_api.jobs.progress import Progress
-from publisher_api.jobs.starting import Starting
+from publisher_api.jobs.reader import JobReader
 from publisher_api.publishing import Sending
 from publisher_api.repeats import Repeats
 from publisher_api.settings import PublisherSettings
@@ -26,8 +25,9 @@ from tidegate_common.bus.events.history import History
 from tidegate_common.bus.events.publisher import EventPublisher
 from tidegate_common.bus.jobs.cancel import Cancelling
 from tidegate_common.bus.jobs.dead import DeadJobs
-from tidegate_common.bus.jobs.enqueue import Queueing
+from tidegate_common.bus.jobs.enqueue import QueueWriter
 from tidegate_common.bus.jobs.records import JobRecords
+from tidegate_common.bus.jobs.submit import JobSubmitter
 from tidegate_common.bus.requests.gateways import AllGateways
 from tidegate_common.bus.requests.roll import Roll
 from tidegate_common.bus.streams.leaders import Leaders
@@ -66,20 +66,19 @@ async def build(settings: PublisherSettings, bus: Bus, signals: Telemetry) -> Bu
     leaders = Leaders(bus, settings.patience())
     history = History(bus, leaders)
     publisher = EventPublisher(bus, history, leaders=leaders)
-    states, dead = await JobRecords.open(bus, leaders, publisher.refusals), await DeadJobs.open(bus)
+    states, dead = JobRecords(bus, leaders, publisher.refusals), DeadJobs(bus)
     upkeep = Upkeep(bus, settings.stream_limits(), leaders, keeps=True, all_needed=True, refusals=publisher.refusals)
     readiness = Readiness(bus, upkeep.lacks)
     progress = Progress(bus, states, publisher)
     gateways = AllGateways(bus)
     sending = Sending(publisher, Repeats(bus), gateways, bus.subjects, signals.tracer, settings.max_event_ttl_seconds)
-    queueing = Queueing(bus, publisher, states)
-    queueing.on_put = progress.follow
-    starting = Starting(queueing, history, bus.subjects, signals.tracer)
+    queue = QueueWriter(bus, publisher, states, progress.follow)
+    submitter = JobSubmitter(bus, history, queue, signals.tracer)
     jobs = JobEndpoints(
-        starting,
-        Looking(states, history),
+        submitter,
+        JobReader(states, history),
         Cancelling(bus, states, publisher, history),
-        DeadLetters(dead, starting),
+        DeadLetters(dead, submitter),
         settings.max_body_bytes,
     )
     api = [*Endpoints(settings, sending, Batches(sending), gateways).routes(), *jobs.routes()]

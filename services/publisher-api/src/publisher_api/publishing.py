@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from itertools import groupby
@@ -18,6 +17,7 @@ from publisher_api.requests import Published, event_of
 from tidegate_common.bus.events.publisher import Durable, EventPublisher
 from tidegate_common.bus.requests.gateways import ASK_SECONDS, AllGateways
 from tidegate_common.contract.events import RECEIPT, Event, Receipt
+from tidegate_common.contract.ids import keyed_id
 from tidegate_common.contract.subjects import Subjects
 from tidegate_common.errors import BrokerUnavailable, InvalidField, TidegateError
 from tidegate_common.runtime.tasks import end
@@ -50,7 +50,7 @@ class Outgoing(NamedTuple):
     @property
     def message_id(self) -> str | None:
         """Of the key alone: under it another event, to whomever, is refused (repeats.py)."""
-        return None if self.key is None else hashlib.sha256(f"event\0{self.key}".encode()).hexdigest()[:32]
+        return None if self.key is None else keyed_id("event", self.key)
 
 
 class Sending:

@@ -103,12 +103,12 @@ class RetryBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Body of `POST /api/ai/dead/{job_id}/retry`: an empty object, or nothing."""
 
 
-SEND = msgspec.json.Decoder(SendBody)
+SEND_BODY = msgspec.json.Decoder(SendBody)
 BROADCAST_BODY = msgspec.json.Decoder(BroadcastBody)
 LINE = msgspec.json.Decoder(BatchLine)
-CHAT = msgspec.json.Decoder(ChatBody)
-JOB = msgspec.json.Decoder(JobBody)
-RETRY = msgspec.json.Decoder(RetryBody)
+CHAT_BODY = msgspec.json.Decoder(ChatBody)
+JOB_BODY = msgspec.json.Decoder(JobBody)
+RETRY_BODY = msgspec.json.Decoder(RetryBody)
 _KIND = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 

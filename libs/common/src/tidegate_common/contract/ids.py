@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import secrets
 from typing import NamedTuple
@@ -45,6 +46,15 @@ def new_client_id() -> str:
 def new_job_id() -> str:
     """128 random bits in hexadecimal: 32 characters."""
     return secrets.token_hex(16)
+
+
+def keyed_id(surface: str, *words: str) -> str:
+    """The id of what `words` name, an `Idempotency-Key` among them: the same each time, and another on each surface.
+
+    It has the form of a new job's. A release that made other ids of the same key would not know what was asked for
+    under it before an upgrade.
+    """
+    return hashlib.sha256("\0".join((surface, *words)).encode()).hexdigest()[:32]
 
 
 def check_job_id(job_id: str) -> str:

@@ -11,6 +11,9 @@ from typing import Any, Literal
 
 import msgspec
 
+CHAT = "chat"
+"""The kind of jobs that answer a conversation: their `params` are `ChatParams`."""
+
 
 class JobStatus(StrEnum):
     QUEUED = "queued"
@@ -142,7 +145,7 @@ class ChatMessage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ChatParams(msgspec.Struct, frozen=True, kw_only=True):
-    """`params` of a job of the kind `chat`."""
+    """`params` of a chat."""
 
     messages: list[ChatMessage]
     model: str | None = None

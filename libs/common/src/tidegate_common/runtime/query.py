@@ -58,6 +58,7 @@ MOST_PARAMETERS = 100
 """Of a request, those that are ignored too. A stream may have as many topics beside them as it may."""
 
 _NUMBER = re.compile(r"[0-9.]*")
+_KEY = re.compile(r"[\x21-\x7e]{1,128}")
 _SAID = 64
 
 
@@ -135,3 +136,11 @@ def single(request: Request, name: str) -> str | None:
     if len(found) > 1:
         raise InvalidField(name, "given once")
     return utf8(name, found[0]) if found else None
+
+
+def idempotency_key(request: Request) -> str | None:
+    """The caller's `Idempotency-Key`. Raises InvalidField."""
+    key = single(request, "Idempotency-Key")
+    if key is not None and not _KEY.fullmatch(key):
+        raise InvalidField("Idempotency-Key", "1 to 128 visible ASCII characters")
+    return key

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 
 from starlette.requests import Request
 
@@ -11,7 +10,7 @@ from gateway.openai.completions import Caller
 from tidegate_common.contract.jobs import OnDisconnect
 from tidegate_common.contract.subjects import encode_token
 from tidegate_common.errors import InvalidField
-from tidegate_common.runtime.query import single
+from tidegate_common.runtime.query import idempotency_key, single
 
 ON_DISCONNECT = "Tidegate-On-Disconnect"
 REQUEST_HEADERS = [
@@ -37,8 +36,6 @@ REQUEST_HEADERS = [
 ]
 """What OpenAI's clients send from a page of another origin."""
 
-_KEY = re.compile(r"[\x21-\x7e]{1,128}")
-
 
 def caller_of(request: Request) -> Caller:
     """Who asks, and what they want to become of the job when they go. Raises InvalidField."""
@@ -47,9 +44,7 @@ def caller_of(request: Request) -> Caller:
         name = f"key.{hashlib.sha256(secret.encode()).hexdigest()[:32]}"
     else:
         name = f"address.{encode_token(request.client.host if request.client else 'none')}"
-    key = single(request, "Idempotency-Key")
-    if key is not None and not _KEY.fullmatch(key):
-        raise InvalidField("Idempotency-Key", "1 to 128 visible ASCII characters")
+    key = idempotency_key(request)
     # Who sends a key means to come back.
     wish = single(request, ON_DISCONNECT) or (OnDisconnect.CANCEL if key is None else OnDisconnect.CONTINUE)
     if wish not in tuple(OnDisconnect):

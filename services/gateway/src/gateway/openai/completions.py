@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
-import time
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
@@ -16,27 +14,22 @@ from opentelemetry.trace import Tracer
 
 from gateway.openai.request import Completion
 from tidegate_common.bus.connection import Bus
-from tidegate_common.bus.events.history import History, Position, Stored
+from tidegate_common.bus.events.history import History, Stored
 from tidegate_common.bus.events.publisher import EventPublisher
 from tidegate_common.bus.jobs.cancel import Cancelling
-from tidegate_common.bus.jobs.enqueue import Queueing
+from tidegate_common.bus.jobs.enqueue import QueueWriter
 from tidegate_common.bus.jobs.events import job_events
 from tidegate_common.bus.jobs.following import Following
 from tidegate_common.bus.jobs.records import JobRecords
+from tidegate_common.bus.jobs.submit import JobSubmitter
 from tidegate_common.bus.wire import headers
-from tidegate_common.contract.ids import EventId, new_job_id
-from tidegate_common.contract.jobs import Job, JobState, OnDisconnect, request_hash
-from tidegate_common.contract.subjects import job_tail
+from tidegate_common.contract.ids import EventId, keyed_id
+from tidegate_common.contract.jobs import CHAT, Job, JobState, OnDisconnect, request_hash
 from tidegate_common.errors import BrokerUnavailable, NotFound
 from tidegate_common.runtime.tasks import end, spawn
-from tidegate_common.telemetry import names
-from tidegate_common.telemetry.propagation import trace_id
-from tidegate_common.telemetry.sending import producing
 from tidegate_common.telemetry.trouble import Trouble
 
 log = logging.getLogger(__name__)
-
-KIND = "chat"
 
 GRACE_SECONDS = 3.0
 """A worker ends a job of which no gateway has said for so long that somebody waits for it."""
@@ -83,15 +76,14 @@ class Completions:
 
     def __init__(self, bus: Bus, history: History, publisher: EventPublisher, tracer: Tracer, seconds: float) -> None:
         """`seconds` is how long a job may take, with its time in the queue."""
-        self._bus = bus
+        states = JobRecords(bus, publisher.leaders, publisher.refusals)
         self._history = history
-        self._publisher = publisher
-        self._tracer = tracer
         self._seconds = seconds
         self._following = Following(bus, history)
-        self._opened: tuple[Cancelling, Queueing] | None = None
+        self._submitter = JobSubmitter(bus, history, QueueWriter(bus, publisher, states), tracer)
+        self._cancelling = Cancelling(bus, states, publisher, history)
         self._waiting: Counter[str] = Counter()
-        self._cancelling: set[asyncio.Task[None]] = set()
+        self._cancels: set[asyncio.Task[None]] = set()
         self._uncancelled = Trouble(log, "a job could not be cancelled, and runs to its end")
 
     @asynccontextmanager
@@ -101,20 +93,16 @@ class Completions:
 
         Raises QueueFull, BrokerUnavailable, TooLarge: then there is no such job; KeyReused: it is of another request.
         """
-        cancelling, queueing = await self._open()
-        position = await self._history.patient_position()
-        start = EventId(position.epoch, position.last)
-        job = self._job(asked, caller, start)
+        job = await self._draft(asked, caller)
+        start = EventId.parse(job.start)
+        assert start is not None, "a draft has its start"
         async with AsyncExitStack() as stack:
             events: AsyncGenerator[Stored, None] | None = None
             if caller.key is None:  # nothing of it can be stored yet: it is followed before it is queued
                 events = stack.enter_context(self._following.follow(job.job_id, job.tail, start, stored=False))
-            subject = f"{self._bus.subjects.namespace}.jobs.{KIND}"
-            with producing(self._tracer, subject, subject) as (span, fields):
-                span.set_attributes({names.JOB_ID: job.job_id, names.JOB_KIND: KIND})
-                state = await queueing.put(job, fields, trace_id())
+            state = await self._submitter.submit(job)
             if events is None:
-                events = self._again(state, position, stack)
+                events = await self._again(state, start, stack)
             running = Running(state, events)
             self._waiting[job.job_id] += 1
             try:
@@ -125,7 +113,7 @@ class Completions:
                 if last:
                     del self._waiting[job.job_id]
                 if last and caller.cancel and not running.over:
-                    self._spawn_cancel(cancelling, job.job_id)
+                    self._spawn_cancel(job.job_id)
 
     def waiting(self, job_id: str) -> int:
         """How many callers wait for the job here."""
@@ -133,59 +121,46 @@ class Completions:
 
     async def aclose(self) -> None:
         """Returns when the cancels that are under way are through."""
-        if self._cancelling:
-            await asyncio.wait(self._cancelling, timeout=AGAIN_SECONDS)
-        await end(self._cancelling)
+        if self._cancels:
+            await asyncio.wait(self._cancels, timeout=AGAIN_SECONDS)
+        await end(self._cancels)
 
-    def _again(self, state: JobState, position: Position, stack: AsyncExitStack) -> AsyncGenerator[Stored, None]:
+    async def _again(self, state: JobState, start: EventId, stack: AsyncExitStack) -> AsyncGenerator[Stored, None]:
         """The events of a job that there may have been before: from its own start on."""
-        begun = EventId.parse(state.start) or EventId(position.epoch, position.last)
+        position = await self._history.position()
+        begun = EventId.parse(state.start) or start
         ended = EventId.parse(state.end)
         after, upto = position.place(begun), position.place(ended) if ended is not None else None
         if after is not None and upto is not None:
             return _kept(self._history, state, after, upto)
         return stack.enter_context(self._following.follow(state.job_id, state.tail, begun))
 
-    def _job(self, asked: Completion, caller: Caller, start: EventId) -> Job:
-        params, job_id, request = msgspec.to_builtins(asked.params), new_job_id(), ""
-        if caller.key is not None:
-            job_id = hashlib.sha256(f"{KIND}\0{caller.name}\0{caller.key}".encode()).hexdigest()[:32]
-            request = request_hash(params, asked.user)
-        now = time.time()
-        return Job(
-            job_id=job_id,
-            kind=KIND,
-            tail=job_tail(job_id),
-            params=params,
-            request=request,
-            created=now,
+    async def _draft(self, asked: Completion, caller: Caller) -> Job:
+        params = msgspec.to_builtins(asked.params)
+        return await self._submitter.draft(
+            CHAT,
+            params,
+            job_id="" if caller.key is None else keyed_id("chat", caller.name, caller.key),
+            request="" if caller.key is None else request_hash(params, asked.user),
             owner=asked.user or caller.name,
-            start=str(start),
-            deadline=now + self._seconds,
+            seconds=self._seconds,
             # The front cancels the job itself as soon as the caller goes: this is for a gateway that died with it.
             on_disconnect=OnDisconnect.CANCEL if caller.cancel else OnDisconnect.CONTINUE,
             grace_seconds=GRACE_SECONDS,
         )
 
-    async def _open(self) -> tuple[Cancelling, Queueing]:
-        if self._opened is None:
-            states = await JobRecords.open(self._bus, self._publisher.leaders, self._publisher.refusals)
-            cancelling = Cancelling(self._bus, states, self._publisher, self._history)
-            self._opened = cancelling, Queueing(self._bus, self._publisher, states)
-        return self._opened
+    def _spawn_cancel(self, job_id: str) -> None:
+        task = spawn(self._cancel(job_id), "cancelling a job")
+        self._cancels.add(task)
+        task.add_done_callback(self._cancels.discard)
 
-    def _spawn_cancel(self, cancelling: Cancelling, job_id: str) -> None:
-        task = spawn(self._cancel(cancelling, job_id), "cancelling a job")
-        self._cancelling.add(task)
-        task.add_done_callback(self._cancelling.discard)
-
-    async def _cancel(self, cancelling: Cancelling, job_id: str) -> None:
+    async def _cancel(self, job_id: str) -> None:
         """Ends the job where it waits, tells its worker where it runs; tried again while NATS is away."""
         loop = asyncio.get_running_loop()
         until = loop.time() + CANCEL_SECONDS
         while True:
             try:
-                await cancelling.cancel(job_id)
+                await self._cancelling.cancel(job_id)
                 return
             except NotFound:
                 return

@@ -27,9 +27,8 @@ class JobStreams:
 
     def __init__(self, streams: StreamEndpoint, bus: Bus, history: History) -> None:
         self._streams = streams
-        self._bus = bus
         self._history = history
-        self._states: JobRecords | None = None
+        self._states = JobRecords(bus, history.leaders)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
@@ -69,8 +68,6 @@ class JobStreams:
     async def _state(self, job_id: str) -> JobState:
         """The job's record. Raises NotFound, BrokerUnavailable."""
         check_job_id(job_id)
-        if self._states is None:
-            self._states = await JobRecords.open(self._bus, self._history.leaders)
         state = await self._states.get(job_id)
         if not state.tail or not state.start:
             raise HTTPException(404, f"job {job_id} has no stream of its own")

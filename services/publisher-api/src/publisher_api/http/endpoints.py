@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import msgspec
@@ -12,30 +11,21 @@ from starlette.routing import Route
 
 from publisher_api.batches import Batches, LineResult
 from publisher_api.publishing import Sending, Sent
-from publisher_api.requests import BROADCAST_BODY, SEND, tail_of
+from publisher_api.requests import BROADCAST_BODY, SEND_BODY, tail_of
 from publisher_api.settings import PublisherSettings
 from tidegate_common.bus.requests.gateways import ASK_SECONDS, AllGateways
 from tidegate_common.contract.subjects import BROADCAST, client_tail, topic_tail, user_tail
 from tidegate_common.errors import InvalidField
 from tidegate_common.runtime.body import decode, read_body
 from tidegate_common.runtime.problems import problem_of
-from tidegate_common.runtime.query import single
+from tidegate_common.runtime.query import idempotency_key
 from tidegate_common.telemetry.propagation import trace_id
 
-_KEY = re.compile(r"[\x21-\x7e]{1,128}")
 _ENCODER = msgspec.json.Encoder()
 
 
 def answer(content: Any, status: int) -> Response:
     return Response(_ENCODER.encode(content), status, media_type="application/json")
-
-
-def idempotency_key(request: Request) -> str | None:
-    """The caller's `Idempotency-Key`. Raises InvalidField."""
-    key = single(request, "Idempotency-Key")
-    if key is not None and not _KEY.fullmatch(key):
-        raise InvalidField("Idempotency-Key", "1 to 128 visible ASCII characters")
-    return key
 
 
 class Endpoints:
@@ -60,7 +50,7 @@ class Endpoints:
 
     async def send(self, request: Request) -> Response:
         key = idempotency_key(request)
-        body = decode(SEND, await read_body(request, self._settings.max_body_bytes))
+        body = decode(SEND_BODY, await read_body(request, self._settings.max_body_bytes))
         return _accepted(await self._sending.send(self._sending.outgoing(tail_of(body), body, key)))
 
     async def broadcast(self, request: Request) -> Response:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from contextlib import suppress
 
-from publisher_api.jobs.starting import Starting
 from tidegate_common.bus.jobs.dead import DeadJobs
-from tidegate_common.contract.ids import check_job_id
-from tidegate_common.contract.jobs import DeadJob, JobState
+from tidegate_common.bus.jobs.submit import JobSubmitter
+from tidegate_common.contract.ids import check_job_id, keyed_id
+from tidegate_common.contract.jobs import DeadJob, JobState, OnDisconnect
+from tidegate_common.contract.subjects import job_tail
 from tidegate_common.errors import Unreadable
 
 MOST = 1_000
@@ -16,9 +17,9 @@ MOST = 1_000
 class DeadLetters:
     """All calls raise BrokerUnavailable."""
 
-    def __init__(self, dead: DeadJobs, starting: Starting) -> None:
+    def __init__(self, dead: DeadJobs, submitter: JobSubmitter) -> None:
         self._dead = dead
-        self._starting = starting
+        self._submitter = submitter
 
     async def latest(self, most: int) -> tuple[list[DeadJob], int]:
         """The `most` that failed last, the newest first, and how many there are."""
@@ -30,7 +31,19 @@ class DeadLetters:
 
     async def retry(self, job_id: str) -> JobState:
         """Queues it as a new job, whose record this gives, and forgets it. Raises NotFound, QueueFull, TooLarge."""
-        state = await self._starting.again(await self._dead.get(check_job_id(job_id)))
+        dead = await self._dead.get(check_job_id(job_id))
+        old = dead.job
+        job = await self._submitter.draft(
+            old.kind,
+            old.params,
+            # The id of this one failure: a call that is repeated, since NATS went away in here, gives the same new job.
+            job_id=keyed_id("again", job_id, str(dead.failed)),
+            tail="" if old.tail == job_tail(job_id) else old.tail,
+            owner="" if old.owner == old.tail else old.owner,
+            # Its asker has gone long since, and whoever tries it again need not listen.
+            on_disconnect=OnDisconnect.CONTINUE,
+        )
+        state = await self._submitter.submit(job)
         await self._dead.remove(job_id)
         return state
 

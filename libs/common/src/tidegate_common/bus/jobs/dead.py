@@ -38,16 +38,12 @@ class _Kept(NamedTuple):
 class DeadJobs:
     """The KV bucket of dead jobs, by job id, in the order of their failing. All calls raise BrokerUnavailable."""
 
-    def __init__(self, bus: Bus, bucket: KeyValue) -> None:
-        self._bus = bus
-        self._bucket = bucket
-        self._stream = f"KV_{bus.subjects.dead_bucket}"
-
-    @classmethod
-    async def open(cls, bus: Bus) -> DeadJobs:
+    def __init__(self, bus: Bus) -> None:
         """The bucket need not be there yet."""
+        self._bus = bus
         name = bus.subjects.dead_bucket
-        return cls(bus, KeyValue(name=name, stream=f"KV_{name}", pre=f"$KV.{name}.", js=bus.jetstream, direct=True))
+        self._stream = f"KV_{name}"
+        self._bucket = KeyValue(name=name, stream=self._stream, pre=f"$KV.{name}.", js=bus.jetstream, direct=True)
 
     async def keep(self, dead: DeadJob) -> None:
         try:

@@ -47,16 +47,22 @@ def record_of(job: Job, trace_id: str, now: float) -> JobState:
     )
 
 
-class Queueing:
+class QueueWriter:
     """Puts jobs into the queue."""
 
-    def __init__(self, bus: Bus, publisher: EventPublisher, states: JobRecords) -> None:
+    def __init__(
+        self,
+        bus: Bus,
+        publisher: EventPublisher,
+        states: JobRecords,
+        on_put: Callable[[JobState, int, int], None] = lambda *_: None,
+    ) -> None:
+        """`on_put` is called with the record of each job that was put into the queue, its level, and its sequence."""
         self._bus = bus
         self._publisher = publisher
         self._states = states
         self._shares = Shares(bus, publisher.leaders)
-        self.on_put: Callable[[JobState, int, int], None] | None = None
-        """Called with the record of each job that was put into the queue, its level, and its sequence there."""
+        self._on_put = on_put
 
     async def put(self, job: Job, headers: Mapping[str, str], trace_id: str) -> JobState:
         """Records `job` as queued and puts it into the queue; gives its record.
@@ -72,8 +78,7 @@ class Queueing:
         if level is None:
             return state
         notify(self._bus)
-        if self.on_put is not None:
-            self.on_put(state, level, entry.sequence or 0)
+        self._on_put(state, level, entry.sequence or 0)
         return state
 
     async def _put(

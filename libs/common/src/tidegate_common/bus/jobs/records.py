@@ -41,21 +41,17 @@ class JobRecords:
     A record that can't be read is Unreadable, which is a NotFound: nothing here writes over it.
     """
 
-    def __init__(self, bus: Bus, bucket: KeyValue, leaders: Leaders, refusals: Refusals) -> None:
-        self._refusals = refusals
+    def __init__(self, bus: Bus, leaders: Leaders | None = None, refusals: Refusals | None = None) -> None:
+        """The bucket need not be there yet. `leaders` waits while it has none, `refusals` is told of what NATS does not
+        store."""
         self._bus = bus
-        self._bucket = bucket
-        self._leaders = leaders
-        self._stream = f"KV_{bus.subjects.jobs_bucket}"
-
-    @classmethod
-    async def open(cls, bus: Bus, leaders: Leaders | None = None, refusals: Refusals | None = None) -> JobRecords:
-        """The bucket need not be there yet. `leaders` is who waits for it to have one, `refusals` who is told of what
-        NATS does not store."""
+        self._leaders = leaders or Leaders(bus)
+        self._refusals = refusals or Refusals()
         name = bus.subjects.jobs_bucket
-        # Not by asking for it, which fails in an election. Only its leader is read: what is changed has been seen.
-        bucket = KeyValue(name=name, stream=f"KV_{name}", pre=f"$KV.{name}.", js=bus.jetstream, direct=False)
-        return cls(bus, bucket, leaders or Leaders(bus), refusals or Refusals())
+        self._stream = f"KV_{name}"
+        # Not by the client's `key_value`, which asks for the bucket: that fails in an election. Not `direct`: a copy
+        # may be behind its leader, and compare-and-set needs what was written last.
+        self._bucket = KeyValue(name=name, stream=self._stream, pre=f"$KV.{name}.", js=bus.jetstream, direct=False)
 
     async def get(self, job_id: str) -> JobState:
         """Raises NotFound, BrokerUnavailable."""

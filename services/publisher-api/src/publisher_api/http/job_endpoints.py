@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from publisher_api.http.endpoints import answer, idempotency_key
+from publisher_api.http.endpoints import answer
 from publisher_api.jobs.dead import MOST, DeadLetters
-from publisher_api.jobs.looking import Looking, shown
-from publisher_api.jobs.starting import Starting
-from publisher_api.requests import CHAT, JOB, RETRY
+from publisher_api.jobs.reader import JobReader, shown
+from publisher_api.requests import CHAT_BODY, JOB_BODY, RETRY_BODY, JobFields, chat_of, job_tail_of, kind_of
 from tidegate_common.bus.jobs.cancel import Cancelling
-from tidegate_common.contract.ids import check_job_id
-from tidegate_common.contract.jobs import DeadJob, JobState
-from tidegate_common.contract.subjects import encode_token
+from tidegate_common.bus.jobs.submit import JobSubmitter
+from tidegate_common.contract.ids import check_job_id, keyed_id, new_job_id
+from tidegate_common.contract.jobs import CHAT, DeadJob, JobState, request_hash
+from tidegate_common.contract.subjects import encode_token, job_tail
 from tidegate_common.errors import InvalidField
 from tidegate_common.runtime.body import decode, read_body
-from tidegate_common.runtime.query import once
+from tidegate_common.runtime.query import idempotency_key, once
 
 LISTED = 100
 PARAMETERS = {"/api/ai/dead": ("limit",)}
@@ -31,10 +32,10 @@ class JobEndpoints:
     """All of them; each raises TidegateErrors, which become problem details."""
 
     def __init__(
-        self, starting: Starting, looking: Looking, cancelling: Cancelling, dead: DeadLetters, max_body_bytes: int
+        self, submitter: JobSubmitter, reader: JobReader, cancelling: Cancelling, dead: DeadLetters, max_body_bytes: int
     ) -> None:
-        self._starting = starting
-        self._looking = looking
+        self._submitter = submitter
+        self._reader = reader
         self._cancelling = cancelling
         self._dead = dead
         self._max_body_bytes = max_body_bytes
@@ -53,20 +54,42 @@ class JobEndpoints:
 
     async def chat(self, request: Request) -> Response:
         key = idempotency_key(request)
-        body = decode(CHAT, await read_body(request, self._max_body_bytes))
-        return answer(_started(await self._starting.chat(body, key, _asker(request))), 202)
+        body = decode(CHAT_BODY, await read_body(request, self._max_body_bytes))
+        return await self._submit(request, key, CHAT, msgspec.to_builtins(chat_of(body)), body)
 
     async def job(self, request: Request) -> Response:
         key = idempotency_key(request)
-        body = decode(JOB, await read_body(request, self._max_body_bytes))
-        return answer(_started(await self._starting.job(body, key, _asker(request))), 202)
+        body = decode(JOB_BODY, await read_body(request, self._max_body_bytes))
+        return await self._submit(request, key, kind_of(body), body.params, body)
+
+    async def _submit(
+        self, request: Request, key: str | None, kind: str, params: dict[str, Any], fields: JobFields
+    ) -> Response:
+        job_id, asked = new_job_id() if key is None else keyed_id("job", key), ""
+        tail = job_tail_of(fields, job_id)
+        if key is not None:
+            more = fields.deadline_seconds, fields.on_disconnect, fields.grace_seconds
+            asked = request_hash(kind, tail, params, *more)
+        job = await self._submitter.draft(
+            kind,
+            params,
+            job_id=job_id,
+            request=asked,
+            tail=tail,
+            # Its own tail would make an owner of each job, whose first job it is.
+            owner=_asker(request) if tail == job_tail(job_id) else "",
+            seconds=fields.deadline_seconds,
+            on_disconnect=fields.on_disconnect,
+            grace_seconds=fields.grace_seconds,
+        )
+        return answer(_started(await self._submitter.submit(job)), 202)
 
     async def one(self, request: Request) -> Response:
         job_id = request.path_params["job_id"]
         if request.method == "DELETE":
             state = await self._cancelling.cancel(check_job_id(job_id))
             return answer(shown(state), 200 if state.status.final else 202)
-        state, found = await self._looking.at(job_id)
+        state, found = await self._reader.read(job_id)
         return answer({**shown(state), "answer": found}, 200)
 
     async def dead(self, request: Request) -> Response:
@@ -84,7 +107,7 @@ class JobEndpoints:
     async def retry(self, request: Request) -> Response:
         job_id = request.path_params["job_id"]
         # Read for its media type: a page of another origin sends none of JSON without being allowed to (CORS).
-        decode(RETRY, await read_body(request, self._max_body_bytes) or b"{}")
+        decode(RETRY_BODY, await read_body(request, self._max_body_bytes) or b"{}")
         return answer({**_started(await self._dead.retry(job_id)), "retry_of": job_id}, 202)
 
 

@@ -1,0 +1,76 @@
+"""Submitting a job: the one way from what somebody asks for, at whichever surface, to a job in the queue."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from opentelemetry.trace import Tracer
+
+from tidegate_common.bus.connection import Bus
+from tidegate_common.bus.events.history import History
+from tidegate_common.bus.jobs.enqueue import QueueWriter
+from tidegate_common.contract.ids import EventId, new_job_id
+from tidegate_common.contract.jobs import CHAT, Job, JobState, OnDisconnect
+from tidegate_common.contract.subjects import job_tail
+from tidegate_common.telemetry import names
+from tidegate_common.telemetry.propagation import trace_id
+from tidegate_common.telemetry.sending import producing
+
+
+class JobSubmitter:
+    """Makes jobs and queues them, each within a span of its own."""
+
+    def __init__(self, bus: Bus, history: History, queue: QueueWriter, tracer: Tracer) -> None:
+        self._subject = f"{bus.subjects.namespace}.jobs"
+        self._history = history
+        self._queue = queue
+        self._tracer = tracer
+
+    async def draft(
+        self,
+        kind: str,
+        params: dict[str, Any],
+        *,
+        job_id: str = "",
+        request: str = "",
+        tail: str = "",
+        owner: str = "",
+        seconds: float | None = None,
+        on_disconnect: OnDisconnect = OnDisconnect.CONTINUE,
+        grace_seconds: float = 10.0,
+    ) -> Job:
+        """A job that is not queued yet, with a new id unless it has one, and to be done `seconds` from now.
+
+        Without a `tail` nobody gets its events but who reads the job's own stream. The other fields are as `Job` has
+        them. Raises BrokerUnavailable.
+        """
+        deadline = None if seconds is None else time.time() + seconds
+        # Before the job is queued: from then on a worker may store its events.
+        position = await self._history.patient_position()
+        job_id = job_id or new_job_id()
+        return Job(
+            job_id=job_id,
+            kind=kind,
+            tail=tail or job_tail(job_id),
+            params=params,
+            created=time.time(),
+            owner=owner,
+            start=str(EventId(position.epoch, position.last)),
+            deadline=deadline,
+            on_disconnect=on_disconnect,
+            grace_seconds=grace_seconds,
+            request=request,
+        )
+
+    async def submit(self, job: Job) -> JobState:
+        """Queues `job`, once for one id; gives its record, which an earlier call may have made.
+
+        Raises QueueFull, BrokerUnavailable, TooLarge: then there is no such job, unless it had a record before.
+        Raises KeyReused where that record is of another request.
+        """
+        # A kind that only workers know is its asker's word: a span's name is not made of it.
+        name = f"{self._subject}.{CHAT}" if job.kind == CHAT else self._subject
+        with producing(self._tracer, f"{self._subject}.{job.kind}", name) as (span, headers):
+            span.set_attributes({names.JOB_ID: job.job_id, names.JOB_KIND: job.kind})
+            return await self._queue.put(job, headers, trace_id())
