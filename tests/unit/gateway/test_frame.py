@@ -141,3 +141,12 @@ def test_unchunk_gives_back_what_chunk_took(texts: list[bytes]) -> None:
 
 def test_unchunk_ends_at_the_last_chunk() -> None:
     assert frame.unchunk(frame.chunk(b"a") + frame.LAST_CHUNK) == b"a"
+
+
+@given(st.lists(st.tuples(st.none() | NAMES, st.just(b"") | NAMES, st.binary(max_size=40) | TEXTS), max_size=6))
+def test_a_reader_of_ours_reads_the_same_events_out_of_chunks(events: list[Event]) -> None:
+    last, found = "", []
+    for event_id, event_type, data in frame.events(b"".join(frame.chunk(frame.event(*event)) for event in events)):
+        last = last if event_id is None else event_id.decode()
+        found.append((last, event_type.decode() or "message", data.decode()))
+    assert found == [(one.id, one.event, one.data) for one in read(written(events))]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from functools import lru_cache
+from typing import NamedTuple
 
 import msgspec
 
@@ -120,3 +122,22 @@ def unchunk(chunks: bytes) -> bytes:
         texts.append(chunks[end + 2 : end + 2 + size])
         position = end + 2 + size + 2
     return b"".join(texts)
+
+
+class Event(NamedTuple):
+    """An event as a client reads it. `event_id` is None if there is none, `event_type` is empty for `message`."""
+
+    event_id: bytes | None
+    event_type: bytes
+    data: bytes
+
+
+def events(chunks: bytes) -> Iterator[Event]:
+    """What `event` has made, out of whole `chunks`: for readers within the gateway."""
+    for text in unchunk(chunks).split(b"\n\n")[:-1]:  # a blank line ends an event, and stands nowhere else
+        event_id, event_type = None, b""
+        if text.startswith(b"id: "):
+            event_id, _, text = text[4:].partition(b"\n")
+        if text.startswith(b"event: "):
+            event_type, _, text = text[7:].partition(b"\n")
+        yield Event(event_id, event_type, text[6:].replace(b"\ndata: ", b"\n"))

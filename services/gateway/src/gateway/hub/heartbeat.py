@@ -75,11 +75,11 @@ class Heartbeat:
                 self._hub.end(session, Ending.SLOW)
 
     async def drain(self, seconds: float) -> None:
-        """Ends all sessions, spread evenly over `seconds`, so that no moment sees more than its share of them back.
+        """Ends all connections, spread evenly over `seconds`, so that no moment sees more than its share of them back.
 
         Where that would be less than ten a second it is ten a second, and over sooner.
         """
-        sessions = list(self._hub.sessions)
+        sessions = [session for session in self._hub.sessions if session.connection]
         random.shuffle(sessions)
         pause = min(1 / FEWEST_PER_SECOND, seconds / len(sessions)) if sessions else 0
         start, closed = self._clock(), 0

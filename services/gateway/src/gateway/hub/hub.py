@@ -74,7 +74,7 @@ class Hub:
         self._scheduled = False
         self.interest: Interest | None = None
         self.on_removed: Callable[[Session], None] | None = None
-        """Called once for each session that was added, when its connection is gone."""
+        """Called once for each connection whose session was added, when it is gone."""
         self.sessions: dict[Session, None] = {}
         self.sent = 0
         """Events handed to sockets, one for each connection."""
@@ -177,6 +177,8 @@ class Hub:
                 self._wide.pop(tail, None)
                 if self.interest is not None:
                     self.interest.unsubscribe(audience)
+        if not session.connection:
+            return
         assert session.ending is not None
         if session.ending is not Ending.REFUSED:
             self.ended[session.ending.reason] += 1

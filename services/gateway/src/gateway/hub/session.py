@@ -95,6 +95,9 @@ class Session:
 
     send: Callable[[bytes], object]
 
+    connection = True
+    """Whether a client's connection is behind it. Those are counted, and ended in a drain; a reader of ours is not."""
+
     def __init__(self) -> None:
         self.on_lost: Callable[[Session], None] | None = None
         self.address = ""
