@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import resource
 import shutil
 import subprocess
@@ -66,6 +67,12 @@ async def answer(names: list[str], options: Options) -> list[Row]:
     return rows
 
 
+def loads(before: float) -> Row:
+    """Whether others had the machine meanwhile: a latency says nothing then, and CPU a little less."""
+    text = f"load average {before:.1f} → {os.getloadavg()[0]:.1f}, {os.cpu_count()} cores"
+    return Row("machine", text, how="the benchmark itself comes to 1 or 2")
+
+
 def interpreter() -> Row:
     """What runs all that is Python here, and how fast: builds of one version differ by half (PGO, a shared library)."""
 
@@ -83,7 +90,7 @@ def interpreter() -> Row:
 
 def main() -> int:
     names, options = parse()
-    python = interpreter()
+    python, load = interpreter(), os.getloadavg()[0]
     options.say(python.measured)
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
@@ -96,7 +103,7 @@ def main() -> int:
         rows = asyncio.run(answer(names, options))
     finally:
         shutil.rmtree(options.scratch, ignore_errors=True)
-    print(table([python, *rows]))
+    print(table([python, loads(load), *rows]))
     short = [row.figure for row in rows if row.short]
     print(f"\n{len(short)} bars missed: {'; '.join(short)}" if short else "\nevery bar is met")
     return 1 if short else 0

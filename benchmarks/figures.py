@@ -6,8 +6,24 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-COLUMNS = ("figure", "bar", "measured", "peer or limit", "verdict", "how")
+COLUMNS = ("figure", "bar", "ratio", "measured", "yardstick", "verdict", "how")
 MET, MISSED, UNKNOWN, SHOWN = "met", "**missed**", "**not measured**", "–"
+
+
+@dataclass(frozen=True)
+class Yardstick:
+    """Work of the same run that a figure is held against. Its values were measured before the figure and after it."""
+
+    name: str
+    values: tuple[float, ...]
+    unit: str = "µs"
+
+    @property
+    def value(self) -> float:
+        return statistics.fmean(self.values)
+
+    def __str__(self) -> str:
+        return f"{self.name}: {' → '.join(number(value) for value in self.values)} {self.unit}".rstrip()
 
 
 @dataclass(frozen=True)
@@ -18,7 +34,8 @@ class Row:
     measured: str
     verdict: str = SHOWN
     bar: str = "–"
-    peer: str = "–"
+    ratio: str = "–"
+    yardstick: str = "–"
     how: str = ""
 
     @property
@@ -27,12 +44,31 @@ class Row:
 
 
 def held(
-    figure: str, value: float, bar: float, unit: str = "", *, peer: str = "–", how: str = "", least: bool = False
+    figure: str, value: float, bar: float, unit: str, yardstick: Yardstick, *, how: str = "", least: bool = False
 ) -> Row:
-    """A row whose `value` may be at most `bar`, or, with `least`, has to be at least that. Rounding bends nothing."""
-    met = value >= bar if least else value <= bar
-    sign = "≥" if least else "≤"
-    return Row(figure, number(value, unit), MET if met else MISSED, f"{sign} {number(bar, unit)}", peer, how)
+    """A row whose `value` may be at most `bar` times the yardstick, or, with `least`, has to be at least that."""
+    return compared(figure, value / yardstick.value, bar, number(value, unit), str(yardstick), how=how, least=least)
+
+
+def compared(
+    figure: str, ratio: float, bar: float, measured: str, yardstick: str, *, how: str = "", least: bool = False
+) -> Row:
+    """A row whose `ratio` is known already."""
+    return Row(figure, measured, verdict(ratio, bar, least), limit(bar, least), number(ratio), yardstick, how)
+
+
+def bounded(figure: str, value: float, bar: float, unit: str = "", *, how: str = "") -> Row:
+    """A row whose `value` may be at most `bar` on any machine, fast or slow: it is a size or a count."""
+    return Row(figure, number(value, unit), verdict(value, bar), limit(bar, unit=unit), how=how)
+
+
+def verdict(value: float, bar: float, least: bool = False) -> str:
+    """The number decides, and not its rounding."""
+    return MET if (value >= bar if least else value <= bar) else MISSED
+
+
+def limit(bar: float, least: bool = False, unit: str = "") -> str:
+    return f"{'≥' if least else '≤'} {number(bar, unit)}"
 
 
 def missing(figure: str, why: str, bar: str) -> Row:
@@ -62,6 +98,6 @@ def quantile(values: Sequence[float], share: float) -> float:
 
 def table(rows: Sequence[Row]) -> str:
     """Markdown."""
-    cells = [[row.figure, row.bar, row.measured, row.peer, row.verdict, row.how] for row in rows]
+    cells = [[getattr(row, column) for column in COLUMNS] for row in rows]
     lines = [list(COLUMNS), ["---"] * len(COLUMNS), *cells]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)

@@ -1,6 +1,7 @@
 """`python -m benchmarks.paced_endpoint PORT`: speaks OpenAI's chat completions; each token is the time of its writing.
 
 50 tokens a second, on the dot, as many as `max_tokens` asks for. What a client reads tells how long it was on its way.
+`GET /stream` is an answer without an end, for a load client that can't post.
 """
 
 from __future__ import annotations
@@ -35,6 +36,10 @@ async def chat(request: Request) -> Response:
     return StreamingResponse(answer(int(body["max_tokens"])), media_type="text/event-stream")
 
 
+async def stream(_: Request) -> Response:
+    return StreamingResponse(answer(sys.maxsize), media_type="text/event-stream")
+
+
 async def answer(tokens: int) -> AsyncIterator[bytes]:
     loop = asyncio.get_running_loop()
     start = loop.time()
@@ -56,6 +61,7 @@ def main() -> None:
         Route("/readyz", health),
         Route("/v1/models", models),
         Route("/v1/chat/completions", chat, methods=["POST"]),
+        Route("/stream", stream),
     ]
     uvicorn.run(Starlette(routes=routes), host="127.0.0.1", port=int(sys.argv[1]), log_level="warning")
 

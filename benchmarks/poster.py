@@ -15,6 +15,7 @@ from typing import cast
 import msgspec
 import uvloop
 
+from benchmarks.figures import quantile
 from benchmarks.server import event
 
 
@@ -25,15 +26,16 @@ class Posted(msgspec.Struct):
     seconds: float = 0
     cpu_seconds: float = 0
     """Of the poster itself."""
-    latencies_ms: list[float] = []
-    """Of each request."""
+    p99_ms: float = 0
+    """Of a request."""
 
 
 class Connection(asyncio.Protocol):
     """Sends the next request when an answer is complete, until the deadline."""
 
-    def __init__(self, posted: Posted, port: int, lines: int, deadline: float) -> None:
+    def __init__(self, posted: Posted, latencies_ms: list[float], port: int, lines: int, deadline: float) -> None:
         self.done = asyncio.get_running_loop().create_future()
+        self._latencies_ms = latencies_ms
         self._posted, self._port, self._lines, self._deadline = posted, port, lines, deadline
         self._got = b""
 
@@ -50,7 +52,7 @@ class Connection(asyncio.Protocol):
         head, found, body = self._got.partition(b"\r\n\r\n")
         if not found or len(body) < int(head.lower().partition(b"content-length:")[2].split(b"\r\n")[0]):
             return
-        self._posted.latencies_ms.append((time.monotonic() - self._sent) * 1000)
+        self._latencies_ms.append((time.monotonic() - self._sent) * 1000)
         self._count(head, body)
         self._got = b""
         if time.monotonic() < self._deadline:
@@ -78,19 +80,34 @@ class Connection(asyncio.Protocol):
         self._transport.write(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
 
 
+async def posted(port: int, connections: int, seconds: float, lines: int) -> Posted:
+    """What a poster in a process of its own came to. Raises RuntimeError if it fails, or if an event is refused."""
+    command = ("-m", "benchmarks.poster", str(port), str(connections), str(seconds), str(lines))
+    process = await asyncio.create_subprocess_exec(sys.executable, *command, stdout=asyncio.subprocess.PIPE)
+    said, _ = await process.communicate()
+    if process.returncode:
+        raise RuntimeError(f"the poster ended with exit code {process.returncode}")
+    result = msgspec.json.decode(said, type=Posted)
+    if result.refused:
+        raise RuntimeError(f"{result.refused} events were refused")
+    return result
+
+
 async def post(port: int, connections: int, seconds: float, lines: int) -> Posted:
     """Raises OSError where publisher-api is not there or hangs up."""
-    posted = Posted(latencies_ms=[])
+    posted = Posted()
+    latencies_ms: list[float] = []
     loop = asyncio.get_running_loop()
     start, cpu = time.monotonic(), time.process_time()
     opened = []
     for _ in range(connections):
         _, made = await loop.create_connection(
-            lambda: Connection(posted, port, lines, start + seconds), "127.0.0.1", port
+            lambda: Connection(posted, latencies_ms, port, lines, start + seconds), "127.0.0.1", port
         )
         opened.append(made.done)
     await asyncio.gather(*opened)
     posted.seconds, posted.cpu_seconds = time.monotonic() - start, time.process_time() - cpu
+    posted.p99_ms = quantile(latencies_ms, 0.99)
     return posted
 
 

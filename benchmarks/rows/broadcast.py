@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import AsyncExitStack
 
 from benchmarks.fanout import QUIET, Measured, Pace, Rounds, join, measure
-from benchmarks.figures import Row, held, median, missing, number
+from benchmarks.figures import Row, compared, median, missing, number
 from benchmarks.options import Options
 from benchmarks.peers import PEERS
 from benchmarks.server import NotHad, limit
@@ -60,13 +60,13 @@ def rows(measured: dict[str, Measured], absent: dict[str, str], options: Options
         if name in measured:
             pace = paces(name)[0]
             mine, theirs = ours.rounds[pace].cpu_us, measured[name].rounds[pace].cpu_us
-            found.append(compared(figure, bar, mine, theirs, f"{name}: {median(theirs):.2f} µs", pace, options))
+            found.append(beside(figure, bar, mine, theirs, name, "µs", pace, options))
         else:
             found.append(missing(figure, absent[name], f"≤ {bar}"))
     figure = "broadcast, p99 ÷ Nchan's"
     if "Nchan" in measured:
         mine, theirs = ours.rounds[FAST].p99_ms, measured["Nchan"].rounds[FAST].p99_ms
-        found.append(compared(figure, P99_BAR, mine, theirs, f"Nchan: {median(theirs):.0f} ms", FAST, options))
+        found.append(beside(figure, P99_BAR, mine, theirs, "Nchan", "ms", FAST, options))
         found.append(floor(measured["limit"].rounds[FAST], measured["Nchan"].rounds[FAST]))
     else:
         found.append(missing(figure, absent["Nchan"], f"≤ {P99_BAR}"))
@@ -74,8 +74,8 @@ def rows(measured: dict[str, Measured], absent: dict[str, str], options: Options
     return found + [Row(f"broadcast by {name}", f"not had: {why}") for name, why in absent.items() if name not in BARS]
 
 
-def compared(
-    figure: str, bar: float, mine: list[float], theirs: list[float], peer: str, pace: Pace, options: Options
+def beside(
+    figure: str, bar: float, mine: list[float], theirs: list[float], name: str, unit: str, pace: Pace, options: Options
 ) -> Row:
     """The median of the ratios within a round: what disturbs the machine for a minute disturbs both."""
     ratios = [one / other for one, other in zip(mine, theirs, strict=True)]
@@ -83,7 +83,8 @@ def compared(
         f"median of {len(ratios)} rounds, {min(ratios):.2f} to {max(ratios):.2f}; "
         f"{options.connections} connections, {pace.rate:g}/s, no heartbeats"
     )
-    return held(figure, median(ratios), bar, peer=peer, how=how)
+    measured, peer = number(median(mine), unit), f"{name}: {number(median(theirs), unit)}"
+    return compared(figure, median(ratios), bar, measured, peer, how=how)
 
 
 def floor(limit: Rounds, nchan: Rounds) -> Row:

@@ -6,17 +6,20 @@ import asyncio
 import time
 from dataclasses import dataclass
 
-from benchmarks.figures import Row, held, missing
+from benchmarks.figures import Row, Yardstick, held, missing
 from benchmarks.options import Options
 from benchmarks.peers import PEERS
 from benchmarks.server import NotHad, Server, event
 from benchmarks.tidegate import tidegate
 from benchmarks.tools import Account, load_client
+from benchmarks.yardsticks import send_us
 
 RATE, SECONDS = 100, 3
 BROADCASTS = RATE * SECONDS
 PATIENCE_SECONDS = 60.0
 FIGURE = "overload, broadcast p99"
+BAR = 7.5
+"""Times what the C loop takes to send one event to all connections."""
 
 
 @dataclass
@@ -30,8 +33,10 @@ class Outcome:
 
 
 async def run(options: Options) -> list[Row]:
+    sends = [await send_us(options)]
     async with tidegate(options.folder("nats")) as whole:
         ours = await flood(whole.server, options)
+    sends.append(await send_us(options))
     expected = BROADCASTS * options.connections
     theirs = "left out by --peers"
     if not options.peers or "Nchan" in options.peers:
@@ -42,8 +47,10 @@ async def run(options: Options) -> list[Row]:
             theirs = f"Nchan: {why}"
     how = f"{BROADCASTS} durable broadcasts, {RATE}/s through publisher-api, {options.connections} connections"
     if ours.account.delivered != expected:
-        return [missing(FIGURE, f"{ours.account.delivered:,} of {expected:,} came", "≤ 0.5 s")]
-    return [held(FIGURE, ours.account.p99_ms / 1000, 0.5, "s", peer=theirs, how=f"{told(ours, expected)}; {how}")]
+        return [missing(FIGURE, f"{ours.account.delivered:,} of {expected:,} came", f"≤ {BAR}")]
+    stick = Yardstick("a pass of the C loop", tuple(each * options.connections / 1000 for each in sends), "ms")
+    how = f"{told(ours, expected)}; {how}; {theirs}"
+    return [held(FIGURE, ours.account.p99_ms, BAR, "ms", stick, how=how)]
 
 
 async def flood(server: Server, options: Options) -> Outcome:

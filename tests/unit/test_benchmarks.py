@@ -11,7 +11,20 @@ import pytest
 
 from benchmarks.__main__ import parse
 from benchmarks.accounting import cpu_seconds, family, resident_kib, rollup_kib, stat_ticks
-from benchmarks.figures import MET, MISSED, UNKNOWN, Row, held, missing, number, quantile, table
+from benchmarks.figures import (
+    MET,
+    MISSED,
+    UNKNOWN,
+    Row,
+    Yardstick,
+    bounded,
+    compared,
+    held,
+    missing,
+    number,
+    quantile,
+    table,
+)
 from benchmarks.profiled import summary
 from benchmarks.rows.tokens import lateness
 
@@ -47,7 +60,31 @@ def test_this_process_has_used_processor_and_memory() -> None:
 def test_a_bar_is_held_to_the_number_and_not_to_its_rounding(
     value: float, bar: float, least: bool, verdict: str
 ) -> None:
-    assert held("x", value, bar, least=least).verdict == verdict
+    assert compared("x", value, bar, "1 µs", "other: 1 µs", least=least).verdict == verdict
+
+
+@pytest.mark.parametrize("slower", [1, 2])
+def test_a_machine_that_is_slower_at_everything_meets_the_same_bars(slower: float) -> None:
+    echo = Yardstick("echo", (60 * slower,))
+    assert held("x", 120 * slower, 2, "µs", echo).verdict == MET
+    assert held("x", 121 * slower, 2, "µs", echo).verdict == MISSED
+
+
+def test_a_yardstick_is_the_mean_of_before_and_after_and_shows_both() -> None:
+    echo = Yardstick("echo", (50.0, 70.0))
+    row = held("x", 120, 1.9, "µs", echo)
+    assert (row.ratio, row.bar, row.measured, row.yardstick) == ("2", "≤ 1.9", "120 µs", "echo: 50 → 70 µs")
+    assert row.verdict == MISSED
+
+
+def test_more_than_the_yardstick_can_be_asked_for() -> None:
+    chats = Yardstick("direct", (500,), "chats")
+    assert [held("x", value, 0.4, "chats", chats, least=True).verdict for value in (200, 199)] == [MET, MISSED]
+
+
+def test_a_size_is_held_against_no_yardstick() -> None:
+    assert [bounded("x", value, 3, "KiB").verdict for value in (3, 3.01)] == [MET, MISSED]
+    assert bounded("x", 2.7, 3, "KiB").bar == "≤ 3 KiB"
 
 
 def test_what_could_not_be_measured_counts_as_short() -> None:
@@ -66,8 +103,8 @@ def test_a_quantile_is_a_value_that_was_measured() -> None:
 
 
 def test_a_table_has_a_line_for_each_row() -> None:
-    lines = table([held("cost", 1.2, 1.3, "µs", peer="limit", how="run")]).splitlines()
-    assert lines[2] == "| cost | ≤ 1.3 µs | 1.2 µs | limit | met | run |"
+    lines = table([held("cost", 6, 1.3, "µs", Yardstick("limit", (5,)), how="run")]).splitlines()
+    assert lines[2] == "| cost | ≤ 1.3 | 1.2 | 6 µs | limit: 5 µs | met | run |"
 
 
 def test_a_token_is_late_against_the_pace_of_its_own_stream() -> None:
