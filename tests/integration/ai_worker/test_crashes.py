@@ -105,7 +105,7 @@ async def test_a_job_whose_workers_keep_dying_fails_and_is_kept_among_the_dead(t
             assert (state.attempt, state.failures) == (3, 2)
             assert state.usage == Usage(0, state.pieces), "what was shown was paid for"
             assert state.pieces > 0
-            (dead,), total = await (DeadJobs(asking.bus)).latest(10)
+            (dead,), total = await DeadJobs(asking.bus).latest(10)
             assert (total, dead.job.job_id, dead.job.params, dead.attempts) == (1, "j1", LONG_PROMPT, 3)
             await asking.queue_empty()
 

@@ -77,9 +77,9 @@ async def test_a_bucket_of_an_earlier_release_is_bounded_and_listed_too(tmp_path
     async with broker(tmp_path) as (_, bus):
         await bus.jetstream.delete_key_value("TG_JOBS_DEAD")
         await bus.jetstream.create_key_value(KeyValueConfig(bucket="TG_JOBS_DEAD", ttl=604_800, history=1))
-        await (DeadJobs(bus)).keep(failed(1))
+        await DeadJobs(bus).keep(failed(1))
         await ensure_streams(bus, StreamLimits(), update=True)
-        listed, total = await (DeadJobs(bus)).latest(10)
+        listed, total = await DeadJobs(bus).latest(10)
         assert (numbers(listed), total) == ([1], 1)
         config = (await bus.jetstream.stream_info("KV_TG_JOBS_DEAD")).config
         assert config.max_bytes == StreamLimits().max_dead_bytes

@@ -193,7 +193,7 @@ async def test_an_event_that_comes_before_the_streams_name_is_known_has_its_whol
         state = JobState(
             job_id=J1, kind="chat", status=JobStatus.RUNNING, created=1, updated=1, tail="client.a", start=start
         )
-        await (JobRecords(bus)).create(state)
+        await JobRecords(bus).create(state)
 
         async def watch(path: str) -> list[str]:
             async with open_stream(running.url, {"client_id": "a"}, path=path) as stream:

@@ -1,3 +1,4 @@
+import time
 from pathlib import Path
 
 import msgspec
@@ -13,7 +14,7 @@ from tidegate_common.bus.events.history import PAGE, History, Stored
 from tidegate_common.bus.events.publisher import Durable, EventPublisher
 from tidegate_common.bus.jobs.dead import DeadJobs
 from tidegate_common.bus.jobs.dequeue import JobQueue
-from tidegate_common.bus.jobs.enqueue import record_of
+from tidegate_common.bus.jobs.enqueue import QueueWriter, record_of
 from tidegate_common.bus.jobs.records import JobRecords, on_cancel
 from tidegate_common.bus.wire import headers
 from tidegate_common.bus.wire.headers import field
@@ -57,7 +58,7 @@ async def test_cancelling_what_a_worker_has_is_recorded_and_announced_however_of
         heard: list[str] = []
         on_cancel(bus, heard.append)
         job_id = (await client.post("/api/ai/chat", json=CHAT)).json()["job_id"]
-        await (JobRecords(bus)).change(job_id, lambda state: replace(state, status=JobStatus.RUNNING))
+        await JobRecords(bus).change(job_id, lambda state: replace(state, status=JobStatus.RUNNING))
         for _ in range(2):
             answer = await client.delete(f"/api/ai/chat/{job_id}")
             assert (answer.status_code, answer.json()["cancel"]) == (202, True)
@@ -100,7 +101,7 @@ async def test_an_end_that_is_in_the_stream_is_found_and_not_written_again(tmp_p
     """After the stream's window for duplicates the message id alone does not keep a second end away."""
     async with broker(tmp_path) as (server, bus), running_publisher(server.url) as (client, _):
         job_id = (await client.post("/api/ai/chat", json=CHAT)).json()["job_id"]
-        await (JobRecords(bus)).change(job_id, lambda state: replace(state, status=JobStatus.CANCELLED))
+        await JobRecords(bus).change(job_id, lambda state: replace(state, status=JobStatus.CANCELLED))
         written = await EventPublisher(bus, History(bus)).durable(
             "client.a", Event("ai_response", "{}"), headers={JOB: job_id, JOB_END: "1"}
         )
@@ -123,6 +124,15 @@ async def test_a_job_for_nobody_has_its_own_stream_and_any_kind_may_be_asked_for
         record = (await client.get(f"/api/ai/jobs/{job.job_id}")).json()
         assert (record["status"], record["answer"]) == ("queued", {})
         assert (await client.delete(f"/api/ai/jobs/{job.job_id}")).json()["status"] == "cancelled"
+
+
+async def test_a_job_has_its_calls_whoever_has_chosen_its_id(tmp_path: Path) -> None:
+    """A worker ran it, and its record could be asked for by nobody: HTTP took ids of 32 digits alone."""
+    async with broker(tmp_path) as (server, bus), running_publisher(server.url) as (client, _):
+        job = Job(job_id="report-7", kind="count", tail="client.a", params={}, created=time.time())
+        await QueueWriter(bus, EventPublisher(bus, History(bus)), JobRecords(bus)).put(job, {}, "")
+        assert (await client.get("/api/ai/jobs/report-7")).json()["status"] == "queued"
+        assert (await client.delete("/api/ai/jobs/report-7")).json()["status"] == "cancelled"
 
 
 async def test_jobs_for_nobody_count_for_the_address_that_asks_behind_a_trusted_proxy_too(tmp_path: Path) -> None:
@@ -227,14 +237,14 @@ async def test_who_waits_is_told_the_place_and_who_is_taken_at_once_is_not(tmp_p
         first = (await client.post("/api/ai/chat", json=CHAT)).json()["job_id"]
         delivery = await queue.take(5)
         assert delivery is not None
-        await (JobRecords(bus)).change(first, lambda state: replace(state, status=JobStatus.RUNNING))
+        await JobRecords(bus).change(first, lambda state: replace(state, status=JobStatus.RUNNING))
         second = (await client.post("/api/ai/chat", json=CHAT)).json()["job_id"]
         third = (await client.post("/api/ai/chat", json={"client_id": "b", "prompt": "x"})).json()["job_id"]
         await until(lambda: {job for job, _ in heard} == {second.encode(), third.encode()}, "both are told")
         told = {data["job_id"]: (data["state"], data["position"]) for _, data in heard}
         assert told == {second: ("queued", 1), third: ("queued", 2)}
         assert await queue.take(5)
-        await (JobRecords(bus)).change(second, lambda state: replace(state, status=JobStatus.RUNNING))
+        await JobRecords(bus).change(second, lambda state: replace(state, status=JobStatus.RUNNING))
         await until(lambda: heard[-1][1].get("position") == 1 and heard[-1][0] == third.encode(), "it has moved up")
         assert "wait_seconds" in heard[-1][1]
 
@@ -271,7 +281,7 @@ async def test_a_dead_job_that_is_tried_again_does_not_end_for_want_of_listeners
         job_id = "0" * 32
         job = Job(job_id=job_id, kind="chat", tail=f"job.{job_id}", params={}, created=1, owner="key.x")
         job = replace(job, on_disconnect=OnDisconnect.CANCEL, grace_seconds=3.0)
-        await (DeadJobs(bus)).keep(DeadJob(job=job, error="backend_error: x", attempts=1, failed=2))
+        await DeadJobs(bus).keep(DeadJob(job=job, error="backend_error: x", attempts=1, failed=2))
         await client.post(f"/api/ai/dead/{job_id}/retry", json={})
         delivery = await (await JobQueue.open(bus)).take(5)
         assert delivery is not None

@@ -76,7 +76,7 @@ async def test_a_dead_job_is_shown_without_what_is_the_services_own(tmp_path: Pa
     async with broker(tmp_path) as (server, bus), running_publisher(server.url) as (client, _):
         owner = "address.192%2E0%2E2%2E7"
         job = Job(job_id=DEAD, kind="chat", tail="client.a", params={"x": 1}, created=1, owner=owner, revision=7)
-        await (DeadJobs(bus)).keep(DeadJob(job=job, error="backend_error: x", attempts=1, failed=2.0))
+        await DeadJobs(bus).keep(DeadJob(job=job, error="backend_error: x", attempts=1, failed=2.0))
         for path in (f"/api/ai/dead/{DEAD}", "/api/ai/dead"):
             text = (await client.get(path)).text
             assert "192" not in text

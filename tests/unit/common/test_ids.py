@@ -7,6 +7,7 @@ from tidegate_common.contract.ids import (
     EventId,
     check_event_type,
     check_name,
+    is_job_id,
     keyed_id,
     new_client_id,
     new_job_id,
@@ -44,6 +45,14 @@ def test_made_ids_are_128_random_bits() -> None:
     assert len({new_client_id() for _ in range(1000)}) == 1000
     assert len(new_client_id()) == 22
     assert len(new_job_id()) == 32
+    assert is_job_id(new_job_id())
+
+
+def test_an_id_of_a_job_is_a_token_that_every_service_takes() -> None:
+    for text in ("f" * 32, "j1", "Report_7-b", "x" * 64):
+        assert is_job_id(text), text
+    for text in ("", "a b", "a.b", "a*", ">", "a\n", "ö", "٣", "x" * 65, "\ud800"):
+        assert not is_job_id(text), text
 
 
 @pytest.mark.parametrize("name", ["", "a" * 201, "é" * 101, "a\nb", "a\x00", "a\x7f", "\ud800", "a\u2028b", "\x85"])

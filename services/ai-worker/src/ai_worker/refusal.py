@@ -12,7 +12,8 @@ from tidegate_common.bus.events.publisher import EventPublisher
 from tidegate_common.bus.jobs.dequeue import Delivery
 from tidegate_common.contract.answers import AiError
 from tidegate_common.contract.events import JOB, JOB_END, Event
-from tidegate_common.contract.soundness import is_job_id, is_tail
+from tidegate_common.contract.ids import is_job_id
+from tidegate_common.contract.soundness import is_tail
 from tidegate_common.contract.text import UNREADABLE, mended_json
 from tidegate_common.errors import Unavailable
 from tidegate_common.telemetry import propagation

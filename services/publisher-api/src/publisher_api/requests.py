@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Any, Protocol
 
 import msgspec
@@ -11,6 +10,7 @@ from msgspec import Meta
 from tidegate_common.contract.events import Event
 from tidegate_common.contract.ids import check_event_type, is_well_formed
 from tidegate_common.contract.jobs import ChatMessage, ChatParams, OnDisconnect
+from tidegate_common.contract.soundness import is_kind
 from tidegate_common.contract.subjects import BROADCAST, client_tail, job_tail, topic_tail, user_tail
 from tidegate_common.errors import InvalidField
 
@@ -109,7 +109,6 @@ LINE = msgspec.json.Decoder(BatchLine)
 CHAT_BODY = msgspec.json.Decoder(ChatBody)
 JOB_BODY = msgspec.json.Decoder(JobBody)
 RETRY_BODY = msgspec.json.Decoder(RetryBody)
-_KIND = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
 
 def tail_of(addressed: Addressed) -> str:
@@ -135,7 +134,7 @@ def job_tail_of(fields: JobFields, job_id: str) -> str:
 
 def kind_of(body: JobBody) -> str:
     """Raises InvalidField."""
-    if not _KIND.fullmatch(body.kind):
+    if not is_kind(body.kind):
         raise InvalidField("kind", "1 to 64 of the characters A-Z a-z 0-9 _ . -")
     return body.kind
 

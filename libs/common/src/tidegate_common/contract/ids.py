@@ -15,7 +15,7 @@ MAX_NAME_BYTES = 200
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _EVENT_TYPE = re.compile(r"[^\s\x00-\x1f\x7f-\x9f]{1,128}")
 _EVENT_ID = re.compile(r"([a-z0-9]{1,32})-(0|[1-9][0-9]{0,19})")
-_JOB_ID = re.compile(r"[0-9a-f]{32}")
+_JOB_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 RESERVED_EVENT_TYPES = frozenset({"connected", "gap", "closing"})
 
 
@@ -57,11 +57,19 @@ def keyed_id(surface: str, *words: str) -> str:
     return hashlib.sha256("\0".join((surface, *words)).encode()).hexdigest()[:32]
 
 
-def check_job_id(job_id: str) -> str:
-    """`job_id`, where it can be one. Raises NotFound: nothing else has ever been given to anybody."""
-    if not _JOB_ID.fullmatch(job_id):
-        raise NotFound("a job's id is 32 hexadecimal digits")
-    return job_id
+def is_job_id(text: str) -> bool:
+    """Whether a job can have it as its id: it is a bucket's key, and a token of subjects.
+
+    Those that Tidegate makes are 32 hexadecimal digits. Whoever may write to the queue can choose others.
+    """
+    return _JOB_ID.fullmatch(text) is not None
+
+
+def check_job_id(text: str) -> str:
+    """`text`, if a job can have it as its id. Raises NotFound."""
+    if not is_job_id(text):
+        raise NotFound("there is no job of such an id")
+    return text
 
 
 def check_name(field: str, value: str) -> str:

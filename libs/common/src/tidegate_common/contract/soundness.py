@@ -13,6 +13,7 @@ from typing import TypeVar
 
 import msgspec
 
+from tidegate_common.contract.ids import is_job_id
 from tidegate_common.contract.jobs import DeadJob, Job, JobState, JobStatus
 from tidegate_common.contract.subjects import BROADCAST
 from tidegate_common.contract.text import UNREADABLE, mended_json
@@ -23,7 +24,6 @@ T = TypeVar("T")
 LATEST = 9e9
 """Seconds: a time past this is none (it would be after the year 2255). Traces have no nanoseconds past 2**63."""
 
-_JOB_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _KIND = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _TOKENS = re.compile(r"[A-Za-z0-9_%-]+(\.[A-Za-z0-9_%-]+)*")
 _ADDRESSED = ("client.", "user.", "topic.", "job.")
@@ -42,11 +42,6 @@ def read(decoder: msgspec.json.Decoder[T], raw: bytes, fault_of: Callable[[T], s
     if fault:
         raise Unreadable(f"none of ours has such a value: {fault}")
     return found
-
-
-def is_job_id(text: str) -> bool:
-    """Whether a job can have it as its id: it is a key, and a subject's token."""
-    return _JOB_ID.fullmatch(text) is not None
 
 
 def is_kind(text: str) -> bool:

@@ -15,7 +15,7 @@ from tidegate_common.bus.events.history import History, Position
 from tidegate_common.bus.jobs.events import belongs
 from tidegate_common.bus.jobs.records import JobRecords
 from tidegate_common.bus.wire import headers
-from tidegate_common.contract.ids import EventId, check_job_id
+from tidegate_common.contract.ids import EventId
 from tidegate_common.contract.jobs import JobState
 from tidegate_common.errors import NotFound, Unavailable
 
@@ -67,7 +67,6 @@ class JobStreams:
 
     async def _state(self, job_id: str) -> JobState:
         """The job's record. Raises NotFound, BrokerUnavailable."""
-        check_job_id(job_id)
         state = await self._states.get(job_id)
         if not state.tail or not state.start:
             raise HTTPException(404, f"job {job_id} has no stream of its own")

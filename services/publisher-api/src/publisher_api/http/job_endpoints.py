@@ -16,7 +16,7 @@ from publisher_api.jobs.reader import JobReader, shown
 from publisher_api.requests import CHAT_BODY, JOB_BODY, RETRY_BODY, JobFields, chat_of, job_tail_of, kind_of
 from tidegate_common.bus.jobs.cancel import Cancelling
 from tidegate_common.bus.jobs.submit import JobSubmitter
-from tidegate_common.contract.ids import check_job_id, keyed_id, new_job_id
+from tidegate_common.contract.ids import keyed_id, new_job_id
 from tidegate_common.contract.jobs import CHAT, DeadJob, JobState, request_hash
 from tidegate_common.contract.subjects import encode_token, job_tail
 from tidegate_common.errors import InvalidField
@@ -87,7 +87,7 @@ class JobEndpoints:
     async def one(self, request: Request) -> Response:
         job_id = request.path_params["job_id"]
         if request.method == "DELETE":
-            state = await self._cancelling.cancel(check_job_id(job_id))
+            state = await self._cancelling.cancel(job_id)
             return answer(shown(state), 200 if state.status.final else 202)
         state, found = await self._reader.read(job_id)
         return answer({**shown(state), "answer": found}, 200)

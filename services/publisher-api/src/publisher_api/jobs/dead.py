@@ -6,7 +6,7 @@ from contextlib import suppress
 
 from tidegate_common.bus.jobs.dead import DeadJobs
 from tidegate_common.bus.jobs.submit import JobSubmitter
-from tidegate_common.contract.ids import check_job_id, keyed_id
+from tidegate_common.contract.ids import keyed_id
 from tidegate_common.contract.jobs import DeadJob, JobState, OnDisconnect
 from tidegate_common.contract.subjects import job_tail
 from tidegate_common.errors import Unreadable
@@ -27,11 +27,11 @@ class DeadLetters:
 
     async def get(self, job_id: str) -> DeadJob:
         """Raises NotFound."""
-        return await self._dead.get(check_job_id(job_id))
+        return await self._dead.get(job_id)
 
     async def retry(self, job_id: str) -> JobState:
         """Queues it as a new job, whose record this gives, and forgets it. Raises NotFound, QueueFull, TooLarge."""
-        dead = await self._dead.get(check_job_id(job_id))
+        dead = await self._dead.get(job_id)
         old = dead.job
         job = await self._submitter.draft(
             old.kind,
@@ -50,5 +50,5 @@ class DeadLetters:
     async def remove(self, job_id: str) -> None:
         """Raises NotFound. What is kept there and can't be read can be removed all the same."""
         with suppress(Unreadable):
-            await self._dead.get(check_job_id(job_id))
+            await self._dead.get(job_id)
         await self._dead.remove(job_id)

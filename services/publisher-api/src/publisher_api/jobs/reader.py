@@ -10,7 +10,6 @@ from tidegate_common.bus.events.history import History
 from tidegate_common.bus.jobs.events import read_answer
 from tidegate_common.bus.jobs.records import JobRecords
 from tidegate_common.contract.answers import Answer
-from tidegate_common.contract.ids import check_job_id
 from tidegate_common.contract.jobs import Job, JobState
 
 NOT_SHOWN = frozenset({"owner", "holder", "request", "revision"})
@@ -31,5 +30,5 @@ class JobReader:
 
     async def read(self, job_id: str) -> tuple[JobState, Answer]:
         """The job's record, and its answer as one document. Raises NotFound, BrokerUnavailable."""
-        state = await self._states.get(check_job_id(job_id))
+        state = await self._states.get(job_id)
         return state, await read_answer(self._history, job_id, state.tail, state.start, state.end)

@@ -15,6 +15,7 @@ from nats.js.kv import KeyValue
 from tidegate_common.bus.connection import Bus
 from tidegate_common.bus.events.origin import Origin, Place
 from tidegate_common.bus.wire import headers
+from tidegate_common.contract.ids import check_job_id
 from tidegate_common.contract.jobs import DeadJob
 from tidegate_common.contract.soundness import dead_fault, read
 from tidegate_common.errors import BrokerUnavailable, NotFound, Unreadable
@@ -56,7 +57,7 @@ class DeadJobs:
     async def get(self, job_id: str) -> DeadJob:
         """Raises NotFound; Unreadable, which is one, for what is kept there and is no dead job of ours."""
         try:
-            value = (await self._bucket.get(job_id)).value or b""
+            value = (await self._bucket.get(check_job_id(job_id))).value or b""
         except KeyNotFoundError:
             raise NotFound(f"no dead job {job_id} is kept") from None
         except (nats_errors.Error, JetStreamError, TimeoutError) as error:

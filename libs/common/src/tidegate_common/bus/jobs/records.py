@@ -22,8 +22,9 @@ from tidegate_common.bus.connection import Bus
 from tidegate_common.bus.events.refusals import Refusals, reason_of
 from tidegate_common.bus.events.writer import unconfirmed
 from tidegate_common.bus.streams.leaders import Leaders
+from tidegate_common.contract.ids import check_job_id
 from tidegate_common.contract.jobs import JobState
-from tidegate_common.contract.soundness import is_job_id, of_another_release, read, state_fault
+from tidegate_common.contract.soundness import of_another_release, read, state_fault
 from tidegate_common.errors import BrokerUnavailable, NotFound, NotSent, OtherRelease, TooLarge, Unreadable
 
 WRONG_REVISION = 10071
@@ -156,8 +157,7 @@ class JobRecords:
             raise NotSent("NATS is away")  # at once: the client would keep the request until it is back
 
     async def _read(self, job_id: str) -> tuple[JobState, int]:
-        if not is_job_id(job_id):
-            raise NotFound("there is no job of such an id")
+        check_job_id(job_id)
         self._check()
         try:
             entry = await self._bucket.get(job_id)
