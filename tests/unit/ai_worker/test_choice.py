@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import pytest
 
 from ai_worker.models.choice import choose
@@ -39,3 +42,9 @@ def test_settings_that_make_no_sense_are_named(environ: dict[str, str]) -> None:
     with pytest.raises(ConfigError) as error:
         load(WorkerSettings, environ)
     assert next(iter(environ)) in error.value.faults[0]
+
+
+def test_a_worker_that_asks_no_endpoint_does_not_load_openais_client() -> None:
+    """It took more than half of the CPU of a start, and 60 MB."""
+    program = "import sys, ai_worker.app, ai_worker.models.local; sys.exit('openai' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

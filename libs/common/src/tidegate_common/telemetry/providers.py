@@ -23,7 +23,6 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from tidegate_common.telemetry.ending import send_rest
-from tidegate_common.telemetry.exporting import MetricExporter, SpanExporter
 
 HTTP_LABELS = View(
     instrument_name="http.*",
@@ -119,11 +118,15 @@ def telemetry(service: str, environ: Mapping[str, str] = os.environ) -> Iterator
     tracers: TracerProvider | None = None
     if exports("traces", environ):
         # Sampler: OTEL_TRACES_SAMPLER, by the SDK itself. Its own ending at the process's exit would know no deadline.
+        from tidegate_common.telemetry.exporting import SpanExporter  # only who exports pays for its import
+
         tracers = TracerProvider(resource=resource, shutdown_on_exit=False)
         tracers.add_span_processor(BatchSpanProcessor(SpanExporter()))
     registry = CollectorRegistry()
     readers: list[MetricReader] = [PrometheusMetricReader(registry=registry)]
     if exports("metrics", environ):
+        from tidegate_common.telemetry.exporting import MetricExporter
+
         readers.append(PeriodicExportingMetricReader(MetricExporter()))
     meters = MeterProvider(metric_readers=readers, resource=resource, views=[HTTP_LABELS], shutdown_on_exit=False)
     made = Telemetry(service, tracers, meters, registry)

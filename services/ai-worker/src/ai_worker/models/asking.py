@@ -13,8 +13,8 @@ from opentelemetry.context import Context
 from opentelemetry.trace import Span, SpanKind, StatusCode
 
 from ai_worker.errors import JobError
-from ai_worker.models.chunks import word
 from ai_worker.models.model import ChatModel, ChatRequest
+from ai_worker.models.values import word
 from ai_worker.pieces import CandidateEnd, Finish, Piece, Used
 from tidegate_common.contract.jobs import Usage
 from tidegate_common.telemetry import names

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from ai_worker.models import local
 from ai_worker.models.local import LocalModel
 from ai_worker.models.model import ChatModel
-from ai_worker.models.openai import OpenAIModel
 from ai_worker.models.scripted import ScriptedModel
 from ai_worker.settings import WorkerSettings
 
@@ -35,6 +34,8 @@ def build(settings: WorkerSettings) -> ChatModel:
     by_default = settings.ai_backend == "auto" and name == "scripted"
     log.log(logging.WARNING if by_default else logging.INFO, "answers come from the backend %s: %s", name, reason)
     if name == "openai":
+        from ai_worker.models.openai import OpenAIModel  # half a second: no other backend loads OpenAI's client
+
         return OpenAIModel(
             settings.openai_base_url,
             settings.openai_api_key,

