@@ -17,8 +17,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gateway import frame
-from gateway.openai.chunks import Chunks, Head, completion
-from gateway.openai.errors import ApiError
+from gateway.openai.api_errors import ApiError
+from gateway.openai.translator import ChunkTranslator, Head, completion
 from tests.integration.ai_worker.endpoint import Endpoint, chunk, endpoint
 from tests.integration.ai_worker.handlers import ODD_ENDS
 from tests.integration.ai_worker.support import FAST, Desk, desk, worker
@@ -203,7 +203,7 @@ async def test_no_answer_breaks_the_relay_whatever_it_holds(tmp_path: Path) -> N
             assert found.done
             json.dumps(found.usage.total_tokens if found.usage else 0)
             head = Head(job_id, 1, "m")
-            chunks = Chunks(head, candidates, include_usage=True)
+            chunks = ChunkTranslator(head, candidates, include_usage=True)
             with contextlib.suppress(ApiError):
                 for event in asking.of(job_id):
                     chunks.take(event.type, json.dumps(event.data).encode())

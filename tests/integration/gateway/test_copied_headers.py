@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from nats.js.api import RePublish, StreamConfig
 
+from gateway.feed.reader import JobReader
 from tests.support.bus import broker
 from tests.support.feed import deaf, synced
 from tests.support.gateway import RunningGateway, Stream, open_stream, running_gateway
@@ -19,9 +20,7 @@ from tidegate_common.bus.connection import Bus
 from tidegate_common.bus.events.history import History
 from tidegate_common.bus.events.publisher import EventPublisher
 from tidegate_common.bus.jobs.events import job_events
-from tidegate_common.bus.jobs.following import Following
 from tidegate_common.contract.events import Event
-from tidegate_common.contract.ids import EventId
 
 
 @pytest.fixture(params=["slim", "plain"])
@@ -162,15 +161,14 @@ async def test_the_audit_finds_an_event_with_copied_headers_that_nats_did_not_br
                 assert await _heard(stream, 1) == [(f"{first.id.split('-')[0]}-{sequence}", "lost")]
 
 
-async def test_a_job_s_events_with_copied_headers_come_to_its_own_stream_and_to_who_follows_it(tmp_path: Path) -> None:
-    """The answer is read back and followed (`/v1`, workers) by the same places."""
+async def test_a_job_s_events_with_copied_headers_come_to_its_own_stream_and_to_its_readers(tmp_path: Path) -> None:
+    """The answer is read back, and read as it comes (`/v1`), by the same places."""
     forged = "Nats-Stream: TG_EVENTS\r\nNats-Sequence: 1\r\nNats-Last-Sequence: 900\r\nNats-Subject: tg.in.client.b\r\n"
     async with broker(tmp_path) as (server, bus), running_gateway(server.url) as running:
         raw, history = RawPublisher(bus), History(bus)
         position = await history.position()
-        start = EventId(position.epoch, position.last)
-        following = Following(bus, history, look_seconds=30)
-        with following.follow("j1", "client.ann", start, stored=False) as events:
+        async with JobReader(running.gateway.attachments, "client.ann", "j1") as reader:
+            await reader.attached()
             async with open_stream(running.url, {"client_id": "ann"}) as live:
                 await live.connected()
                 sequences: list[int] = []
@@ -179,7 +177,7 @@ async def test_a_job_s_events_with_copied_headers_come_to_its_own_stream_and_to_
                     block = f"NATS/1.0\r\n{forged}Tidegate-Job: j1\r\n{end}\r\n".encode()
                     sequences.append(await raw.store("tg.in.client.ann", block, b"%d" % number))
                 async with asyncio.timeout(10):
-                    assert [event.sequence async for event in events] == sequences
+                    assert [data async for _, data in reader.events()] == [b"0", b"1", b"2", b"3"]
                 due = [(f"{position.epoch}-{each}", str(number)) for number, each in enumerate(sequences)]
                 assert await _heard(live, 4) == due
         read = [event.sequence async for event in job_events(history, "j1", "client.ann", 0, sequences[-1])]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway.feed.reader import JobReader
 from tests.stress.proxy import fault_proxy
 from tests.support.backups import Backup, backup, restore
 from tests.support.bus import broker, connected
@@ -19,7 +20,6 @@ from tidegate_common.bus.connection import Bus, connect
 from tidegate_common.bus.events.history import History, Position
 from tidegate_common.bus.events.publisher import EventPublisher
 from tidegate_common.bus.jobs.events import read_answer
-from tidegate_common.bus.jobs.following import Following
 from tidegate_common.bus.streams.definitions import StreamLimits, ensure_streams, epoch_of
 from tidegate_common.bus.streams.lineage import Lineage
 from tidegate_common.bus.streams.upkeep import Upkeep
@@ -158,20 +158,21 @@ async def test_a_second_restore_keeps_the_ids_of_both_lives_before_it(tmp_path: 
         assert _places(position, *gone) == [None, None]
 
 
-async def test_a_job_that_is_followed_and_read_goes_on_over_a_restore(tmp_path: Path) -> None:
+async def test_a_job_that_is_being_read_goes_on_over_a_restore(tmp_path: Path) -> None:
     headers = {"Tidegate-Job": "j1"}
-    async with broker(tmp_path) as (_, bus):
+    async with broker(tmp_path) as (server, bus), running_gateway(server.url) as running:
         await _note(bus)
         history, publisher = History(bus), EventPublisher(bus, History(bus))
-        start = EventId((await history.position()).epoch, 0)
-        with Following(bus, history, look_seconds=0.2).follow("j1", "client.a", start) as events:
+        start = str(EventId((await history.position()).epoch, 0))
+        async with JobReader(running.gateway.attachments, "client.a", "j1", start) as reader:
+            events = reader.events()
             await publisher.durable("client.a", Event("n", "1"), headers=headers)
-            assert (await anext(events)).payload == b"1"
+            assert await anext(events) == ("n", b"1")
             saved = await backup(bus, "TG_EVENTS")
             await _put_back(bus, saved)
             await publisher.durable("client.a", Event("n", "2"), headers={**headers, "Tidegate-Job-End": "1"})
-            assert [event.payload async for event in events] == [b"2"]
-        assert (await read_answer(history, "j1", "client.a", str(start))).whole
+            assert [data async for _, data in events] == [b"2"]
+        assert (await read_answer(history, "j1", "client.a", start)).whole
 
 
 @pytest.mark.parametrize("who", ["the operator says it", "publisher-api has seen what is missing"])

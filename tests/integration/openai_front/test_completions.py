@@ -8,9 +8,11 @@ import httpx
 import openai
 import pytest
 
+from gateway.hub.tails import filtered
 from tests.integration.openai_front.support import ASK, front
 from tests.support.waiting import until
 from tests.support.working import Turn
+from tidegate_common.contract.subjects import job_tail
 
 
 async def test_a_completion_is_answered_whole_with_its_usage(tmp_path: Path) -> None:
@@ -138,11 +140,13 @@ async def test_of_several_callers_of_one_job_the_last_one_to_leave_cancels_it(tm
         create = running.client.chat.completions.create
         first, second = [await create(model="any", messages=ASK, stream=True, extra_headers=sent) for _ in range(2)]
         job_id = running.worker.turns[0].job.job_id
-        completions = running.gateway.gateway.openai._completions
-        assert completions.waiting(job_id) == 2
+        gateway = running.gateway.gateway
+        tail = filtered(job_tail(job_id), job_id)
+        assert len(gateway.hub.listening(tail)) == 2
         await first.close()
-        await until(lambda: completions.waiting(job_id) == 1, "the first has gone")
-        await completions.aclose()
+        await until(lambda: gateway.openai.admission.active == 1, "the first has gone")
+        assert len(gateway.hub.listening(tail)) == 1
+        await gateway.openai._completions.aclose()
         assert await running.status(job_id) == "running"
         await second.close()
 

@@ -3,14 +3,15 @@ from __future__ import annotations
 import asyncio
 import json
 from pathlib import Path
+from typing import Any
 
 import httpx
 import openai
 
+from gateway.feed.reader import BACKLOG_BYTES
 from tests.integration.openai_front.support import ASK, front
 from tests.support.waiting import until
 from tests.support.working import Turn
-from tidegate_common.bus.jobs.following import BACKLOG_BYTES
 from tidegate_common.bus.requests.gateways import AllGateways
 from tidegate_common.contract.jobs import OnDisconnect
 
@@ -69,8 +70,9 @@ async def test_a_client_that_reads_late_holds_up_nobody_and_gets_all_of_it(tmp_p
             model="any", messages=ASK, stream=True
         ) as response:
             await until(lambda: worker.turns and worker.turns[0].over, "the worker is done")
-            (feed,) = gateway.gateway.openai._completions._following._feeds
-            assert feed._bytes <= BACKLOG_BYTES
+            (session,) = gateway.gateway.hub.sessions
+            reader: Any = getattr(session.send, "__self__", None)
+            assert len(piece) < reader._size <= BACKLOG_BYTES + 2 * len(piece)
             text = 0
             async for line in response.iter_lines():
                 if line.startswith("data: {"):

@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from gateway.openai.errors import api_error
+from gateway.openai.api_errors import api_error
 from gateway.openai.request import Completion, read
 from tidegate_common.errors import TidegateError
 

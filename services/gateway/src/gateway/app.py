@@ -21,10 +21,10 @@ from gateway.feed.receipts import Receipts
 from gateway.feed.subscriptions import Subscriptions
 from gateway.hub.heartbeat import Heartbeat
 from gateway.hub.hub import Hub
-from gateway.openai import callers
+from gateway.openai import caller
 from gateway.openai.completions import Completions
 from gateway.openai.http import OpenAiFront, refusal
-from gateway.openai.models import ModelList
+from gateway.openai.model_list import ModelList
 from gateway.settings import GatewaySettings
 from gateway.sse.admission import Admission
 from gateway.sse.console import console_routes
@@ -102,8 +102,15 @@ class Gateway:
         endpoint = StreamEndpoint(settings, self.admission, self.attachments, self.heartbeat, signals)
         self.hub.on_removed = endpoint.left
         publisher = EventPublisher(bus, self.history, leaders=leaders)
-        completions = Completions(bus, self.history, publisher, signals.tracer, settings.completion_seconds)
-        self.control.waiting = completions.waiting
+        completions = Completions(
+            bus,
+            self.hub,
+            self.attachments,
+            self.history,
+            publisher,
+            signals.tracer,
+            settings.completion_seconds,
+        )
         refused = publisher.refusals.counts
         signals.observe("counter", names.METRIC_PUBLISHES_REFUSED, lambda: refused, "{message}", "Publishes refused")
         self.openai = OpenAiFront(settings, completions, ModelList(bus), signals)
@@ -120,7 +127,7 @@ class Gateway:
                     CORSMiddleware,
                     allow_origins=list(settings.cors_origins),
                     allow_methods=["GET", "POST"],
-                    allow_headers=[*STREAM_REQUEST_HEADERS, *callers.REQUEST_HEADERS],
+                    allow_headers=[*STREAM_REQUEST_HEADERS, *caller.REQUEST_HEADERS],
                     allow_credentials="*" not in settings.cors_origins,
                     expose_headers=["retry-after", "x-request-id", "x-should-retry"],
                 ),

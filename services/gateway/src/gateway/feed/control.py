@@ -39,8 +39,6 @@ class Control:
         self._announcing: asyncio.Task[None] | None = None
         self.gateway = token_hex(8)
         """This process's id, for the time of its life."""
-        self.waiting: Callable[[str], int] = lambda job_id: 0
-        """Who waits for a job's answer without a stream of events."""
 
     def start(self) -> None:
         """Questions are answered from now on, and the gateway announces itself."""
@@ -88,7 +86,6 @@ class Control:
         found = len(self._hub.listening(question.tail))
         if question.job_id:
             found += len(self._hub.listening(filtered(question.tail, question.job_id)))
-            found += self.waiting(question.job_id)
         reply(found)
 
     def _delivered(self, question: Question, reply: Reply) -> None:

@@ -17,14 +17,15 @@ from starlette.responses import Response
 from starlette.routing import Mount, Route
 from starlette.types import Receive, Scope, Send
 
+from gateway.feed.reader import JobReader
 from gateway.openai import tracing
-from gateway.openai.callers import caller_of
-from gateway.openai.chunks import Chunks, Head, completion
-from gateway.openai.completions import Caller, Completions, Running
-from gateway.openai.errors import NOT_AGAIN, OVERLOADED, SERVER, ApiError, api_error
-from gateway.openai.models import ModelList
+from gateway.openai.api_errors import NOT_AGAIN, OVERLOADED, SERVER, ApiError, api_error
+from gateway.openai.caller import Caller, caller_of
+from gateway.openai.completions import Completions
+from gateway.openai.model_list import ModelList
 from gateway.openai.request import Completion, read
-from gateway.openai.writing import Writer, gone
+from gateway.openai.response import ResponseWriter, gone
+from gateway.openai.translator import ChunkTranslator, Head, completion
 from gateway.settings import GatewaySettings
 from gateway.sse.admission import Admission
 from tidegate_common.contract.answers import Folding
@@ -95,18 +96,18 @@ class OpenAiFront:
     async def complete(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One completion, from its request to the end of its answer."""
         request = Request(scope, receive)
-        writer = Writer(send)
+        writer = ResponseWriter(send)
         with tracing.serving(self._telemetry, scope["headers"], PATH) as span:
             try:
                 self.admission.check("")
                 asked = read(await read_body(request, self._settings.max_completion_bytes))
-                asking = caller_of(request)
+                caller = caller_of(request)
                 tracing.asked(span, asked)
                 self.admission.enter("")
                 self.admission.opened()
                 self._idle.clear()
                 try:
-                    await self._answer(asked, asking, writer, receive, span)
+                    await self._answer(asked, caller, writer, receive, span)
                 finally:
                     self.admission.leave("")
                     if not self.admission.active:
@@ -120,19 +121,21 @@ class OpenAiFront:
                 tracing.failed(span, found)
                 await writer.error(found)
 
-    async def _answer(self, asked: Completion, asking: Caller, writer: Writer, receive: Receive, span: Span) -> None:
-        async with self._completions.begin(asked, asking) as running:
-            writer.headers["x-request-id"] = running.job_id
-            span.set_attribute(names.JOB_ID, running.job_id)
-            head = Head(running.job_id, running.created, asked.model)
+    async def _answer(
+        self, asked: Completion, caller: Caller, writer: ResponseWriter, receive: Receive, span: Span
+    ) -> None:
+        async with self._completions.begin(asked, caller) as (job, reader):
+            writer.headers["x-request-id"] = job.job_id
+            span.set_attribute(names.JOB_ID, job.job_id)
+            head = Head(job.job_id, int(job.created), asked.model)
             if asked.stream:
-                work = self._stream(running, Chunks(head, asked.params.n, asked.include_usage), writer, span)
+                work = self._stream(reader, ChunkTranslator(head, asked.params.n, asked.include_usage), writer, span)
             else:
-                work = self._whole(running, head, writer, span)
+                work = self._whole(reader, head, writer, span)
             await self._while_wanted(work, receive, writer, asked.stream)
 
-    async def _stream(self, running: Running, chunks: Chunks, writer: Writer, span: Span) -> None:
-        async for event_type, data in running.events():
+    async def _stream(self, reader: JobReader, chunks: ChunkTranslator, writer: ResponseWriter, span: Span) -> None:
+        async for event_type, data in reader.events():
             found = chunks.take(event_type, data)
             if found:
                 if not writer.begun:
@@ -142,9 +145,9 @@ class OpenAiFront:
             raise ApiError(500, "The answer's end can't be read.", SERVER, code="internal_error", headers=NOT_AGAIN)
         tracing.answered(span, chunks.finish_reason, chunks.usage)
 
-    async def _whole(self, running: Running, head: Head, writer: Writer, span: Span) -> None:
+    async def _whole(self, reader: JobReader, head: Head, writer: ResponseWriter, span: Span) -> None:
         found = Folding()
-        async for event_type, data in running.events():
+        async for event_type, data in reader.events():
             found.take(event_type, data)
         answer = found.answer()
         body = completion(head, answer)
@@ -152,7 +155,7 @@ class OpenAiFront:
         await writer.document(body)
 
     async def _while_wanted(
-        self, work: Coroutine[Any, Any, None], receive: Receive, writer: Writer, beating: bool
+        self, work: Coroutine[Any, Any, None], receive: Receive, writer: ResponseWriter, beating: bool
     ) -> None:
         """Does `work` until its end. Raises _Gone where the client goes away before, ApiError where time is over."""
         working = asyncio.create_task(work)

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 import msgspec
 from msgspec import Meta
 
-from gateway.openai.errors import ApiError, unsupported
+from gateway.openai.api_errors import ApiError, unsupported
 from tidegate_common.contract.ids import is_well_formed
 from tidegate_common.contract.jobs import ChatMessage, ChatParams
 from tidegate_common.contract.subjects import user_tail

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from opentelemetry.trace import INVALID_SPAN, Span, SpanKind, StatusCode
 
-from gateway.openai.errors import ApiError
+from gateway.openai.api_errors import ApiError
 from gateway.openai.request import Completion
 from tidegate_common.contract.jobs import Usage
 from tidegate_common.telemetry import names

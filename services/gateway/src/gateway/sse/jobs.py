@@ -12,12 +12,12 @@ from gateway.sse import request as stream_request
 from gateway.sse.endpoint import StreamEndpoint
 from tidegate_common.bus.connection import Bus
 from tidegate_common.bus.events.history import History, Position
-from tidegate_common.bus.jobs.events import belongs
+from tidegate_common.bus.jobs.events import belongs, end_place
 from tidegate_common.bus.jobs.records import JobRecords
 from tidegate_common.bus.wire import headers
 from tidegate_common.contract.ids import EventId
 from tidegate_common.contract.jobs import JobState
-from tidegate_common.errors import NotFound, Unavailable
+from tidegate_common.errors import Unavailable
 
 METHODS = ["GET", "HEAD", "OPTIONS"]
 
@@ -45,21 +45,19 @@ class JobStreams:
         except Unavailable as error:
             self._streams.refused(error)
             raise
-        if _gone(state, position):
-            raise NotFound(f"the events of job {state.job_id} are not kept any more")
-        if last_event_id is not None and await self._has_all(state, last_event_id, position):
+        ends_at = end_place(state, position)
+        if last_event_id is not None and await self._has_all(state, last_event_id, position, ends_at):
             # EventSource comes back whenever a stream ends; this is how it is told that there is nothing more.
             await Response(status_code=204, headers={"cache-control": "no-store"})(scope, receive, send)
             return
         tails = [filtered(state.tail, state.job_id)]
-        end = EventId.parse(state.end)
         asked = stream_request.StreamRequest(
             client_id,
             tails,
             last_event_id,
             (f"job:{state.job_id}",),
             since=state.start,
-            ends_at=(position.place(end) or 0) if end else 0,
+            ends_at=ends_at,
             job_id=state.job_id,
             job_trace_id=state.trace_id,
         )
@@ -72,26 +70,14 @@ class JobStreams:
             raise HTTPException(404, f"job {job_id} has no stream of its own")
         return state
 
-    async def _has_all(self, state: JobState, last_event_id: str, position: Position) -> bool:
+    async def _has_all(self, state: JobState, last_event_id: str, position: Position, ends_at: int) -> bool:
         """Whether the client has the job's last event. The record may not say yet that this is stored."""
-        had, end = EventId.parse(last_event_id), EventId.parse(state.end)
+        had = EventId.parse(last_event_id)
         place = position.place(had) if had is not None else None
         if place is None:
             return False  # none of ours: the stream says so
-        if end is not None:
-            return place >= (position.place(end) or _NEVER)
+        if ends_at:
+            return place >= ends_at
         async for stored in self._history.after(state.tail, place - 1, place):
             return belongs(stored.header, state.job_id.encode()) and headers.JOB_END in stored.header
         return False
-
-
-_NEVER = 1 << 64
-
-
-def _gone(state: JobState, position: Position) -> bool:
-    """Whether the job is over and its end, and so all of it, has left the stream."""
-    end = EventId.parse(state.end)
-    if end is None:
-        return False
-    place = position.place(end)
-    return place is None or place < position.first

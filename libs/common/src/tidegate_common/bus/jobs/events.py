@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
-from tidegate_common.bus.events.history import History, Stored
+from tidegate_common.bus.events.history import History, Position, Stored
 from tidegate_common.bus.wire import headers
 from tidegate_common.contract.answers import Answer, Folding
 from tidegate_common.contract.ids import EventId
+from tidegate_common.contract.jobs import JobState
+from tidegate_common.errors import NotFound
 
 
 def belongs(header: bytes, job_id: bytes) -> bool:
@@ -21,6 +23,21 @@ async def job_events(history: History, job_id: str, tail: str, after: int, upto:
     async for stored in history.after(tail, after, upto):
         if belongs(stored.header, wanted):
             yield stored
+
+
+def end_place(state: JobState, position: Position) -> int:
+    """The sequence of the last event of a job that has ended; 0 for one that has not, as far as its record says.
+
+    `position` is of after the record was read. Raises NotFound if that event has left the stream, and so all of the
+    job: whoever waited for it would wait for ever.
+    """
+    end = EventId.parse(state.end)
+    if end is None:
+        return 0
+    place = position.place(end)
+    if place is None or place < position.first:
+        raise NotFound(f"the events of job {state.job_id} are not kept any more")
+    return place
 
 
 async def read_answer(history: History, job_id: str, tail: str, start: str, end: str = "") -> Answer:

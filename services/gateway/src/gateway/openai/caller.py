@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+from typing import NamedTuple
 
 from starlette.requests import Request
 
-from gateway.openai.completions import Caller
 from tidegate_common.contract.jobs import OnDisconnect
 from tidegate_common.contract.subjects import encode_token
 from tidegate_common.errors import InvalidField
@@ -35,6 +35,15 @@ REQUEST_HEADERS = [
     ),
 ]
 """What OpenAI's clients send from a page of another origin."""
+
+
+class Caller(NamedTuple):
+    """Who asks: `name` is a tail's tokens, made of the key or else of the address. `key` is the idempotency key."""
+
+    name: str
+    key: str | None = None
+    cancel: bool = True
+    """Whether the job is cancelled when the caller goes away."""
 
 
 def caller_of(request: Request) -> Caller:

@@ -6,8 +6,8 @@ import asyncio
 
 from starlette.types import Receive, Send
 
-from gateway.openai.chunks import COMMENT, error_event
-from gateway.openai.errors import ApiError
+from gateway.openai.api_errors import ApiError
+from gateway.openai.translator import COMMENT, error_event
 
 HOLD_SECONDS = 1.0
 """How long a stream's head waits for the first event: an error until then has an HTTP status of its own."""
@@ -19,7 +19,7 @@ STREAM_HEADERS = {
 }
 
 
-class Writer:
+class ResponseWriter:
     """A response whose head is sent with its first bytes."""
 
     def __init__(self, send: Send) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from gateway import frame
-from gateway.openai.errors import NOT_AGAIN, SERVER, ApiError, job_cancelled, job_failed
+from gateway.openai.api_errors import NOT_AGAIN, SERVER, ApiError, job_cancelled, job_failed
 from tidegate_common.contract import answers
 from tidegate_common.contract.answers import AiError, Answer
 from tidegate_common.contract.jobs import Usage
@@ -97,7 +97,7 @@ class _Choice:
         self.finished = False
 
 
-class Chunks:
+class ChunkTranslator:
     """One completion's stream. `take` a job's events in their order, until `over`.
 
     What was sent can't be taken back in OpenAI's protocol. So an attempt that begins again is held back as long as it
@@ -193,7 +193,7 @@ def completion(head: Head, answer: Answer) -> bytes:
         raise job_failed(answer.error)
     if answer.finish_reason == CANCELLED:
         raise job_cancelled()
-    if not answer.whole:
+    if not (answer.whole and answer.done):
         raise ApiError(404, "The answer is not kept any more.", code="not_found")
     document = head.fields("chat.completion")
     if answer.model:

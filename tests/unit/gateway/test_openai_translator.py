@@ -6,8 +6,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from gateway.openai.chunks import DONE, Chunks, Head, completion
-from gateway.openai.errors import ApiError
+from gateway.openai.api_errors import ApiError
+from gateway.openai.translator import DONE, ChunkTranslator, Head, completion
 from tidegate_common.contract.answers import AiDone, AiError, AiResponse, AiRestart, Answer, Folding
 from tidegate_common.contract.jobs import Usage
 
@@ -18,7 +18,7 @@ class Stream:
     """What a client gets of a job's events."""
 
     def __init__(self, candidates: int = 1, include_usage: bool = False) -> None:
-        self.chunks = Chunks(HEAD, candidates, include_usage)
+        self.chunks = ChunkTranslator(HEAD, candidates, include_usage)
         self.raw = b""
 
     def text(self, content: str, candidate: int = 0, reason: str | None = None) -> None:

@@ -7,13 +7,12 @@ import time
 from typing import Any
 
 import msgspec
-from nats import errors as nats_errors
 
-from gateway.openai.errors import ApiError
+from gateway.openai.api_errors import ApiError
 from tidegate_common.bus.connection import Bus
 from tidegate_common.contract.jobs import Models
 from tidegate_common.contract.text import UNREADABLE
-from tidegate_common.errors import BrokerUnavailable, Unavailable
+from tidegate_common.errors import Unavailable
 
 ASK_SECONDS = 1.0
 KEEP_SECONDS = 5.0
@@ -52,11 +51,8 @@ class ModelList:
         return {"id": name, "object": "model", "created": self._created, "owned_by": "tidegate"}
 
     async def _ask(self) -> list[str]:
-        if not self._bus.connected:
-            raise BrokerUnavailable("NATS is away")
         try:
-            answer = await self._bus.client.request(self._bus.subjects.models, b"", timeout=ASK_SECONDS)
-            found = _MODELS.decode(answer.data)
-        except (nats_errors.Error, TimeoutError, *UNREADABLE) as error:
+            found = _MODELS.decode(await self._bus.ask(self._bus.subjects.models, seconds=ASK_SECONDS))
+        except UNREADABLE as error:  # nothing, if no worker answers
             raise Unavailable("no worker says what models there are") from error
         return list(dict.fromkeys([*([found.default] if found.default else []), *found.models]))
