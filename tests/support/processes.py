@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import socket
 import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -100,6 +101,8 @@ def stands_still(pid: int) -> bool:
 async def service(module: str, port: int, env: Mapping[str, str], seconds: float = 20) -> AsyncIterator[Running]:
     """`python -m module` on loopback `port`, ready to take traffic."""
     async with running(sys.executable, "-m", module, env={"TIDEGATE_PORT": str(port), **env}) as run:
+        # Asked over HTTP only once it listens: a client's attempts in vain cost as much as the start that they wait for.
+        await until(lambda: run.process.returncode is not None or _listens(port), f"{module} listens", seconds)
         async with httpx.AsyncClient() as client:
 
             async def ready() -> bool:
@@ -111,3 +114,8 @@ async def service(module: str, port: int, env: Mapping[str, str], seconds: float
 
             await until(ready, f"{module} is ready", seconds)
         yield run
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) == 0
