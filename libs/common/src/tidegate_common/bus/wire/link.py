@@ -96,7 +96,7 @@ class Link(Dialogue):
         try:
             await transport.connect(server.uri, LINE_BYTES, DIAL_SECONDS)
             async with asyncio.timeout(OPEN_SECONDS):
-                info = await greet(transport, address, self._tls_for(), server.tls_name or address.host)
+                info = await greet(transport, address, self._tls_for, server.tls_name or address.host)
                 self._learn(info)
                 self._tap = self._listen(transport)
                 self._start(self._end_of_stream(transport))
@@ -248,8 +248,8 @@ class Link(Dialogue):
             await self._send_ping()
 
     def _explained(self, server: Srv, error: BaseException) -> nats_errors.Error:
-        tls = self._tls_for()
-        return explained(error, tls=self._address(server).tls, first=tls.first)
+        first = self._tls is not None and self._tls.first
+        return explained(error, tls=self._address(server).tls, first=first)
 
     async def close(self) -> None:
         """Ends the connection, for good. What is unsent when the server has gone at that moment is dropped."""
