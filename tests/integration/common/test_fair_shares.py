@@ -9,7 +9,7 @@ from tests.support.bus import broker
 from tidegate_common.bus.connection import Bus
 from tidegate_common.bus.events.history import History
 from tidegate_common.bus.events.publisher import EventPublisher
-from tidegate_common.bus.jobs.dequeue import Delivery, JobQueue, turn
+from tidegate_common.bus.jobs.dequeue import Delivery, JobQueue
 from tidegate_common.bus.jobs.enqueue import QueueWriter
 from tidegate_common.bus.jobs.records import JobRecords
 from tidegate_common.contract.jobs import Job, JobState
@@ -65,13 +65,6 @@ async def test_jobs_that_follow_close_upon_each_other_are_counted_once(tmp_path:
             await asyncio.sleep(0.0003)  # some of those before it are on their way, some are there
         await asyncio.gather(*putting)
         assert levels_of(desk.levels) == {0: 2, 1: 6, 2: 24, 3: 8}
-
-
-def test_of_24_jobs_each_level_has_its_turns_and_three_of_four_begin_at_the_lowest() -> None:
-    turns = [turn(number) for number in range(24)]
-    assert Counter(each[0] for each in turns) == {0: 18, 1: 3, 2: 2, 3: 1}
-    assert all(sorted(each) == [0, 1, 2, 3] for each in turns), "whoever has a turn and finds nothing looks elsewhere"
-    assert all(each[-1] == 0 for each in turns[3::4]), "a turn of the upper levels goes to any of them first"
 
 
 async def test_every_level_moves_while_all_the_others_have_jobs(tmp_path: Path) -> None:

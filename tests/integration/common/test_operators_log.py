@@ -22,7 +22,7 @@ from tests.support.processes import Running, service
 from tests.support.waiting import until
 from tidegate_common.bus.connection import connect
 from tidegate_common.bus.events.history import History
-from tidegate_common.bus.jobs.levels import consumer_of
+from tidegate_common.bus.jobs.queue_info import consumer_of
 from tidegate_common.bus.streams.definitions import StreamLimits
 from tidegate_common.bus.streams.leaders import Leaders
 from tidegate_common.bus.streams.lineage import Lineage

@@ -19,7 +19,7 @@ import msgspec
 
 from tidegate_common.bus.connection import Bus
 from tidegate_common.bus.events.publisher import EventPublisher
-from tidegate_common.bus.jobs.levels import QueueState, queue_state
+from tidegate_common.bus.jobs.queue_info import QueueState, queue_state
 from tidegate_common.bus.jobs.records import JobRecords
 from tidegate_common.contract.answers import PROGRESS, AiProgress
 from tidegate_common.contract.events import JOB, Event

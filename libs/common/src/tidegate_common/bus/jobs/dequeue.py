@@ -1,4 +1,4 @@
-"""The job queue as a worker sees it. How a job gets into it, and onto which of its levels, is in queueing.py."""
+"""The job queue as a worker sees it. How a job gets into it is in enqueue.py, the order of taking in priority.py."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ from nats.js.errors import Error as JetStreamError
 
 from tidegate_common.bus.connection import Bus
 from tidegate_common.bus.jobs.enqueue import notify
-from tidegate_common.bus.jobs.levels import ANSWER_SECONDS, LEVELS, consumer_of, strays
+from tidegate_common.bus.jobs.priority import LEVELS, turn
+from tidegate_common.bus.jobs.queue_info import ANSWER_SECONDS, consumer_of, strays
 from tidegate_common.bus.requests.jetstream import LEADERLESS, STREAM_NOT_FOUND
 from tidegate_common.contract.jobs import Job
 from tidegate_common.contract.soundness import job_fault, read
@@ -30,27 +31,12 @@ from tidegate_common.errors import BrokerUnavailable, QueueGone, QueueRefused
 ACK_WAIT_SECONDS = 10
 """A job whose worker shows no progress for so long is given to another."""
 
-UPPER_EVERY = 4
-"""One job in so many is taken from above the lowest level."""
-
-UPPER_TURNS = (1, 2, 1, 3, 1, 2)
-"""Where those are looked for first, in turn: with jobs on all levels, of 24 they have 18, 3, 2 and 1."""
-
 POLL_SECONDS = 1.0
 """Between looks at the queue when nothing was said: for jobs that come back since their worker died."""
 
 _ONE_NOW = json.dumps({"batch": 1, "no_wait": True}).encode()
 
 _JOB = msgspec.json.Decoder(Job)
-
-
-def turn(number: int) -> list[int]:
-    """The levels in the order in which the `number`th job is looked for on them; the first is number 0."""
-    upper, rest = divmod(number, UPPER_EVERY)
-    if rest < UPPER_EVERY - 1:
-        return list(LEVELS)
-    first = UPPER_TURNS[upper % len(UPPER_TURNS)]
-    return [first, *(level for level in LEVELS if level not in (0, first)), 0]
 
 
 class Delivery:

@@ -1,15 +1,12 @@
-"""The job queue: fair between those who ask, bounded, and each job kept until its end is certain.
+"""Puts jobs into the queue: each with a record, on its level, and stored once however often it is sent.
 
-A work queue serves first come first, so that one client's 1,000 jobs would stand before another's one. Here a job waits
-on one of a few levels, by how many jobs of its owner are in the queue before it, and workers look at the lower levels
-first: a client's k-th job waits for others' jobs up to about their 4k-th. So that every level moves however many come
-on the others, the upper ones have turns of their own (queue.py).
+The record is made before the job is queued, and a worker runs no job without a record. So a job of which its asker was
+told that there is none is never run, though the queue may have stored it: its record is removed before that is said.
 """
 
 from __future__ import annotations
 
 import asyncio
-import bisect
 import time
 from collections.abc import Callable, Mapping
 
@@ -18,17 +15,17 @@ from msgspec.structs import replace
 
 from tidegate_common.bus.connection import Bus
 from tidegate_common.bus.events.publisher import EventPublisher
-from tidegate_common.bus.jobs.levels import TURNS, holds
+from tidegate_common.bus.jobs.priority import Entry, Held, OwnerCounts, level_of
+from tidegate_common.bus.jobs.queue_info import holds, stream_state
 from tidegate_common.bus.jobs.records import JobRecords
-from tidegate_common.bus.jobs.shares import Entry, Shares
 from tidegate_common.contract.jobs import Job, JobState, JobStatus
 from tidegate_common.errors import BrokerUnavailable, KeyReused, NotFound, QueueFull, TidegateError, Unreadable
 
 DEAD_JOB_BYTES = 4096
-"""Left free in a job's message: where it fails, it is kept with what is said of that."""
+"""Left free in a job's message: if it fails, it is kept together with what is said of that."""
 
 STORED_ONCE_SECONDS = 100
-"""Within this time the stream takes a repeated job for the one that it has (its window is of 120)."""
+"""Within this time the stream takes a repeated job for the one that it has. (Its window is of 120 seconds.)"""
 
 
 def record_of(job: Job, trace_id: str, now: float) -> JobState:
@@ -48,7 +45,7 @@ def record_of(job: Job, trace_id: str, now: float) -> JobState:
 
 
 class QueueWriter:
-    """Puts jobs into the queue."""
+    """Puts jobs into the queue on one connection."""
 
     def __init__(
         self,
@@ -61,19 +58,19 @@ class QueueWriter:
         self._bus = bus
         self._publisher = publisher
         self._states = states
-        self._shares = Shares(bus, publisher.leaders)
+        self._counts = OwnerCounts(self._held)
         self._on_put = on_put
 
     async def put(self, job: Job, headers: Mapping[str, str], trace_id: str) -> JobState:
         """Records `job` as queued and puts it into the queue; gives its record.
 
-        A job that has a record already is not recorded again, and while it is queued it is put under the same message
-        id, which stores it at most once: so a caller may repeat what it is not sure of. Raises KeyReused where the
-        record is of another request. Raises QueueFull, BrokerUnavailable, TooLarge: then there is no such job, unless
-        it had a record before. Where the queue has it all the same, since it was stored and that was not confirmed, no
-        worker runs it: it has no record.
+        A caller may repeat what it is not sure of. A job that has a record already is not recorded again, and while it
+        is queued it is sent under the same message id, which stores it at most once.
+
+        Raises KeyReused if the record is of another request. Raises QueueFull, BrokerUnavailable, TooLarge: then there
+        is no such job, unless it had a record before.
         """
-        with self._shares.entry(job.owner or job.tail) as entry:
+        with self._counts.entry(job.owner or job.tail) as entry:
             state, level = await self._put(job, headers, trace_id, entry)
         if level is None:
             return state
@@ -84,27 +81,27 @@ class QueueWriter:
     async def _put(
         self, job: Job, headers: Mapping[str, str], trace_id: str, entry: Entry
     ) -> tuple[JobState, int | None]:
-        """The job's record, and the level on which it waits, where it was put into the queue."""
+        """The job's record, and the level on which it waits if it was put into the queue here."""
         state, revision = record_of(job, trace_id, time.time()), 0
         try:
-            # At the same time: a chat waits for neither longer than it has to.
+            # At the same time: each is a round trip to NATS, and a chat's first token waits for them.
             making = asyncio.create_task(self._states.create(state))
             counting = asyncio.create_task(entry.before())
-            await asyncio.gather(making, counting, return_exceptions=True)  # hears both: NATS may have gone for both
+            # Waits for both, whatever becomes of one: if NATS goes, both fail, and the second error would be unheard.
+            await asyncio.gather(making, counting, return_exceptions=True)
             revision = making.result()
-            before, held = counting.result()
-            if not revision:
+            held = counting.result()
+            if not revision:  # an earlier call has made the record, under the same key or for the same request
                 state = await self._earlier(job)
+                # As of that call: the time is a part of the message id, and the owner of the subject.
                 job = replace(job, created=state.created, owner=state.owner or job.owner)
                 if state.status is not JobStatus.QUEUED or await self._is_there(job):
                     return state, None
-            level = bisect.bisect(TURNS, before)
-            try:
-                entry.sequence = await self._store(replace(job, revision=revision), level, headers)
-            except QueueFull as error:
-                raise QueueFull(f"the queue holds {held} jobs and takes no more", error.retry_after, held) from None
+            level = level_of(held.of_owner)
+            entry.sequence = await self._store(replace(job, revision=revision), level, headers, held)
         except TidegateError:
-            # Where there was a record before it belongs to an earlier call, whose job may be in the queue.
+            # The record goes only if this call has made it: else an earlier call's job may be in the queue. And it
+            # stays if a worker has changed it: then this job was stored, though that was not confirmed.
             if revision and await self._is_begun(job.job_id, revision):
                 return await self._states.get(job.job_id), None
             raise
@@ -122,15 +119,30 @@ class QueueWriter:
             raise KeyReused("another key, or the same request as the first time")
         return state
 
-    async def _store(self, job: Job, level: int, headers: Mapping[str, str]) -> int:
+    async def _store(self, job: Job, level: int, headers: Mapping[str, str], held: Held) -> int:
+        """Gives the job's sequence in the queue."""
         subject = self._bus.subjects.job(job.kind, level, job.owner or job.tail)
-        # Of this record alone: the stream may know the message of another, which was refused and is not to be run.
+        # The time tells this record's job from another under the same id that was refused, and has no record. The
+        # stream may have that one, and it must not be taken for this.
         message_id = f"{job.job_id}:{job.created}"
         payload = msgspec.json.encode(job)
-        return (await self._publisher.store(subject, payload, dict(headers), message_id, DEAD_JOB_BYTES)).seq
+        try:
+            return (await self._publisher.store(subject, payload, dict(headers), message_id, DEAD_JOB_BYTES)).seq
+        except QueueFull as error:
+            text = f"the queue holds {held.of_all} jobs and takes no more"
+            raise QueueFull(text, error.retry_after, held.of_all) from None
+
+    async def _held(self, owner: str) -> Held:
+        subjects = self._bus.subjects
+
+        async def ask() -> Held:
+            state = await stream_state(self._bus, subjects.jobs(owner=owner))
+            return Held(sum(state.subjects.values()), state.messages, state.last_seq)
+
+        return await self._publisher.leaders.outlast(subjects.jobs_stream, ask, repeatable=True)
 
     async def _is_there(self, job: Job) -> bool:
-        """Whether the queue has it and would store it once more all the same."""
+        """Whether the queue has it and would store it once more all the same, since its window has passed."""
         return time.time() - job.created > STORED_ONCE_SECONDS and await holds(self._bus, job)
 
     async def _is_begun(self, job_id: str, revision: int) -> bool:

@@ -1,4 +1,4 @@
-"""What is known of each job, and the word that one is to be cancelled. The queue itself is in queue.py."""
+"""What is known of each job, and the word that one is to be cancelled."""
 
 from __future__ import annotations
 

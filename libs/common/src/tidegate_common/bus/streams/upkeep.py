@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 
 from tidegate_common.bus.connection import Bus
 from tidegate_common.bus.events.refusals import Refusals
-from tidegate_common.bus.jobs.levels import LEVELS, consumer_of
+from tidegate_common.bus.jobs.priority import LEVELS
+from tidegate_common.bus.jobs.queue_info import consumer_of
 from tidegate_common.bus.requests.jetstream import STREAM_NOT_FOUND, ApiError
 from tidegate_common.bus.streams.definitions import REPLICAS, StreamDiffers, StreamLimits, change, configs, made
 from tidegate_common.bus.streams.differences import Difference, differences

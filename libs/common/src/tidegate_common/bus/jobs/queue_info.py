@@ -1,4 +1,4 @@
-"""The levels of the job queue, and how it stands."""
+"""How the job queue stands: what its stream holds, and how far the consumers of its levels have come."""
 
 from __future__ import annotations
 
@@ -10,15 +10,11 @@ from nats.js.errors import Error as JetStreamError
 from nats.js.errors import NotFoundError
 
 from tidegate_common.bus.connection import Bus
+from tidegate_common.bus.jobs.priority import LEVELS
 from tidegate_common.bus.requests.messages import message
 from tidegate_common.contract.jobs import Job
 from tidegate_common.contract.text import UNREADABLE
 from tidegate_common.errors import BrokerUnavailable, NotSent
-
-TURNS = (2, 8, 32)
-"""Jobs of one owner in the queue from which on another waits on the second, third and fourth level."""
-
-LEVELS = range(len(TURNS) + 1)
 
 STATE_SECONDS = 2.0
 """How long the queue's leader has to tell how it stands: where there is none, nobody answers."""
