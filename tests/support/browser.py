@@ -50,7 +50,7 @@ def chromium(profile: Path) -> Iterator[Chrome]:
     # Named, so that selenium does not look for a driver in the network. A port of its choice may be taken meanwhile.
     service = Service(executable_path=shutil.which("chromedriver"), port=free_port())
     driver = Chrome(options=options, service=service)
-    # Below pytest's own limit, which ends the run without ending the processes that a test started.
+    # Below pytest's own limit, which would not say what it waited for.
     driver.set_page_load_timeout(20)
     driver.set_script_timeout(20)
     try:
