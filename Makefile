@@ -24,6 +24,8 @@ $(STAMP): requirements/dev.lock requirements/model.lock $(MANIFESTS)
 	@touch $@
 
 # The tests wait more than they compute, so that a core has work for several at once. ARGS="-n0 ..." runs them one by one.
+# Where Python may keep no bytecode, each of the processes would compile all tests anew.
+unexport PYTHONDONTWRITEBYTECODE
 test: setup
 	$(BIN)/python -m pytest -n 8 --dist loadgroup $(ARGS)
 
