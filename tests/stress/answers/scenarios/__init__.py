@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from tests.stress.answers.scenarios import cancels, crashes, leaving, queueing, relaying, watching
+from tests.stress.answers.scenarios import cancels, completions, crashes, leaving, queueing, relaying, watching
 from tests.stress.answers.world import Run
 
 
@@ -25,4 +25,5 @@ AI_SCENARIOS = {
     "ai_queue": AiScenario(queueing.queue, queueing.BOUNDED),
     "ai_shares": AiScenario(queueing.shares),
     "ai_relay": AiScenario(relaying.relay),
+    "ai_completions": AiScenario(completions.complete),
 }

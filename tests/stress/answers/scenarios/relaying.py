@@ -15,6 +15,12 @@ async def relay(world: AiWorld, seconds: float) -> None:
     """NATS is killed and started again in the middle of answers, once for longer than a worker may be silent, and
     connections to it are cut."""
     asking = asyncio.create_task(ask(world, seconds, each=0.2, watchers=2))
+    await trouble(world, seconds)
+    await asking
+
+
+async def trouble(world: AiWorld, seconds: float) -> None:
+    """What `relay` says, for so many seconds."""
     end = time.monotonic() + seconds
     await asyncio.sleep(world.rng.uniform(0.5, 1))
     await _away(world, ACK_SECONDS + world.rng.uniform(0.5, 1.5))
@@ -24,7 +30,6 @@ async def relay(world: AiWorld, seconds: float) -> None:
             await _away(world, world.rng.uniform(0, 0.7))
         else:
             world.rng.choice([world.desk, world.desk, world.back, world.feed]).cut_all(world.rng.choice(list(Cut)))
-    await asking
 
 
 async def _away(world: AiWorld, seconds: float) -> None:
