@@ -16,8 +16,8 @@ from tests.support.nats import nats_server
 from tests.support.waiting import until
 from tidegate_common.bus.connection import Bus
 from tidegate_common.bus.events.history import PAGE, History, Position
-from tidegate_common.bus.events.pages import Page
 from tidegate_common.bus.events.publisher import Durable, EventPublisher
+from tidegate_common.bus.requests.pages import Page
 from tidegate_common.bus.streams.definitions import StreamLimits
 from tidegate_common.contract.events import Event
 from tidegate_common.errors import BrokerUnavailable

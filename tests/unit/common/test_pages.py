@@ -1,6 +1,6 @@
 import pytest
 
-from tidegate_common.bus.events.pages import AT_ONCE, ON_THE_WAY_BYTES, PAGE_BYTES, at_once
+from tidegate_common.bus.requests.pages import AT_ONCE, ON_THE_WAY_BYTES, PAGE_BYTES, at_once
 
 
 @pytest.mark.parametrize("max_payload", [1 << 10, 1 << 20, 8 << 20])

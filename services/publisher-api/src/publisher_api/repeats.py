@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from tidegate_common.bus.connection import Bus
 from tidegate_common.bus.events.publisher import Durable
-from tidegate_common.bus.requests.messages import message
 from tidegate_common.bus.wire import headers
 from tidegate_common.contract.events import Receipt
 from tidegate_common.contract.ids import EventId
@@ -30,7 +29,7 @@ class Repeats:
         Where the first event is not kept any more nobody can tell, and its answer stands. Raises BrokerUnavailable.
         """
         first = EventId.parse(receipt.id)
-        found = first and await message(self._bus, self._bus.subjects.events_stream, first.sequence)
+        found = first and await self._bus.api.message(self._bus.subjects.events_stream, seq=first.sequence)
         if not found:
             return
         ttl = None if sent.ttl_seconds is None else f"{sent.ttl_seconds}s".encode()

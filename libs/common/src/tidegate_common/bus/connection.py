@@ -13,6 +13,7 @@ from nats.aio.client import Srv
 from nats.js import JetStreamContext
 
 from tidegate_common.bus.requests.inbox import Inbox, T
+from tidegate_common.bus.requests.jetstream import JetStreamApi
 from tidegate_common.bus.streams.foreign import Foreign
 from tidegate_common.bus.wire import addresses
 from tidegate_common.bus.wire.addresses import Address, Tls
@@ -44,6 +45,7 @@ class Bus:
         self._inboxes: list[Inbox[Any]] = []
         self.inbox = self.new_inbox(bytes, ANSWER_SECONDS)
         """For all questions but those of who reads answers in their own way."""
+        self.api = JetStreamApi(self)
         self.on_reconnect: list[Callable[[], Awaitable[None]]] = []
         """Called, in order, each time the connection is back and its subscriptions are in force again."""
         self.on_disconnect: list[Callable[[], None]] = []

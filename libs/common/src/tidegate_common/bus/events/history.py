@@ -11,12 +11,11 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from typing import NamedTuple
 
-import msgspec
-
 from tidegate_common.bus.connection import Bus
-from tidegate_common.bus.events.pages import AT_ONCE, TIMEOUT_SECONDS, Page, Pages, Stored
+from tidegate_common.bus.requests.jetstream import STREAM_NOT_FOUND, ApiError
+from tidegate_common.bus.requests.pages import AT_ONCE, TIMEOUT_SECONDS, Page, Pages, Stored
 from tidegate_common.bus.streams.definitions import epoch_of
-from tidegate_common.bus.streams.leaders import Leaders
+from tidegate_common.bus.streams.leaders import Leaders, leader_of
 from tidegate_common.bus.streams.lives import CREATED, EARLIER, EPOCH, Earlier, Life, Notes
 from tidegate_common.contract.ids import EventId
 from tidegate_common.errors import BrokerUnavailable, NotSent
@@ -34,9 +33,6 @@ POSITION_SECONDS = 2.0
 
 BEHIND_SECONDS = 0.05
 """Between two looks at a copy of the stream that is behind its leader."""
-
-NOT_FOUND = 10037
-"""JetStream's error code for no such message."""
 
 
 class Position(NamedTuple):
@@ -75,47 +71,8 @@ class Latest(NamedTuple):
         return Latest(self.sequences | other.sequences, min(filter(None, (self.upto, other.upto)), default=0))
 
 
-class _State(msgspec.Struct):
-    first_seq: int
-    last_seq: int
-
-
-class _Config(msgspec.Struct):
-    max_msgs_per_subject: int = -1
-    metadata: dict[str, str] | None = None
-
-
-class _Cluster(msgspec.Struct):
-    leader: str = ""
-    replicas: list[msgspec.Raw] = []
-
-
-class _Info(msgspec.Struct):
-    created: str = ""
-    config: _Config | None = None
-    state: _State | None = None
-    cluster: _Cluster | None = None
-
-
-class _Message(msgspec.Struct):
-    seq: int
-    data: bytes = b""
-
-
-class _Error(msgspec.Struct):
-    err_code: int = 0
-
-
-class _Found(msgspec.Struct):
-    message: _Message | None = None
-    error: _Error | None = None
-
-
 ASK_BYTES = 256
 """Of a question for the last events, beside the subjects."""
-
-_INFO = msgspec.json.Decoder(_Info)
-_FOUND = msgspec.json.Decoder(_Found)
 
 
 class History:
@@ -129,7 +86,7 @@ class History:
         self._asking: asyncio.Task[None] | None = None
         self._waiting: list[asyncio.Future[Position]] = []
         """For an answer to a question that has not been asked yet."""
-        self._pages = Pages(bus, self._stream)
+        self._pages = Pages(bus, self._stream, bus.subjects.inbound(""))
         self._questions = asyncio.Semaphore(AT_ONCE)
         self._copies = False
         """Whether servers beside the leader answer for the stream."""
@@ -175,18 +132,18 @@ class History:
 
     async def _ask(self) -> Position:
         try:
-            async with asyncio.timeout(POSITION_SECONDS):
-                info = _INFO.decode(await self._request("STREAM.INFO", b""))
-        except TimeoutError as error:
-            raise BrokerUnavailable("NATS does not answer for the stream") from error
-        if info.state is None:
-            raise NotSent(f"the stream {self._stream} does not exist, or has no leader")
-        if info.cluster is not None and not info.cluster.leader:
+            info = await self._bus.api.call(f"STREAM.INFO.{self._stream}", seconds=POSITION_SECONDS)
+        except ApiError as error:
+            if error.code == STREAM_NOT_FOUND:
+                raise NotSent(f"the stream {self._stream} does not exist") from error
+            raise
+        if leader_of(info) is None:
             raise NotSent(f"the stream {self._stream} has no leader")
-        self._copies = info.cluster is not None and bool(info.cluster.replicas)
-        most = info.config.max_msgs_per_subject if info.config is not None else -1
-        life = await self._life_of(info.created, info.config.metadata if info.config else None, info.state.last_seq)
-        return Position(life.epoch, info.state.first_seq, info.state.last_seq, most, self._copies, life.earlier)
+        state, config = info["state"], info["config"]
+        self._copies = bool((info.get("cluster") or {}).get("replicas"))
+        life = await self._life_of(info["created"], config.get("metadata"), state["last_seq"])
+        most = config.get("max_msgs_per_subject", -1)
+        return Position(life.epoch, state["first_seq"], state["last_seq"], most, self._copies, life.earlier)
 
     async def _life_of(self, created: str, metadata: dict[str, str] | None, last: int) -> Life:
         """The stream's life, as all processes find it, whether it is noted yet or not."""
@@ -201,13 +158,10 @@ class History:
 
     async def _last_before(self, created: str, last: int) -> int:
         """Sequence of the last event that was restored: all that were stored here since are younger than the stream."""
-        ask = {"start_time": created, "next_by_subj": self._bus.subjects.inbound(">")}
-        found = _FOUND.decode(await self._request("STREAM.MSG.GET", msgspec.json.encode(ask)))
-        if found.message is not None:
-            return found.message.seq - 1
-        if found.error is not None and found.error.err_code == NOT_FOUND:
-            return last
-        raise BrokerUnavailable("NATS does not say what was restored")
+        found = await self._bus.api.message(
+            self._stream, start_time=created, next_by_subj=self._bus.subjects.inbound(">")
+        )
+        return last if found is None else found.sequence - 1
 
     async def after(self, tail: str, sequence: int, upto: int) -> AsyncIterator[Stored]:
         """Events on `tail` (wildcards allowed) with sequences over `sequence` up to `upto`, in order, page by page.
@@ -242,23 +196,9 @@ class History:
 
     async def last(self, tail: str) -> tuple[int, bytes]:
         """As `last_on`, and its payload."""
-        ask = msgspec.json.encode({"last_by_subj": self._bus.subjects.inbound(tail)})
         async with self._questions:
-            found = _FOUND.decode(await self._request("STREAM.MSG.GET", ask))
-        if found.message is not None:
-            return found.message.seq, found.message.data
-        if found.error is not None and found.error.err_code == NOT_FOUND:
-            return 0, b""
-        raise BrokerUnavailable(f"NATS does not say what is last on {tail}")
-
-    async def _request(self, call: str, body: bytes) -> bytes:
-        """Asks the stream's leader. Raises BrokerUnavailable, at once where the connection is lost meanwhile."""
-        answer = await self._bus.inbox.ask(f"$JS.API.{call}.{self._stream}", body)
-        if answer:
-            return answer
-        if answer is None and self._bus.connected:
-            raise BrokerUnavailable("NATS does not answer for the stream")
-        raise NotSent("NATS is away" if answer is None else f"nobody answers for the stream {self._stream}")
+            found = await self._bus.api.message(self._stream, last_by_subj=self._bus.subjects.inbound(tail))
+        return (0, b"") if found is None else (found.sequence, found.payload)
 
     async def latest(self, tails: Sequence[str], after: int) -> Latest | None:
         """The last event on each subject of `tails` (wildcards allowed), where its sequence is over `after`.

@@ -12,7 +12,7 @@ import msgspec
 from tidegate_common.bus.connection import Bus
 from tidegate_common.bus.events import refusals
 from tidegate_common.bus.events.refusals import Refusals
-from tidegate_common.bus.requests.jetstream import LEADERLESS
+from tidegate_common.bus.requests.jetstream import LEADERLESS, WRONG_LAST_SEQUENCE
 from tidegate_common.bus.streams.advisories import on_deletion, on_update
 from tidegate_common.bus.streams.leaders import Leaders, Wait
 from tidegate_common.errors import (
@@ -27,9 +27,6 @@ from tidegate_common.errors import (
 )
 
 ATTEMPT_SECONDS = 2.0
-
-_SUPERSEDED = 10071
-"""Wrong last sequence: on the subject that the message names, another one has been stored."""
 
 
 class Message(NamedTuple):
@@ -181,7 +178,7 @@ class StreamWriter:
         if error.err_code in LEADERLESS:
             self._leaders.lost(stream)
             return None
-        if error.err_code == _SUPERSEDED:
+        if error.err_code == WRONG_LAST_SEQUENCE:  # on the subject that the message names
             return Superseded("another attempt has begun since")
         return self._refusal(stream, error)
 

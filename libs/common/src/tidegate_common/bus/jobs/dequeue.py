@@ -8,22 +8,19 @@ import json
 import time
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any
 
 import msgspec
 from nats import errors as nats_errors
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from nats.js import JetStreamContext
-from nats.js.api import AckPolicy, ConsumerConfig
-from nats.js.errors import APIError, NotFoundError
-from nats.js.errors import Error as JetStreamError
 
 from tidegate_common.bus.connection import Bus
 from tidegate_common.bus.jobs.enqueue import notify
 from tidegate_common.bus.jobs.priority import LEVELS, turn
-from tidegate_common.bus.jobs.queue_info import ANSWER_SECONDS, consumer_of, strays
-from tidegate_common.bus.requests.jetstream import LEADERLESS, STREAM_NOT_FOUND
+from tidegate_common.bus.jobs.queue_info import ANSWER_SECONDS, consumer_info, consumer_of, strays
+from tidegate_common.bus.requests.jetstream import STREAM_NOT_FOUND, ApiError
+from tidegate_common.bus.streams.definitions import SECOND
 from tidegate_common.contract.jobs import Job
 from tidegate_common.contract.soundness import job_fault, read
 from tidegate_common.errors import BrokerUnavailable, QueueGone, QueueRefused
@@ -136,25 +133,25 @@ class _Inbox:
 
 async def _add_consumer(bus: Bus, level: int, ack_wait_seconds: float) -> None:
     stream, name = bus.subjects.jobs_stream, consumer_of(level)
-    config = ConsumerConfig(
-        durable_name=name,
-        ack_policy=AckPolicy.EXPLICIT,
-        ack_wait=ack_wait_seconds,
-        max_deliver=-1,  # attempts are counted in the job's record: one that was handed back is none
-        filter_subject=bus.subjects.jobs(level),
-        max_ack_pending=10_000,
-    )
+    config = {
+        "durable_name": name,
+        "deliver_policy": "all",
+        "ack_policy": "explicit",
+        "ack_wait": int(ack_wait_seconds * SECOND),
+        "max_deliver": -1,  # attempts are counted in the job's record: one that was handed back is none
+        "filter_subject": bus.subjects.jobs(level),
+        "replay_policy": "instant",
+        "max_ack_pending": 10_000,
+    }
     try:
-        await bus.jetstream.add_consumer(stream, config)
-    except APIError as error:
-        if error.err_code is None or error.err_code in (*LEADERLESS, STREAM_NOT_FOUND):
-            raise BrokerUnavailable("NATS does not open the job queue") from error
+        await bus.api.call(f"CONSUMER.DURABLE.CREATE.{stream}.{name}", {"stream_name": stream, "config": config})
+    except ApiError as error:
+        if error.code == STREAM_NOT_FOUND:
+            raise
         raise QueueRefused(
-            f"NATS does not make the consumer {name} of {stream} ({error.description}): if it is somebody else's, "
+            f"NATS does not make the consumer {name} of {stream} ({error.words}): if it is somebody else's, "
             f"remove it: nats consumer rm {stream} {name}"
         ) from error
-    except (nats_errors.Error, JetStreamError, TimeoutError) as error:
-        raise BrokerUnavailable("NATS does not open the job queue") from error
 
 
 def _status(message: Msg) -> str | None:
@@ -249,11 +246,7 @@ class JobQueue:
 
     async def depth(self) -> int:
         """Jobs that wait for a worker. Raises QueueGone, and BrokerUnavailable where NATS does not answer."""
-        stream = self._bus.subjects.jobs_stream
-        try:
-            infos: list[Any] = [await self._bus.jetstream.consumer_info(stream, consumer_of(each)) for each in LEVELS]
-        except NotFoundError as error:
-            raise QueueGone(f"{stream}, or a consumer of the workers on it, was not there") from error
-        except (nats_errors.Error, JetStreamError, TimeoutError) as error:
-            raise BrokerUnavailable("NATS does not say how long the queue is") from error
-        return sum(int(info.num_pending or 0) for info in infos)
+        infos = [await consumer_info(self._bus, level) for level in LEVELS]
+        if None in infos:
+            raise QueueGone(f"{self._bus.subjects.jobs_stream}, or a consumer of the workers on it, was not there")
+        return sum(info.num_pending for info in infos if info is not None)

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
-from nats import errors as nats_errors
-from nats.js.errors import Error as JetStreamError
-from nats.js.errors import NotFoundError
 
 from tidegate_common.bus.connection import Bus
 from tidegate_common.bus.jobs.priority import LEVELS
-from tidegate_common.bus.requests.messages import message
+from tidegate_common.bus.requests.jetstream import CONSUMER_NOT_FOUND, STREAM_NOT_FOUND, ApiError
 from tidegate_common.contract.jobs import Job
 from tidegate_common.contract.text import UNREADABLE
-from tidegate_common.errors import BrokerUnavailable, NotSent
+from tidegate_common.errors import NotSent
 
 STATE_SECONDS = 2.0
 """How long the queue's leader has to tell how it stands: where there is none, nobody answers."""
@@ -36,8 +33,16 @@ class StreamState(msgspec.Struct):
     subjects: dict[str, int] = {}
 
 
-class _Info(msgspec.Struct):
-    state: StreamState | None = None
+class Delivered(msgspec.Struct, frozen=True):
+    consumer_seq: int = 0
+    stream_seq: int = 0
+
+
+class ConsumerInfo(msgspec.Struct):
+    """Messages that a consumer has not given out yet, and how far it has."""
+
+    num_pending: int = 0
+    delivered: Delivered = Delivered()
 
 
 class _Named(msgspec.Struct):
@@ -45,7 +50,6 @@ class _Named(msgspec.Struct):
     created: float = 0
 
 
-_INFO = msgspec.json.Decoder(_Info)
 _NAMED = msgspec.json.Decoder(_Named)
 
 
@@ -60,23 +64,21 @@ class QueueState(NamedTuple):
 
 async def stream_state(bus: Bus, subjects: str) -> StreamState:
     """What the queue holds, those in work too. Raises BrokerUnavailable."""
-    ask = msgspec.json.encode({"subjects_filter": subjects})
+    stream = bus.subjects.jobs_stream
     try:
-        if not bus.connected:
-            raise NotSent("NATS is away")
-        call = f"$JS.API.STREAM.INFO.{bus.subjects.jobs_stream}"
-        state = _INFO.decode((await bus.client.request(call, ask, timeout=STATE_SECONDS)).data).state
-    except (nats_errors.Error, TimeoutError) as error:
-        raise BrokerUnavailable("NATS does not answer for the job queue") from error
-    if state is None:
-        raise NotSent("the job queue does not exist, or has no leader")
-    return state
+        info = await bus.api.call(f"STREAM.INFO.{stream}", {"subjects_filter": subjects}, STATE_SECONDS)
+    except ApiError as error:
+        if error.code == STREAM_NOT_FOUND:
+            raise NotSent("the job queue does not exist") from error
+        raise
+    return msgspec.convert(info["state"], StreamState)
 
 
 async def holds(bus: Bus, job: Job) -> bool:
     """Whether the queue holds this job, in work or not; reads all of its owner's. Raises BrokerUnavailable."""
     sequence, subjects = 1, bus.subjects.jobs(owner=job.owner or job.tail)
-    while (found := await message(bus, bus.subjects.jobs_stream, sequence, subjects)) is not None:
+    stream = bus.subjects.jobs_stream
+    while (found := await bus.api.message(stream, seq=sequence, next_by_subj=subjects)) is not None:
         if _named(found.payload) == _Named(job.job_id, job.created):
             return True
         sequence = found.sequence + 1
@@ -107,17 +109,24 @@ def _named(message: bytes) -> _Named | None:
         return None
 
 
+async def consumer_info(bus: Bus, level: int) -> ConsumerInfo | None:
+    """How the consumer of `level` stands; None if there is none. Raises BrokerUnavailable."""
+    try:
+        info = await bus.api.call(f"CONSUMER.INFO.{bus.subjects.jobs_stream}.{consumer_of(level)}")
+    except ApiError as error:
+        if error.code in (CONSUMER_NOT_FOUND, STREAM_NOT_FOUND):
+            return None
+        raise
+    return msgspec.convert(info, ConsumerInfo)
+
+
 async def queue_state(bus: Bus) -> QueueState:
     """How the queue stands. Before the first worker has come, all jobs wait. Raises BrokerUnavailable."""
     levels = []
     for level in LEVELS:
-        try:
-            info: Any = await bus.jetstream.consumer_info(bus.subjects.jobs_stream, consumer_of(level))
-        except NotFoundError:
+        info = await consumer_info(bus, level)
+        if info is None:
             levels.append((sum((await stream_state(bus, bus.subjects.jobs(level))).subjects.values()), 0, 0))
-        except (nats_errors.Error, JetStreamError, TimeoutError) as error:
-            raise BrokerUnavailable("NATS does not say how long the queue is") from error
         else:
-            given = info.delivered
-            levels.append((int(info.num_pending or 0), given.consumer_seq or 0, given.stream_seq or 0))
+            levels.append((info.num_pending, info.delivered.consumer_seq, info.delivered.stream_seq))
     return QueueState(*zip(*levels, strict=True))

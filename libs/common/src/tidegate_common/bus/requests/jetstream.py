@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
-from tidegate_common.bus.connection import Bus
+from tidegate_common.bus.wire import headers
+from tidegate_common.contract.text import UNREADABLE
 from tidegate_common.errors import BrokerUnavailable, NotSent
+
+if TYPE_CHECKING:
+    from tidegate_common.bus.connection import Bus
 
 CALL_SECONDS = 5.0
 """How long an answer may take at most."""
 
 CLUSTER_NOT_AVAILABLE = 10008
+CONSUMER_NOT_FOUND = 10014
+NO_MESSAGE = 10037
 STREAM_NOT_FOUND = 10059
+WRONG_LAST_SEQUENCE = 10071
 STREAM_OFFLINE = 10118
 """JetStream's error codes."""
 
@@ -30,8 +38,42 @@ class ApiError(BrokerUnavailable):
         super().__init__(f"JetStream refuses: {words} (error {code})")
 
 
+class Found(NamedTuple):
+    """A message of a stream. `block` is the raw header block, empty for none."""
+
+    sequence: int
+    subject: str
+    block: bytes
+    payload: bytes
+
+
+class _Message(msgspec.Struct):
+    seq: int
+    subject: str
+    hdrs: bytes = b""
+    data: bytes = b""
+
+
+class _Error(msgspec.Struct):
+    err_code: int = 0
+    description: str = ""
+
+
+class _Answer(msgspec.Struct):
+    """Of any call; `message` of one that gets a message."""
+
+    error: _Error | None = None
+    message: _Message | None = None
+
+
+_ANSWER = msgspec.json.Decoder(_Answer)
+
+
 class JetStreamApi:
-    """Asks on one connection."""
+    """Asks on one connection. All calls raise BrokerUnavailable, and these, which are some:
+
+    NotSent if NATS is away, nobody answers, or there is no leader; ApiError.
+    """
 
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
@@ -39,38 +81,58 @@ class JetStreamApi:
         """Held by who reads a stream's configuration and writes it back: an update takes the whole, and compares none.
         """
 
-    async def stores(self, subject: str, block: bytes, seconds: float) -> bool:
-        """Whether a stream confirms an empty message to `subject`, with the header `block`, within `seconds`."""
-        try:
-            async with asyncio.timeout(seconds):
-                answer = await self._bus.inbox.ask(subject, b"", block)
-        except TimeoutError:
-            return False
-        return bool(answer) and "error" not in msgspec.json.decode(answer or b"{}")
-
     async def call(self, name: str, body: Any = None, seconds: float = CALL_SECONDS) -> dict[str, Any]:
-        """What JetStream answers to `name` (STREAM.INFO.TG_EVENTS) within `seconds`.
-
-        Raises NotSent (NATS is away, nobody answers, or there is no leader), ApiError, BrokerUnavailable (no answer).
-        """
+        """What JetStream answers to `name` (STREAM.INFO.TG_EVENTS) within `seconds`."""
         payload = b"" if body is None else msgspec.json.encode(body)
-        answer: bytes | None = None
+        answer, _ = await self._ask(f"$JS.API.{name}", payload, headers.NO_FIELDS, seconds)
+        found: dict[str, Any] = msgspec.json.decode(answer)
+        return found
+
+    async def message(self, stream: str, **ask: Any) -> Found | None:
+        """The message of `stream` that `ask` is for, as its leader has it; None if there is none.
+
+        `ask` is JetStream's: `seq`, or `last_by_subj`, or `next_by_subj` with `seq` or `start_time`. The client's own
+        call makes a dict of the headers, and fails over bytes in them that are no text.
+        """
+        try:
+            call = f"$JS.API.STREAM.MSG.GET.{stream}"
+            _, found = await self._ask(call, msgspec.json.encode(ask), headers.NO_FIELDS, CALL_SECONDS)
+        except ApiError as error:
+            if error.code == NO_MESSAGE:
+                return None
+            raise
+        kept = found.message
+        if kept is None:
+            raise BrokerUnavailable("NATS does not give a stored message")
+        return Found(kept.seq, kept.subject, kept.hdrs, kept.data)
+
+    async def store(
+        self, subject: str, payload: bytes, fields: Mapping[str, str], seconds: float = CALL_SECONDS
+    ) -> int:
+        """Stores a message once, and gives its sequence. Raises TooLarge, too."""
+        answer, _ = await self._ask(subject, payload, headers.block(fields), seconds)
+        return int(msgspec.json.decode(answer)["seq"])
+
+    async def _ask(self, subject: str, payload: bytes, block: bytes, seconds: float) -> tuple[bytes, _Answer]:
         if not self._bus.connected:
             raise NotSent("NATS is away")
+        answer: bytes | None = None
         try:
             async with asyncio.timeout(seconds):
-                answer = await self._bus.inbox.ask(f"$JS.API.{name}", payload)
+                answer = await self._bus.inbox.ask(subject, payload, block)
         except TimeoutError:
             pass  # in a cluster nobody speaks for a stream that has no leader
         if answer is None:
-            raise BrokerUnavailable(f"JetStream does not answer (to {name})")
+            raise BrokerUnavailable(f"JetStream does not answer (to {subject.removeprefix('$JS.API.')})")
         if not answer:
             raise NotSent("JetStream has to be on (nats-server -js): nobody answers for it")
-        found: dict[str, Any] = msgspec.json.decode(answer)
-        error = found.get("error")
-        if error is None:
-            return found
-        code, words = int(error.get("err_code", 0)), str(error.get("description", ""))
+        try:
+            found = _ANSWER.decode(answer)
+        except UNREADABLE as error:
+            raise BrokerUnavailable("what JetStream answers can't be read") from error
+        if found.error is None:
+            return answer, found
+        code, words = found.error.err_code, found.error.description
         if code in LEADERLESS:
             raise NotSent(f"JetStream has no leader ({words})")
         raise ApiError(code, words)

@@ -128,17 +128,16 @@ def _bucket(bucket: str, seconds: int, replicas: int) -> dict[str, Any]:
     }
 
 
-async def ensure_streams(bus: Bus, limits: StreamLimits, *, update: bool, api: JetStreamApi | None = None) -> None:
+async def ensure_streams(bus: Bus, limits: StreamLimits, *, update: bool) -> None:
     """Makes the streams and the buckets that are missing; with `update`, gives existing ones `limits`.
 
     That loses nothing they keep. All services make them, so that any may start first; one alone updates. Raises
     StreamDiffers where a stream is something else, which no update changes, and BrokerUnavailable.
     """
-    api = api or JetStreamApi(bus)
     for config in configs(bus.subjects, limits):
-        info = await made(api, config)
+        info = await made(bus.api, config)
         if update and info is not None:
-            await change(api, config, info["config"], differences(config, info["config"]))
+            await change(bus.api, config, info["config"], differences(config, info["config"]))
 
 
 async def made(api: JetStreamApi, config: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -17,7 +17,6 @@ import msgspec
 
 from tidegate_common.bus.connection import Bus
 from tidegate_common.bus.requests.callers import CALLER
-from tidegate_common.bus.requests.jetstream import JetStreamApi
 from tidegate_common.errors import BrokerUnavailable, CallerGone, NotSent, TooManyWaiting
 
 T = TypeVar("T")
@@ -67,7 +66,6 @@ class Leaders:
 
     def __init__(self, bus: Bus, patience: Patience | None = None) -> None:
         self._bus = bus
-        self.api = JetStreamApi(bus)
         self.patience = patience or Patience()
         self.copies = self.patience.copies
         self._missing: dict[str, _Missing] = {}
@@ -206,7 +204,7 @@ class Leaders:
         try:
             while missing.waiting and not missing.back:
                 try:
-                    if leader_of(await self.api.call(f"STREAM.INFO.{stream}", seconds=ANSWER_SECONDS)) is not None:
+                    if leader_of(await self._bus.api.call(f"STREAM.INFO.{stream}", seconds=ANSWER_SECONDS)) is not None:
                         self.found(stream)
                         return
                 except BrokerUnavailable:

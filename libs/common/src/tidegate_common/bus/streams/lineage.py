@@ -49,7 +49,7 @@ class Lineage:
         self._restored = restored
         self._told = restored
         """His word until it is noted. One that another process notes after that is a newer one."""
-        self._api = history.leaders.api
+        self._api = bus.api
         self._stream = bus.subjects.events_stream
         self._wanted = events_config(bus.subjects, StreamLimits())
         self._seen = _Seen("", Life(""), 0)

@@ -6,6 +6,7 @@ What differs, has no leader or lacks a copy is said once, when it begins and whe
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -18,7 +19,6 @@ from tidegate_common.bus.requests.jetstream import STREAM_NOT_FOUND, ApiError
 from tidegate_common.bus.streams.definitions import REPLICAS, StreamDiffers, StreamLimits, change, configs, made
 from tidegate_common.bus.streams.differences import Difference, differences
 from tidegate_common.bus.streams.leaders import Leaders, leader_of
-from tidegate_common.bus.wire import headers
 from tidegate_common.errors import BrokerUnavailable, NotSent, TidegateError
 from tidegate_common.telemetry.trouble import Trouble
 
@@ -78,7 +78,7 @@ class Upkeep:
         self._refusals = refusals
         self._bus = bus
         self._leaders = leaders
-        self._api = leaders.api
+        self._api = bus.api
         self._keeps = keeps
         self._configs = {config["name"]: config for config in configs(bus.subjects, limits)}
         self._needed = set(self._configs) if all_needed else {bus.subjects.events_stream}
@@ -205,8 +205,8 @@ class Upkeep:
         """Stores something, where publishes were refused: a process that is not ready gets none to find out by."""
         if self._refusals is None or not self._refusals.lasting:
             return
-        block = headers.block({"Nats-TTL": "1s"})
-        if await self._api.stores(self._bus.subjects.inbound(PROBE), block, PROBE_SECONDS):
+        with contextlib.suppress(BrokerUnavailable):  # it still refuses: said already
+            await self._api.store(self._bus.subjects.inbound(PROBE), b"", {"Nats-TTL": "1s"}, PROBE_SECONDS)
             self._refusals.over()
 
     def _of_strangers(self) -> str:

@@ -32,7 +32,10 @@ NOTHING, TOO_MANY = 404, 413
 
 
 class Stored(NamedTuple):
-    """One stored event: its sequence, the tail that it addressed, its raw header block and its payload."""
+    """One stored event: its sequence, the tail that it addressed, its raw header block and its payload.
+
+    In a bucket the key stands in the place of the tail.
+    """
 
     sequence: int
     tail: str
@@ -55,8 +58,10 @@ class Page(NamedTuple):
 class Pages:
     """Reads pages of one stream on one connection."""
 
-    def __init__(self, bus: Bus, stream: str) -> None:
+    def __init__(self, bus: Bus, stream: str, prefix: str) -> None:
+        """`prefix` stands before the tail in the subjects of `stream`."""
         self._bus = bus
+        self._skip = len(prefix)
         self._subject = f"$JS.API.DIRECT.GET.{stream}"
         self._origin = Origin(stream)
         self._places = asyncio.Semaphore(at_once(bus.client.max_payload))
@@ -69,7 +74,7 @@ class Pages:
     async def _ask(self, ask: bytes) -> Page:
         if not self._bus.connected:
             raise BrokerUnavailable("NATS is away")
-        answer = _Answer(self._origin, len(self._bus.subjects.inbound("")))
+        answer = _Answer(self._origin, self._skip)
         try:
             with self._bus.inbox.collect(self._subject, ask, answer):
                 async with asyncio.timeout(TIMEOUT_SECONDS):
