@@ -9,7 +9,6 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from nats import errors as nats_errors
-from nats.aio.client import Srv
 from nats.js import JetStreamContext
 
 from tidegate_common.bus.requests.inbox import Inbox, T
@@ -54,6 +53,8 @@ class Bus:
         """Connections lost so far."""
         self.refused: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         """Has a result, why, once NATS has refused this process for too long: no connection is tried for any more."""
+
+        client.owner = self
 
     @property
     def connected(self) -> bool:
@@ -101,9 +102,9 @@ class Bus:
             raise BrokerRefused(f"NATS has refused this process for too long: {self.refused.result()}")
 
     def lost(self, error: Exception) -> None:
-        """Called by the client."""
+        """Called by the client, before anything of the next connection can come."""
         self.losses += 1
-        for inbox in self._inboxes:
+        for inbox in self._inboxes:  # first: what listeners begin anew waits for the next connection
             inbox.cut_off()
         log.warning("NATS connection lost: %s", error)
         for listener in self.on_disconnect:
@@ -112,8 +113,14 @@ class Bus:
             except Exception:  # others have to know all the same
                 log.exception("the loss of NATS could not be handled")
 
+    def refuse(self, reason: str) -> None:
+        """Called by the client: NATS has refused this process for too long."""
+        if not self.refused.done():
+            log.error("NATS refuses this process, which ends now", extra={"reason": reason})
+            self.refused.set_result(reason)
+
     async def back(self) -> None:
-        """Called by the client."""
+        """Called by the client, when all subscriptions are in force on the next connection."""
         url = self.client.connected_url
         log.info("NATS connection is back", extra={"server": url.netloc if url is not None else ""})
         for listener in self.on_reconnect:
@@ -141,22 +148,9 @@ async def connect(
         servers = addresses.read(urls)
     except ValueError as error:
         raise ConfigError([f"TIDEGATE_NATS_URL: {error}"]) from None
-    client = BusClient()
-    bus = Bus(client, subjects)
-    failures = ConnectionLog(refused_seconds)
-
-    def failed(server: Srv, error: Exception) -> None:
-        if failures.add(server.uri.netloc, error) and not bus.refused.done():
-            log.error("NATS refuses this process, which ends now", extra={"reason": failures.last})
-            bus.refused.set_result(failures.last)
-
-    async def back() -> None:
-        failures.clear()
-        await bus.back()
-
-    client.on_lost, client.on_failed, client.on_back, client.on_said = bus.lost, failed, back, failures.said
-    await _open(client, servers, tls, name, connect_seconds, failures)
-    failures.clear()
+    client = BusClient(ConnectionLog(refused_seconds))
+    await _open(client, servers, tls, name, connect_seconds)
+    bus = Bus(client, subjects)  # not before: a first try that fails makes nats-py forget all subscriptions
     try:
         yield bus
     finally:
@@ -169,9 +163,9 @@ async def _open(
     tls: Tls | None,
     name: str,
     seconds: float,
-    failures: ConnectionLog,
 ) -> None:
     """Raises BrokerUnavailable."""
+    failures = client.log
     try:
         async with asyncio.timeout(seconds):
             await client.open_first(

@@ -178,7 +178,7 @@ class StreamWriter:
         if error.err_code in LEADERLESS:
             self._leaders.lost(stream)
             return None
-        if error.err_code == WRONG_LAST_SEQUENCE:  # on the subject that the message names
+        if error.err_code in WRONG_LAST_SEQUENCE:  # on the subject that the message names
             return Superseded("another attempt has begun since")
         return self._refusal(stream, error)
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
 from typing import Any
 
 from nats.aio.client import PONG_PROTO
 from nats.aio.transport import TcpTransport
 
 from tidegate_common.bus.wire import server_errors
+from tidegate_common.bus.wire.connection_log import ConnectionLog
 from tidegate_common.bus.wire.greeting import discovered
 from tidegate_common.bus.wire.interest import Interest
 from tidegate_common.bus.wire.server_errors import ConnectFailed, ServerError
@@ -20,10 +20,9 @@ from tidegate_common.bus.wire.tap import Tap
 class Dialogue(Interest):
     """nats-py's client with another reader: nothing that the server says, or leaves out, makes it raise."""
 
-    def __init__(self) -> None:
+    def __init__(self, log: ConnectionLog) -> None:
         super().__init__()
-        self.on_said: Callable[[ServerError], object] = lambda error: None
-        """Called with what the server said and went on after."""
+        self.log = log
         self._tap: Tap | None = None
         self._opening: asyncio.Future[None] | None = None
         """While a connection is being opened: the server's next PONG, or what keeps it from coming about."""
@@ -93,7 +92,7 @@ class Dialogue(Interest):
         else:
             if error.denied is not None:
                 self._deny(error.denied, str(error))
-            self.on_said(error)
+            self.log.said(error)
 
     def _learn(self, info: dict[str, Any]) -> None:
         """What a server says of itself: at first, and when it changes."""

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any
+from collections.abc import Coroutine
+from typing import Any, Protocol
 
 from nats import errors as nats_errors
 from nats.aio.client import PING_PROTO, Client, Srv
@@ -18,6 +18,7 @@ from nats.aio.transport import TcpTransport, Transport
 from nats.protocol import command
 
 from tidegate_common.bus.wire.addresses import Address, Tls, tls_of
+from tidegate_common.bus.wire.connection_log import ConnectionLog
 from tidegate_common.bus.wire.dialogue import Dialogue
 from tidegate_common.bus.wire.greeting import connect_line, greet
 from tidegate_common.bus.wire.limits import NO_MORE
@@ -36,18 +37,27 @@ LINE_BYTES = 1 << 20
 """Of the server's first line, which names every server of a cluster."""
 
 
-class Link(Dialogue):
-    """nats-py's client with another life of its connection. The hooks are set before `open_first`."""
+class Owner(Protocol):
+    """Whose connection it is."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def lost(self, error: Exception) -> None:
+        """The connection is lost, for that reason. Called before anything of the next one can come."""
+
+    async def back(self) -> None:
+        """There is a connection again, with its subscriptions in force."""
+
+    def refuse(self, reason: str) -> None:
+        """NATS has refused this process for too long."""
+
+
+class Link(Dialogue):
+    """nats-py's client with another life of its connection."""
+
+    def __init__(self, log: ConnectionLog) -> None:
+        super().__init__(log)
         self.unusable = Unusable()
-        self.on_lost: Callable[[Exception], object] = lambda error: None
-        """Called with the reason when a connection is lost, before anything of the next one can come."""
-        self.on_failed: Callable[[Srv, Exception], object] = lambda server, error: None
-        """Called with what kept a connection to a server from coming about."""
-        self.on_back: Callable[[], Awaitable[None]] | None = None
-        """Called when a connection is there again, its subscriptions in force."""
+        self.owner: Owner | None = None
+        """None until there is a first connection."""
         self._addresses: dict[str, Address] = {}
         self._tls: Tls | None = None
         self._lost_early: Exception | None = None
@@ -80,9 +90,7 @@ class Link(Dialogue):
         try:
             await self._open(server)
         except Exception as error:
-            reason = self._explained(server, error)
-            self.on_failed(server, reason)
-            raise reason from error
+            raise self._failed(server, error) from error
 
     async def _open(self, server: Srv) -> None:
         """Raises what keeps a connection to `server`, with all subscriptions in force, from coming about."""
@@ -137,6 +145,7 @@ class Link(Dialogue):
         self._pending_data_size = 0
         self._pings_outstanding = 0
         self._status = Client.CONNECTED
+        self.log.clear()
         self._reading_task = self._work[0]
         self._ping_interval_task = self._start(self._ping_interval())
         self._flusher_task = self._start(self._flusher())
@@ -218,7 +227,8 @@ class Link(Dialogue):
 
     async def _attempt_reconnect(self) -> None:
         """Until there is a connection, or this one is closed. Ends with no error of its own."""
-        self.on_lost(self._err or ConnectFailed("no reason is known"))
+        if self.owner is not None:
+            self.owner.lost(self._err or ConnectFailed("no reason is known"))
         while not self.is_closed:
             await self._select_next_server()
             server = self._current_server
@@ -228,15 +238,15 @@ class Link(Dialogue):
             except Exception as error:
                 server.reconnects += 1
                 self._status = Client.RECONNECTING
-                self.on_failed(server, self._explained(server, error))
+                self._failed(server, error)
                 continue
             # Who failed in this outage may be well in the next one: it comes later then, and not as much later.
             for each in self._server_pool:
                 each.reconnects = min(each.reconnects, 1)
             server.reconnects = 0
             self.stats["reconnects"] += 1
-            if self.on_back is not None:
-                await self.on_back()
+            if self.owner is not None:
+                await self.owner.back()
             return
 
     async def _ping_interval(self) -> None:
@@ -247,9 +257,13 @@ class Link(Dialogue):
             self._pings_outstanding += 1
             await self._send_ping()
 
-    def _explained(self, server: Srv, error: BaseException) -> nats_errors.Error:
+    def _failed(self, server: Srv, error: BaseException) -> nats_errors.Error:
+        """Notes what kept a connection to `server` from coming about, and gives it in words."""
         first = self._tls is not None and self._tls.first
-        return explained(error, tls=self._address(server).tls, first=first)
+        reason = explained(error, tls=self._address(server).tls, first=first)
+        if self.log.add(server.uri.netloc, reason) and self.owner is not None:
+            self.owner.refuse(self.log.last)
+        return reason
 
     async def close(self) -> None:
         """Ends the connection, for good. What is unsent when the server has gone at that moment is dropped."""

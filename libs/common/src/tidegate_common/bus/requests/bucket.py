@@ -1,0 +1,70 @@
+"""A key-value bucket of NATS: a stream that keeps the last message on each subject, which is a key (ADR-8)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from tidegate_common.bus.connection import Bus
+from tidegate_common.bus.requests.jetstream import WRONG_LAST_SEQUENCE, ApiError
+from tidegate_common.bus.wire import headers
+
+_EXPECTED = "Nats-Expected-Last-Subject-Sequence"
+_OPERATION = "KV-Operation"
+_REMOVED = {"DEL", "PURGE"}
+
+
+class Entry(NamedTuple):
+    """What a key has. `value` is None if it was removed."""
+
+    value: bytes | None
+    revision: int
+
+
+class Bucket:
+    """The bucket of that name, which need not be there yet. All calls raise what those of JetStreamApi do.
+
+    Values are read from the leader alone: a copy may be behind, and compare-and-set needs what was written last.
+    """
+
+    def __init__(self, bus: Bus, name: str) -> None:
+        self._api = bus.api
+        self.stream = f"KV_{name}"
+        self.prefix = f"$KV.{name}."
+
+    async def get(self, key: str) -> Entry | None:
+        """None if the key was never there."""
+        found = await self._api.message(self.stream, last_by_subj=f"{self.prefix}{key}")
+        if found is None:
+            return None
+        removed = (headers.field(found.block, b"\r\nKV-Operation:") or b"").decode("latin-1") in _REMOVED
+        return Entry(None if removed else found.payload, found.sequence)
+
+    async def put(self, key: str, value: bytes, expected: int | None = None) -> int:
+        """Sets the key, and gives its revision: 0, and nothing was set, if it is not at the revision `expected`.
+
+        Raises TooLarge, too.
+        """
+        return await self._store(key, value, {}, expected)
+
+    async def create(self, key: str, value: bytes) -> int:
+        """As `put`, if the key is not there, or was removed."""
+        revision = await self.put(key, value, expected=0)
+        if not revision:
+            there = await self.get(key)
+            if there is not None and there.value is None:
+                revision = await self.put(key, value, there.revision)
+        return revision
+
+    async def remove(self, key: str, expected: int) -> bool:
+        """Whether the key was at the revision `expected`; then it is removed."""
+        return bool(await self._store(key, b"", {_OPERATION: "DEL"}, expected))
+
+    async def _store(self, key: str, value: bytes, fields: dict[str, str], expected: int | None) -> int:
+        if expected is not None:
+            fields[_EXPECTED] = str(expected)
+        try:
+            return await self._api.store(f"{self.prefix}{key}", value, fields)
+        except ApiError as error:
+            if error.code in WRONG_LAST_SEQUENCE:
+                return 0
+            raise
