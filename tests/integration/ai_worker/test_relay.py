@@ -16,7 +16,7 @@ from tests.integration.ai_worker.support import Desk, desk
 from tests.support.processes import paused
 from tests.support.waiting import until
 from tidegate_common.bus.events.history import History
-from tidegate_common.contract.answers import AiDone, Folding
+from tidegate_common.contract.answers import AiDone, AnswerBuilder
 from tidegate_common.contract.jobs import Usage
 from tidegate_common.errors import BrokerUnavailable, Superseded
 from tidegate_common.runtime.tasks import end
@@ -133,7 +133,7 @@ async def test_text_of_several_candidates_goes_together_for_each_and_keeps_its_o
         first: list[Piece] = [Text("a", number % 2) for number in range(20)]
         await send(asking, 0.05, pieces=[*first, CandidateEnd("stop", 1), Text("b"), CandidateEnd("length", 0)])
         await asking.end("j1")
-        found = Folding()
+        found = AnswerBuilder()
         for event in asking.of("j1"):
             found.take(event.type, json.dumps(event.data).encode())
         assert [(each.content, each.finish_reason) for each in found.answer().candidates] == [

@@ -5,7 +5,7 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
-from publisher_api.jobs.reader import JobReader
+from publisher_api.jobs.lookup import JobLookup
 from tests.support.bus import SUBJECTS, broker
 from tests.support.publisher import running_publisher
 from tests.support.waiting import until
@@ -195,7 +195,7 @@ async def test_the_document_of_a_job_that_has_ended_is_read_up_to_its_end(tmp_pa
             await publisher.durable_all(notes, headers={})
         job = Job(job_id="0" * 32, kind="chat", tail="topic.t", params={}, created=1, start=start.id)
         await states.create(replace(record_of(job, "", 1), status=JobStatus.DONE, end=ended.id))
-        state, answer = await JobReader(states, history).read("0" * 32)
+        state, answer = await JobLookup(states, history).find("0" * 32)
         assert (state.status, answer.candidates[0].content, answer.done) == (JobStatus.DONE, "Hello", True)
         assert history.pages == 1
 

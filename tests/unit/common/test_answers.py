@@ -9,13 +9,13 @@ from tidegate_common.contract.answers import (
     AiRestart,
     AiTranscript,
     Answer,
-    Folding,
+    AnswerBuilder,
 )
 from tidegate_common.contract.jobs import Usage
 
 
 def answer(*events: tuple[str, msgspec.Struct]) -> Answer:
-    found = Folding()
+    found = AnswerBuilder()
     for event_type, data in events:
         found.take(event_type, msgspec.json.encode(data))
     return found.answer()

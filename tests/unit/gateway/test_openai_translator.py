@@ -8,7 +8,7 @@ import pytest
 
 from gateway.openai.api_errors import ApiError
 from gateway.openai.translator import DONE, ChunkTranslator, Head, completion
-from tidegate_common.contract.answers import AiDone, AiError, AiResponse, AiRestart, Answer, Folding
+from tidegate_common.contract.answers import AiDone, AiError, AiResponse, AiRestart, Answer, AnswerBuilder
 from tidegate_common.contract.jobs import Usage
 
 HEAD = Head("j1", 7, "m")
@@ -174,7 +174,7 @@ def test_events_of_other_types_say_nothing() -> None:
 
 
 def test_a_failed_or_a_broken_answer_is_no_completion() -> None:
-    failed = Folding()
+    failed = AnswerBuilder()
     failed.take("ai_error", msgspec.json.encode(AiError(job_id="j1", code="timeout", message="Late.")))
     with pytest.raises(ApiError, match="Late"):
         completion(HEAD, failed.answer())

@@ -15,8 +15,8 @@ from publisher_api.http.endpoints import Endpoints
 from publisher_api.http.job_endpoints import PARAMETERS, JobEndpoints
 from publisher_api.http.tracing import traced
 from publisher_api.jobs.dead import DeadLetters
+from publisher_api.jobs.lookup import JobLookup
 from publisher_api.jobs.progress import Progress
-from publisher_api.jobs.reader import JobReader
 from publisher_api.publishing import Sending
 from publisher_api.repeats import Repeats
 from publisher_api.settings import PublisherSettings
@@ -76,7 +76,7 @@ async def build(settings: PublisherSettings, bus: Bus, signals: Telemetry) -> Bu
     submitter = JobSubmitter(bus, history, queue, signals.tracer)
     jobs = JobEndpoints(
         submitter,
-        JobReader(states, history),
+        JobLookup(states, history),
         Cancelling(bus, states, publisher, history),
         DeadLetters(dead, submitter),
         settings.max_body_bytes,

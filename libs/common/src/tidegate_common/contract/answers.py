@@ -152,7 +152,7 @@ class Answer(msgspec.Struct, kw_only=True, omit_defaults=True):
     error: AiError | None = None
 
 
-class Folding:
+class AnswerBuilder:
     """Makes one document of a job's events: `take` them in their order. Pieces are joined at the end: an answer of a
     million characters would else be copied at each of them."""
 

@@ -114,9 +114,9 @@ class Completions:
     async def _draft(self, asked: Completion, caller: Caller, job_id: str) -> Job:
         params = msgspec.to_builtins(asked.params)
         return await self._submitter.draft(
+            job_id,
             CHAT,
             params,
-            job_id=job_id,
             request="" if caller.key is None else request_hash(params, asked.user),
             owner=asked.user or caller.name,
             seconds=self._seconds,

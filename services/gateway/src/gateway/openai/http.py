@@ -28,7 +28,7 @@ from gateway.openai.response import ResponseWriter, gone
 from gateway.openai.translator import ChunkTranslator, Head, completion
 from gateway.settings import GatewaySettings
 from gateway.sse.admission import Admission
-from tidegate_common.contract.answers import Folding
+from tidegate_common.contract.answers import AnswerBuilder
 from tidegate_common.errors import TidegateError
 from tidegate_common.runtime.body import read_body
 from tidegate_common.runtime.hosts import problem
@@ -146,7 +146,7 @@ class OpenAiFront:
         tracing.answered(span, chunks.finish_reason, chunks.usage)
 
     async def _whole(self, reader: JobReader, head: Head, writer: ResponseWriter, span: Span) -> None:
-        found = Folding()
+        found = AnswerBuilder()
         async for event_type, data in reader.events():
             found.take(event_type, data)
         answer = found.answer()

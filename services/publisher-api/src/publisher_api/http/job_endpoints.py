@@ -12,7 +12,7 @@ from starlette.routing import Route
 
 from publisher_api.http.endpoints import answer
 from publisher_api.jobs.dead import MOST, DeadLetters
-from publisher_api.jobs.reader import JobReader, shown
+from publisher_api.jobs.lookup import JobLookup, shown
 from publisher_api.requests import CHAT_BODY, JOB_BODY, RETRY_BODY, JobFields, chat_of, job_tail_of, kind_of
 from tidegate_common.bus.jobs.cancel import Cancelling
 from tidegate_common.bus.jobs.submit import JobSubmitter
@@ -32,10 +32,10 @@ class JobEndpoints:
     """All of them; each raises TidegateErrors, which become problem details."""
 
     def __init__(
-        self, submitter: JobSubmitter, reader: JobReader, cancelling: Cancelling, dead: DeadLetters, max_body_bytes: int
+        self, submitter: JobSubmitter, lookup: JobLookup, cancelling: Cancelling, dead: DeadLetters, max_body_bytes: int
     ) -> None:
         self._submitter = submitter
-        self._reader = reader
+        self._lookup = lookup
         self._cancelling = cancelling
         self._dead = dead
         self._max_body_bytes = max_body_bytes
@@ -65,19 +65,17 @@ class JobEndpoints:
     async def _submit(
         self, request: Request, key: str | None, kind: str, params: dict[str, Any], fields: JobFields
     ) -> Response:
-        job_id, asked = new_job_id() if key is None else keyed_id("job", key), ""
+        job_id = new_job_id() if key is None else keyed_id("job", key)
         tail = job_tail_of(fields, job_id)
-        if key is not None:
-            more = fields.deadline_seconds, fields.on_disconnect, fields.grace_seconds
-            asked = request_hash(kind, tail, params, *more)
+        asked = kind, tail, params, fields.deadline_seconds, fields.on_disconnect, fields.grace_seconds
         job = await self._submitter.draft(
+            job_id,
             kind,
             params,
-            job_id=job_id,
-            request=asked,
             tail=tail,
-            # Its own tail would make an owner of each job, whose first job it is.
+            # With its own tail as the owner, each job would be the first one of its owner, and go before all others.
             owner=_asker(request) if tail == job_tail(job_id) else "",
+            request="" if key is None else request_hash(*asked),
             seconds=fields.deadline_seconds,
             on_disconnect=fields.on_disconnect,
             grace_seconds=fields.grace_seconds,
@@ -89,7 +87,7 @@ class JobEndpoints:
         if request.method == "DELETE":
             state = await self._cancelling.cancel(job_id)
             return answer(shown(state), 200 if state.status.final else 202)
-        state, found = await self._reader.read(job_id)
+        state, found = await self._lookup.find(job_id)
         return answer({**shown(state), "answer": found}, 200)
 
     async def dead(self, request: Request) -> Response:

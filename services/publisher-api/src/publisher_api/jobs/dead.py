@@ -33,11 +33,12 @@ class DeadLetters:
         """Queues it as a new job, whose record this gives, and forgets it. Raises NotFound, QueueFull, TooLarge."""
         dead = await self._dead.get(job_id)
         old = dead.job
+        # The id of this one failure: a call that is repeated, since NATS went away in here, gives the same new job.
+        new_id = keyed_id("again", job_id, str(dead.failed))
         job = await self._submitter.draft(
+            new_id,
             old.kind,
             old.params,
-            # The id of this one failure: a call that is repeated, since NATS went away in here, gives the same new job.
-            job_id=keyed_id("again", job_id, str(dead.failed)),
             tail="" if old.tail == job_tail(job_id) else old.tail,
             owner="" if old.owner == old.tail else old.owner,
             # Its asker has gone long since, and whoever tries it again need not listen.

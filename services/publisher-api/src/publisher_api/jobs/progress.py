@@ -1,10 +1,11 @@
-"""Tells those whose jobs wait how far they have got.
+"""Tells those whose jobs wait how far they have got, by `ai_progress` events.
 
-One task for all jobs that this process has queued. A job that is taken at once is not told anything; who waits gets an
-`ai_progress` event after half a second, and later ones where the figures have changed: the next in line soon, the
-others in turn, so that a look costs no more with ten thousand jobs in the queue. That a job was taken is seen by how
-far the queue has come; its record is read only before it is told something. The events are volatile: nobody needs an
-old one. The place is an estimate, since each fourth job is taken from the upper levels.
+One task does that for all jobs that this process has queued. A job that is taken at once is told nothing. A job that
+waits is told after half a second, and again when its figures have changed: the next in line at each look, the others in
+turn. So a look costs no more with ten thousand jobs in the queue. How far the queue has come shows which jobs were
+taken. A job's record is read only before the job is told something: it may have been cancelled. The events are
+volatile, since nobody needs an old one. The position is an estimate, since each fourth job is taken from the upper
+levels.
 """
 
 from __future__ import annotations
@@ -32,19 +33,19 @@ log = logging.getLogger(__name__)
 FIRST_SECONDS = 0.5
 EACH_SECONDS = 2.0
 NEAR = 20
-"""Who is no further from the front than this is told each EACH_SECONDS."""
+"""A job that is no further from the front than this is told each EACH_SECONDS."""
 
 MOST_TOLD = 50
-"""At one look, half of them for those who are near."""
+"""Jobs, at one look; half of them for those that are near."""
 
 MOST_FOLLOWED = 10_000
-"""Jobs; of more, those that were queued first are told no more."""
+"""Jobs. If there are more, those that were queued first are told no more."""
 
 RATE_SECONDS = 60.0
-"""Over which it is measured how fast jobs are taken."""
+"""The time over which the rate is measured."""
 
 
-class _Followed:
+class _Waiting:
     def __init__(self, state: JobState, level: int, sequence: int) -> None:
         self.job_id = state.job_id
         self.tail = state.tail
@@ -52,13 +53,14 @@ class _Followed:
         self.sequence = sequence
         self.due = time.monotonic() + FIRST_SECONDS
         self.ahead: int | None = None
-        """Jobs on its own level that were before it when `given` was looked at; None before the first look."""
+        """Jobs on its own level that were before it at its first look; None until then."""
         self.given = 0
-        self.told: Place | None = None
+        """Jobs of its level that had been given to workers at that look."""
+        self.told: Estimate | None = None
 
 
-class Place(NamedTuple):
-    """Of a waiting job: 1 for the next one."""
+class Estimate(NamedTuple):
+    """Of a waiting job: its position, 1 for the next one, and how long it will wait if that can be said."""
 
     position: int
     wait_seconds: float | None
@@ -78,17 +80,17 @@ class Rate:
             self._seen.popleft()
 
     def seconds_for(self, jobs: int) -> float | None:
-        """How long it takes to take so many; None where none was taken, so that nothing can be said."""
+        """How long it takes until so many are taken; None if none was, so that nothing can be said."""
         (since, first), (until, last) = self._seen[0], self._seen[-1]
         if last == first or until == since:
             return None
         return round(jobs * (until - since) / (last - first), 1)
 
 
-def place(level: int, ahead: int, state: QueueState, rate: Rate) -> Place:
-    """Where a job stands that has `ahead` others before it on its own level."""
+def estimate(level: int, ahead: int, state: QueueState, rate: Rate) -> Estimate:
+    """Of a job that has `ahead` others before it on its own level."""
     position = sum(state.waiting[:level]) + ahead + 1
-    return Place(position, rate.seconds_for(position))
+    return Estimate(position, rate.seconds_for(position))
 
 
 class Progress:
@@ -98,7 +100,7 @@ class Progress:
         self._bus = bus
         self._states = states
         self._publisher = publisher
-        self._followed: dict[str, _Followed] = {}
+        self._followed: dict[str, _Waiting] = {}
         self._rate = Rate()
         self._come = asyncio.Event()
         self._silent = Trouble(
@@ -110,12 +112,12 @@ class Progress:
         self._broken = Trouble(log, "telling places in the queue fails by a fault of ours", level=logging.ERROR)
 
     def follow(self, state: JobState, level: int, sequence: int) -> None:
-        """Tells this job's asker from now on, as long as it waits: at this place of that level of the queue."""
+        """Tells this job's asker from now on, as long as the job waits on that level, under that sequence."""
         if state.status is not JobStatus.QUEUED or state.job_id in self._followed:
             return
         while len(self._followed) >= MOST_FOLLOWED:
             del self._followed[next(iter(self._followed))]
-        self._followed[state.job_id] = _Followed(state, level, sequence)
+        self._followed[state.job_id] = _Waiting(state, level, sequence)
         self._come.set()
 
     async def run(self) -> None:
@@ -154,21 +156,21 @@ class Progress:
         }
 
     def _settle(self, now: float, state: QueueState) -> None:
-        """Those whose first look it is are given their place on their level."""
+        """Counts the jobs before each of those whose first look it is."""
         new = [each for each in self._followed.values() if each.ahead is None and each.due <= now]
         behind = self._behind() if new else {}
         for each in new:
             each.ahead = max(0, state.waiting[each.level] - 1 - behind[each.job_id])
             each.given = state.given[each.level]
 
-    def _turn(self, now: float, state: QueueState) -> list[tuple[_Followed, Place]]:
-        """Who is told something at this look, and what: the near, who was told nothing yet, who waits for longest."""
-        near: list[tuple[_Followed, Place]] = []
-        others: list[tuple[_Followed, Place]] = []
+    def _turn(self, now: float, state: QueueState) -> list[tuple[_Waiting, Estimate]]:
+        """What is told at this look, and to which: the near, then those that were told nothing yet, then the others."""
+        near: list[tuple[_Waiting, Estimate]] = []
+        others: list[tuple[_Waiting, Estimate]] = []
         for each in self._followed.values():
             if each.due <= now:
                 ahead = max(0, (each.ahead or 0) - (state.given[each.level] - each.given))
-                found = place(each.level, ahead, state, self._rate)
+                found = estimate(each.level, ahead, state, self._rate)
                 if found == each.told:
                     each.due = now + EACH_SECONDS
                 else:
@@ -186,13 +188,13 @@ class Progress:
             counts[each.level] += 1
         return found
 
-    async def _waits(self, job: _Followed) -> bool:
+    async def _waits(self, job: _Waiting) -> bool:
         try:
             return (await self._states.get(job.job_id)).status is JobStatus.QUEUED
         except NotFound:
             return False
 
-    async def _tell(self, job: _Followed, found: Place) -> None:
+    async def _tell(self, job: _Waiting, found: Estimate) -> None:
         job.told = found
         data = AiProgress(job_id=job.job_id, state=JobStatus.QUEUED, **found._asdict())
         event = Event(PROGRESS, msgspec.json.encode(data).decode())

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 from tidegate_common.bus.events.history import History, Position, Stored
 from tidegate_common.bus.wire import headers
-from tidegate_common.contract.answers import Answer, Folding
+from tidegate_common.contract.answers import Answer, AnswerBuilder
 from tidegate_common.contract.ids import EventId
 from tidegate_common.contract.jobs import JobState
 from tidegate_common.errors import NotFound
@@ -52,7 +52,7 @@ async def read_answer(history: History, job_id: str, tail: str, start: str, end:
         return Answer(whole=False)
     last = EventId.parse(end)
     upto = position.place(last) if last is not None else None
-    found = Folding()
+    found = AnswerBuilder()
     async for stored in job_events(history, job_id, tail, after, position.last if upto is None else upto):
         found.take((headers.field(stored.header, headers.EVENT_TYPE) or b"").decode(errors="replace"), stored.payload)
     return found.answer()

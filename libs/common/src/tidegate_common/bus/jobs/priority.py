@@ -64,7 +64,7 @@ class Entry:
         self._number = count.entries
         count.entries += 1
         self.sequence: int | None = None
-        """Its place in the queue once that is known; 0 if it does not come there."""
+        """Its sequence in the queue once that is known; 0 if it does not come there."""
 
     async def before(self) -> Held:
         """What the queue holds before it, with what is on its way there. Raises BrokerUnavailable."""

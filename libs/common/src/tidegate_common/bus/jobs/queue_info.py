@@ -91,14 +91,9 @@ async def strays(bus: Bus) -> int:
     They are somebody else's, or another release's. Raises BrokerUnavailable.
     """
     state = await stream_state(bus, ">")
-    levels = {str(level) for level in LEVELS}
-    place = len(bus.subjects.jobs().split(".")) - 2
-    return sum(number for subject, number in state.subjects.items() if _token(subject, place) not in levels)
-
-
-def _token(subject: str, place: int) -> str:
-    """Empty where the subject has none there."""
-    return (subject.split(".")[place : place + 1] or [""])[0]
+    levels = [[str(level)] for level in LEVELS]
+    # tg.jobs.<kind>.<level>.<owner>
+    return sum(number for subject, number in state.subjects.items() if subject.split(".")[3:4] not in levels)
 
 
 def _named(message: bytes) -> _Named | None:

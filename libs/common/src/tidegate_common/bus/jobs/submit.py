@@ -10,7 +10,7 @@ from opentelemetry.trace import Tracer
 from tidegate_common.bus.connection import Bus
 from tidegate_common.bus.events.history import History
 from tidegate_common.bus.jobs.enqueue import QueueWriter
-from tidegate_common.contract.ids import EventId, new_job_id
+from tidegate_common.contract.ids import EventId
 from tidegate_common.contract.jobs import CHAT, Job, JobState, OnDisconnect
 from tidegate_common.contract.subjects import job_tail
 from tidegate_common.telemetry import names
@@ -29,18 +29,18 @@ class JobSubmitter:
 
     async def draft(
         self,
+        job_id: str,
         kind: str,
         params: dict[str, Any],
         *,
-        job_id: str = "",
-        request: str = "",
         tail: str = "",
         owner: str = "",
+        request: str = "",
         seconds: float | None = None,
         on_disconnect: OnDisconnect = OnDisconnect.CONTINUE,
         grace_seconds: float = 10.0,
     ) -> Job:
-        """A job that is not queued yet, with a new id unless it has one, and to be done `seconds` from now.
+        """A job that is not queued yet, to be done `seconds` from now.
 
         Without a `tail` nobody gets its events but who reads the job's own stream. The other fields are as `Job` has
         them. Raises BrokerUnavailable.
@@ -48,7 +48,6 @@ class JobSubmitter:
         deadline = None if seconds is None else time.time() + seconds
         # Before the job is queued: from then on a worker may store its events.
         position = await self._history.patient_position()
-        job_id = job_id or new_job_id()
         return Job(
             job_id=job_id,
             kind=kind,

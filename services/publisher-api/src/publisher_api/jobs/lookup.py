@@ -21,14 +21,14 @@ def shown(told: JobState | Job) -> dict[str, Any]:
     return {name: value for name, value in msgspec.to_builtins(told).items() if name not in NOT_SHOWN}
 
 
-class JobReader:
+class JobLookup:
     """Reads records, and answers from the stream."""
 
     def __init__(self, states: JobRecords, history: History) -> None:
         self._states = states
         self._history = history
 
-    async def read(self, job_id: str) -> tuple[JobState, Answer]:
+    async def find(self, job_id: str) -> tuple[JobState, Answer]:
         """The job's record, and its answer as one document. Raises NotFound, BrokerUnavailable."""
         state = await self._states.get(job_id)
         return state, await read_answer(self._history, job_id, state.tail, state.start, state.end)
