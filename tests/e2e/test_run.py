@@ -18,7 +18,7 @@ import pytest
 
 from tests.support.nats import nats_server
 from tests.support.ports import free_port
-from tests.support.processes import Running, running
+from tests.support.processes import Running, halt, running
 from tests.support.waiting import until
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -184,7 +184,7 @@ async def test_a_second_signal_ends_a_part_that_takes_its_time(tmp_path: Path) -
     async with the_ready_run(env) as (run, _):
         parts = children(run.process.pid)
         gateway = next(pid for pid, command in parts.items() if command.endswith("-m gateway "))
-        os.kill(gateway, signal.SIGSTOP)  # stands for a part that hangs
+        await halt(gateway)  # stands for a part that hangs
         run.process.send_signal(signal.SIGINT)
         await until(lambda: run.said("once more"), "the run is ending")
         assert run.process.returncode is None

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from tests.support.ports import free_port
-from tests.support.processes import Running, running, stands_still
+from tests.support.processes import Running, halt, running
 from tests.support.waiting import until
 
 
@@ -32,8 +32,7 @@ class NatsServer:
 
     async def pause(self) -> None:
         """It hangs from now on, until `go_on`: connections stay open, and nothing is read or said."""
-        self.run.process.send_signal(signal.SIGSTOP)
-        await until(lambda: stands_still(self.run.process.pid), "nats-server has stopped")
+        await halt(self.run.process.pid)
 
     def go_on(self) -> None:
         self.run.process.send_signal(signal.SIGCONT)

@@ -80,18 +80,25 @@ async def running(
 
 @asynccontextmanager
 async def paused(run: Running) -> AsyncIterator[None]:
-    """`run` stands still meanwhile, with all threads: a signal needs a moment to reach them, in which they answer."""
-    run.process.send_signal(signal.SIGSTOP)
+    """`run` stands still meanwhile."""
     try:
-        await until(lambda: stands_still(run.process.pid), "it has stopped")
+        await halt(run.process.pid)
         yield
     finally:
         if run.process.returncode is None:
             run.process.send_signal(signal.SIGCONT)
 
 
-def stands_still(pid: int) -> bool:
-    """Whether a signal that stops a process has reached it, all its threads."""
+async def halt(pid: int) -> None:
+    """Returns when the process stands still, with all threads.
+
+    The signal needs a moment to reach them, in which they answer; and one that is sent behind it may overtake it.
+    """
+    os.kill(pid, signal.SIGSTOP)
+    await until(lambda: _stands_still(pid), "the process has stopped")
+
+
+def _stands_still(pid: int) -> bool:
     return all(
         path.read_text().rpartition(")")[2].split()[0] == "T" for path in Path(f"/proc/{pid}/task").glob("*/stat")
     )

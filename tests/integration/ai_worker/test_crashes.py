@@ -1,8 +1,8 @@
 """Workers that die, pause or come back: one whole answer, and an end that is written once."""
 
 import asyncio
-import signal
 import time
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import msgspec
@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from ai_worker.fence import Fence
 from ai_worker.models.scripted import ANSWERS, THOUGHTS
 from tests.integration.ai_worker.support import FAST, SLOW, Desk, desk, office, worker
+from tests.support.processes import paused
 from tests.support.waiting import until
 from tidegate_common.bus.jobs.dead import DeadJobs
 from tidegate_common.bus.jobs.dequeue import JobQueue
@@ -28,19 +29,16 @@ def ends(asking: Desk, job_id: str) -> int:
 
 
 async def test_a_worker_that_comes_back_from_a_pause_can_not_write_into_the_answer_of_another(tmp_path: Path) -> None:
-    async with desk(tmp_path) as (nats, asking), worker(nats, {**SLOW, **SOON}) as (paused, _):
+    async with desk(tmp_path) as (nats, asking), worker(nats, {**SLOW, **SOON}) as (first, _):
         await asking.ask("j1")
         await until(lambda: len(asking.text("j1")) > 5, "some text")
-        paused.process.send_signal(signal.SIGSTOP)
-        try:
-            async with worker(nats, {**SLOW, **SOON}):
+        async with AsyncExitStack() as exits:
+            async with paused(first):
+                await exits.enter_async_context(worker(nats, {**SLOW, **SOON}))
                 await until(lambda: any(event.type == "ai_restart" for event in asking.of("j1")), "taken over")
                 await until(lambda: len(asking.text("j1")) > 5, "some text of the second")
-                paused.process.send_signal(signal.SIGCONT)
-                await until(lambda: paused.said("job j1: abandoned"), "the first gives up")
-                await asking.end("j1")
-        finally:
-            paused.process.send_signal(signal.SIGCONT)
+            await until(lambda: first.said("job j1: abandoned"), "the first gives up")
+            await asking.end("j1")
         assert asking.text("j1") == ANSWERS["en"]
         assert ends(asking, "j1") == 1
         state = await asking.state("j1", JobStatus.DONE)

@@ -14,7 +14,7 @@ import pytest
 from tests.support.nats import nats_server
 from tests.support.otlp import collector
 from tests.support.ports import free_port
-from tests.support.processes import Running, running, service
+from tests.support.processes import Running, paused, running, service
 from tests.support.waiting import until
 
 DRAIN_SECONDS = 3.0
@@ -89,16 +89,8 @@ async def test_a_stop_is_over_in_its_time_though_nats_hangs_as_well(tmp_path: Pa
     async with nats_server(tmp_path) as server, hanging() as endpoint:
         async with service(module, free_port(), env(server.url, endpoint.url)) as run:
             await until(lambda: endpoint.asked, "it is exporting")
-            server.run.process.send_signal(signal.SIGSTOP)
-            try:
-                await until(lambda: _is_stopped(server.run.process.pid), "NATS hangs")
+            async with paused(server.run):
                 assert await stopped_in(run) < DRAIN_SECONDS + SPARE_SECONDS
-            finally:
-                server.run.process.send_signal(signal.SIGCONT)
-
-
-def _is_stopped(pid: int) -> bool:
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
 
 
 async def test_workers_and_their_parent_end_in_their_time(tmp_path: Path) -> None:

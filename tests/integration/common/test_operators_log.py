@@ -18,7 +18,7 @@ from tests.support.bus import SUBJECTS
 from tests.support.gateway import open_stream
 from tests.support.nats import nats_server
 from tests.support.ports import free_port
-from tests.support.processes import Running, service
+from tests.support.processes import Running, paused, service
 from tests.support.waiting import until
 from tidegate_common.bus.connection import connect
 from tidegate_common.bus.events.history import History
@@ -124,11 +124,8 @@ async def _three(data: Path, port: int) -> AsyncIterator[tuple[list[Running], li
 async def test_nats_that_hangs_is_not_taken_for_one_without_jetstream(tmp_path: Path) -> None:
     async with nats_server(tmp_path) as server:
         async with service("publisher_api", free_port(), env(server.url)) as run:
-            server.run.process.send_signal(signal.SIGSTOP)
-            try:
+            async with paused(server.run):
                 await until(lambda: run.said("could not be looked after"), "it is said", 30)
-            finally:
-                server.run.process.send_signal(signal.SIGCONT)
             assert not run.said("has to be on")
             assert len(messages(run, "WARNING")) <= 3, messages(run)
 
@@ -137,12 +134,9 @@ async def test_a_worker_says_once_that_nats_hangs(tmp_path: Path) -> None:
     """It said that it took no jobs, and that it opened the queue anew, which was there all the while."""
     async with nats_server(tmp_path) as server:
         async with service("ai_worker", free_port(), env(server.url)) as run:
-            server.run.process.send_signal(signal.SIGSTOP)
-            try:
+            async with paused(server.run):
                 await until(lambda: run.said("no jobs are taken for now"), "it is said", 30)
                 await until(lambda: run.said("could not be looked after"), "it is looked at", 30)
-            finally:
-                server.run.process.send_signal(signal.SIGCONT)
             await until(lambda: run.said("jobs are taken again"), "it is over", 30)
             assert not run.said("opened anew"), run.output
             async with connect(server.url, SUBJECTS, "test") as bus:
@@ -169,11 +163,8 @@ async def test_what_is_noted_already_is_not_said_to_be_lost(tmp_path: Path, capl
         await Upkeep(bus, StreamLimits(), Leaders(bus), keeps=True, all_needed=True).start()
         lineage = Lineage(bus, History(bus))
         await lineage.start()
-        server.run.process.send_signal(signal.SIGSTOP)
-        try:
+        async with paused(server.run):
             await lineage.start()
-        finally:
-            server.run.process.send_signal(signal.SIGCONT)
         assert "noted" not in caplog.text
 
 
@@ -187,7 +178,7 @@ async def test_the_streams_are_not_looked_after_while_nats_is_away(
         upkeep = Upkeep(bus, StreamLimits(), Leaders(bus), keeps=True, all_needed=True)
         await upkeep.start()
         looking = asyncio.create_task(upkeep.run(0.01))
-        server.run.process.send_signal(signal.SIGSTOP)
+        await server.pause()
         await until(lambda: "could not be looked after" in caplog.text, "it is said", 30)
         await server.run.stop(signal.SIGKILL)
         await until(lambda: "no connection to NATS" in caplog.text, "it is gone", 30)
@@ -230,9 +221,8 @@ async def test_a_gateway_that_falls_silent_is_missed(tmp_path: Path) -> None:
         async with service("publisher_api", free_port(), settings) as api:
             async with service("gateway", free_port(), settings) as first, service("gateway", free_port(), settings):
                 await until(lambda: api.count("is here") == 2, "both are heard")
-                first.process.send_signal(signal.SIGSTOP)
-                await until(lambda: api.said("has been silent for 3 s"), "one is missed")
-                first.process.send_signal(signal.SIGCONT)
+                async with paused(first):
+                    await until(lambda: api.said("has been silent for 3 s"), "one is missed")
                 await until(lambda: api.said("is heard again; 2 in all"), "it is back")
                 assert await first.stop() == 0
                 await until(lambda: api.said("has left; 1 in all"), "one has left")

@@ -12,7 +12,7 @@ from nats.aio.msg import Msg
 from tests.stress.proxy import Cut, Link, fault_proxy
 from tests.support.bus import SUBJECTS, broker, connected
 from tests.support.nats import nats_server
-from tests.support.processes import paused, stands_still
+from tests.support.processes import paused
 from tests.support.waiting import until
 from tidegate_common.bus.connection import Bus, connect
 from tidegate_common.bus.events import writer as storing
@@ -126,8 +126,7 @@ async def test_what_was_refused_while_nats_hung_is_not_sent_by_the_next_connecti
     """It waited in the client's own buffer, behind what the sockets' buffers could not take."""
     async with broker(tmp_path) as (server, bus):
         publisher = EventPublisher(bus, History(bus), deadline_seconds=0.3)
-        server.run.process.send_signal(signal.SIGSTOP)
-        await until(lambda: stands_still(server.run.process.pid), "it has stopped")
+        await server.pause()
         large = [Durable("topic.large", Event("n", "x" * 500_000))] * 40
         sending = [asyncio.create_task(publisher.durable_all(large, headers={}))]
         await until(lambda: bus.client.pending_data_size == 0, "the client has handed it over, and waits")

@@ -42,12 +42,15 @@ async def test_jobs_whose_asking_fails_twice_tell_it_once(
                 return True
             return False
 
-        server.run.process.send_signal(how)
+        if how is signal.SIGSTOP:
+            await server.pause()
+        else:
+            server.run.process.send_signal(how)
         for stays in (30, 0.05, 0):
             refused = await asyncio.gather(*(put(number, stays * (number % 3 + 1)) for number in range(8)))
             assert all(refused)
         if how is signal.SIGSTOP:
-            server.run.process.send_signal(signal.SIGCONT)
+            server.go_on()
         assert quiet.lines() == []
 
 

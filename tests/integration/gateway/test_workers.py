@@ -18,7 +18,7 @@ from tests.support.bus import broker
 from tests.support.gateway import Stream, open_stream
 from tests.support.nats import nats_server
 from tests.support.ports import free_port
-from tests.support.processes import Running, service
+from tests.support.processes import Running, halt, service
 from tests.support.publisher import running_publisher
 from tests.support.waiting import until
 from tidegate_common.bus.connection import Bus
@@ -126,7 +126,7 @@ async def test_a_second_signal_ends_a_stuck_worker_and_all_at_once(tmp_path: Pat
     async with broker(tmp_path) as (server, _), two_workers(server.url) as gateways:
         pids = gateways.pids()
         stuck = min(pids)
-        os.kill(stuck, signal.SIGSTOP)
+        await halt(stuck)
         gateways.run.process.send_signal(signal.SIGTERM)
         await until(lambda: len(gateways.pids()) == 1, "the other has ended")
         assert await gateways.run.stop(signal.SIGTERM, 5) != 0
@@ -136,7 +136,7 @@ async def test_a_second_signal_ends_a_stuck_worker_and_all_at_once(tmp_path: Pat
 
 async def test_a_worker_that_is_stuck_at_the_stop_is_killed_after_a_time(tmp_path: Path) -> None:
     async with broker(tmp_path) as (server, _), two_workers(server.url) as gateways:
-        os.kill(min(gateways.pids()), signal.SIGSTOP)
+        await halt(min(gateways.pids()))
         assert await gateways.run.stop(signal.SIGTERM, 2 + SPARE_SECONDS + 5) != 0
 
 
