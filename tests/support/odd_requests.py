@@ -16,6 +16,13 @@ ODD: dict[str, list[bytes]] = {
         b"/api/sse;a",
         b"/api/sse%F6",
         b"/API/SSE",
+        b"/api/sse/jobs",
+        b"/api/sse/jobs/",
+        b"/api/sse/jobs/none",
+        b"/api/sse/jobs/{job}",
+        b"/api/sse/jobs/{job}/",
+        b"/api/sse/jobs/{job}%00",
+        b"/api/sse/jobs/%30{job}",
         b"*",
         b"",
     ],
@@ -108,6 +115,7 @@ VALUES = [
 ]
 FIELDS = [
     b"Last-Event-ID: {epoch}-1",
+    b"Last-Event-ID: {epoch}-2",
     b"LAST-EVENT-ID:{epoch}-1\t ",
     b"last-event-id: {epoch}-9",
     b"Last-Event-ID:",
@@ -151,9 +159,13 @@ FIELDS = [
 
 
 @st.composite
-def odd_requests(draw: st.DrawFn) -> bytes:
-    """A request that is odd in two parts at most; `{epoch}` stands for that of the stream, whose last event is 1."""
+def odd_requests(draw: st.DrawFn, job_id: bytes) -> bytes:
+    """A request that is odd in two parts at most, for one path or the other, some of it of the job `job_id`.
+
+    `{epoch}` stands for that of the stream, whose first event is 1.
+    """
     part = dict(USUAL)
+    part["path"] = draw(st.sampled_from([USUAL["path"], b"/api/sse/jobs/{job}"]))
     for name in draw(st.sets(st.sampled_from(sorted(ODD)), max_size=2)):
         part[name] = draw(st.sampled_from(ODD[name]))
     pairs = draw(st.lists(st.tuples(st.sampled_from(NAMES), st.sampled_from(VALUES)), max_size=3))
@@ -163,4 +175,4 @@ def odd_requests(draw: st.DrawFn) -> bytes:
     line = part["method"] + part["space"] + target + part["space"] + part["version"] + b"\r\n"
     fields = [field + b"\r\n" for field in draw(st.lists(st.sampled_from(FIELDS), max_size=3))]
     lines = draw(st.permutations([part["hosts"], part["field"], *fields]))
-    return part["start"] + line + b"".join(lines) + part["end"]
+    return (part["start"] + line + b"".join(lines) + part["end"]).replace(b"{job}", job_id)

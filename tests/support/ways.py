@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from enum import Enum
 
-from gateway.sse.front import FrontProtocol
+from gateway.sse.fastpath import FirstProtocol
+from gateway.sse.socket_stream import SocketStream
 from tests.support.eventstream import Received
 from tests.support.gateway import RunningGateway
 from tests.support.waiting import until
@@ -13,8 +14,8 @@ from tests.support.wire import SECONDS, Told, ask, beats
 
 
 class Way(Enum):
-    FAST = "in one piece: what is plain is opened without the HTTP server"
-    USUAL = "its first byte alone: the HTTP server and the app have it"
+    FAST = "in one piece: a GET for a stream is opened without the HTTP server"
+    PORTABLE = "its first byte alone: the HTTP server and the app have it"
 
 
 async def ask_by(
@@ -30,8 +31,8 @@ async def ask_by(
 
     async def handed_over() -> None:
         def taken() -> bool:
-            return any(not isinstance(each, FrontProtocol) for each in connections - before)
+            return any(not isinstance(each, FirstProtocol | SocketStream) for each in connections - before)
 
         await until(taken, "the HTTP server has the connection")
 
-    return await ask(running.url, request, handed_over if way is Way.USUAL else None, last, seconds)
+    return await ask(running.url, request, handed_over if way is Way.PORTABLE else None, last, seconds)

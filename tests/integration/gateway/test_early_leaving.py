@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from gateway.hub.endings import Ending
-from gateway.sse.slim import SlimStream
+from gateway.sse.socket_stream import SocketStream
 from tests.support.bus import broker
 from tests.support.gateway import RunningGateway, running_gateway
 from tests.support.loops import Quiet, on_both_loops
@@ -27,12 +27,11 @@ from tidegate_common.contract.events import Event
 BODY = b'{"client_id":"a","topic":["t.>"]}'
 REQUESTS = {
     "fast": b"GET /api/sse?client_id=a&topic=t.%3E HTTP/1.1\r\nHost: localhost\r\n\r\n",
-    "asgi": b"GET /api/sse?client_id=a HTTP/1.1\r\nHost: localhost\r\nOrigin: http://localhost\r\n\r\n",
     "old": b"GET /api/sse?client_id=a HTTP/1.0\r\nHost: localhost\r\n\r\n",
     "post": b"POST /api/sse HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
     b"Content-Length: %d\r\n\r\n%s" % (len(BODY), BODY),
 }
-WAYS = [(streams, name) for streams in ("slim", "plain") for name in REQUESTS if (streams, name) != ("plain", "old")]
+"""The first goes the fast path, the others the portable one."""
 
 
 class Leaver:
@@ -79,14 +78,14 @@ def opened(running: RunningGateway) -> int:
     return gateway.admission.total
 
 
-@pytest.mark.parametrize(("streams", "name"), WAYS)
+@pytest.mark.parametrize("name", REQUESTS)
 @on_both_loops
 async def test_a_client_that_leaves_at_any_turn_is_a_client_that_left(
-    tmp_path: Path, streams: str, name: str, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A client that left while its stream was being attached was an ERROR with a stack, and counted as `feed`."""
     quiet = Quiet(caplog)
-    async with broker(tmp_path) as (server, _), running_gateway(server.url, streams=streams) as running:
+    async with broker(tmp_path) as (server, _), running_gateway(server.url) as running:
         moments = list(itertools.product(("reset", "close", "half"), (*range(24), 40, 80)))
         for how, count in moments:
             client = Leaver(running.url)
@@ -102,16 +101,11 @@ async def test_a_client_that_leaves_at_any_turn_is_a_client_that_left(
         assert quiet.lines() == []
 
 
-@pytest.mark.parametrize("streams", ["slim", "plain"])
 @on_both_loops
-async def test_a_client_that_leaves_within_its_head_is_nobody(
-    tmp_path: Path, streams: str, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_a_client_that_leaves_within_its_head_is_nobody(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     quiet, chance = Quiet(caplog), random.Random(20260101)
-    async with broker(tmp_path) as (server, _), running_gateway(server.url, streams=streams) as running:
-        for how, (name, request) in itertools.product(("reset", "close", "half"), REQUESTS.items()):
-            if (streams, name) == ("plain", "old"):
-                continue
+    async with broker(tmp_path) as (server, _), running_gateway(server.url) as running:
+        for how, request in itertools.product(("reset", "close", "half"), REQUESTS.values()):
             for _ in range(8):
                 cuts = sorted(chance.sample(range(len(request)), 2))
                 client = Leaver(running.url)
@@ -126,14 +120,14 @@ async def test_a_client_that_leaves_within_its_head_is_nobody(
         assert quiet.lines() == []
 
 
-@pytest.mark.parametrize(("streams", "name"), WAYS)
+@pytest.mark.parametrize("name", REQUESTS)
 @on_both_loops
 async def test_a_client_that_leaves_while_it_is_attached_is_not_waited_for(
-    tmp_path: Path, streams: str, name: str, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """NATS hangs, so that attaching takes a while: who leaves meanwhile is gone at once, and nothing is said of it."""
     quiet = Quiet(caplog)
-    async with broker(tmp_path) as (server, _), running_gateway(server.url, streams=streams) as running:
+    async with broker(tmp_path) as (server, _), running_gateway(server.url) as running:
         async with paused(server.run):
             for how in ("reset", "close", "half"):
                 client = Leaver(running.url)
@@ -147,16 +141,15 @@ async def test_a_client_that_leaves_while_it_is_attached_is_not_waited_for(
         assert quiet.lines() == []
 
 
-@pytest.mark.parametrize("streams", ["slim", "plain"])
 @pytest.mark.parametrize("job", [False, True])
 @on_both_loops
-async def test_a_stream_that_nats_keeps_from_starting_was_refused(tmp_path: Path, streams: str, job: bool) -> None:
+async def test_a_stream_that_nats_keeps_from_starting_was_refused(tmp_path: Path, job: bool) -> None:
     """It counted as opened, and as ended by `feed`."""
-    async with broker(tmp_path) as (server, _), running_gateway(server.url, streams=streams) as running:
+    async with broker(tmp_path) as (server, _), running_gateway(server.url) as running:
         await server.run.stop(signal.SIGKILL)
         await until(lambda: not running.bus.connected, "the gateway notices")
         path = "/api/sse/jobs/0123456789abcdef0123456789abcdef" if job else "/api/sse"
-        requests: list[tuple[str, dict[str, str]]] = [("GET", {}), ("GET", {"origin": "http://localhost"})]
+        requests: list[tuple[str, dict[str, str]]] = [("GET", {}), ("GET", {"expect": "100-continue"})]
         async with httpx.AsyncClient(base_url=running.url, timeout=20) as client:
             for method, headers in requests + ([] if job else [("POST", {"content-type": "application/json"})]):
                 content = BODY if method == "POST" else None
@@ -206,7 +199,7 @@ async def test_a_stream_that_is_ended_as_its_peer_leaves_is_not_written_to(
             client.send(REQUESTS["fast"])
         await until(lambda: len(running.gateway.hub.sessions) == 8, "they are here")
         for session in list(running.gateway.hub.sessions):
-            assert isinstance(session, SlimStream)
+            assert isinstance(session, SocketStream)
             session.abort()
             for _ in range(3):
                 running.gateway.hub.end(session, Ending.DRAIN)
@@ -222,7 +215,7 @@ async def test_a_peer_that_says_goodbye_and_does_not_read_is_let_go(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its transport waited for it to read what was under way, and its place was taken for as long as it did not."""
-    monkeypatch.setattr(SlimStream, "linger_seconds", 0.2)
+    monkeypatch.setattr(SocketStream, "linger_seconds", 0.2)
     quiet = Quiet(caplog)
     async with broker(tmp_path) as (server, bus):
         async with running_gateway(server.url, max_backlog_bytes=20_000, socket_send_bytes=4096) as running:

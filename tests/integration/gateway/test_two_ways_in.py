@@ -6,6 +6,7 @@ Each difference once was somebody's lost event or another's answer, and none was
 from __future__ import annotations
 
 import asyncio
+import itertools
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from tests.support.bus import broker
 from tests.support.gateway import RunningGateway, running_gateway
@@ -21,12 +23,23 @@ from tests.support.odd_requests import odd_requests
 from tests.support.waiting import until
 from tests.support.ways import Way, ask_by
 from tests.support.wire import Told
+from tidegate_common.bus.connection import Bus
 from tidegate_common.bus.events.history import History
 from tidegate_common.bus.events.publisher import EventPublisher
+from tidegate_common.bus.jobs.records import JobRecords
 from tidegate_common.contract.events import Event
+from tidegate_common.contract.jobs import JobState, JobStatus
 
 MADE = re.compile(r"(?<![A-Za-z0-9_-])[A-Za-z0-9_-]{22}(?![A-Za-z0-9_-])")
 """A client's id as the gateway makes it."""
+
+JOB_ID, OVER = "0123456789abcdef0123456789abcdef", "f" * 32
+"""A job that is running, and one whose end is the stream's first event."""
+JOB = b"/api/sse/jobs/" + JOB_ID.encode()
+HAD = b"/api/sse/jobs/%s?last_event_id={epoch}-1" % OVER.encode()
+PATHS = [b"/api/sse", JOB, HAD, b"/api/sse/jobs/none", b"/api/sse?topics=a"]
+ORIGINS = [b"", *(b"Origin: %s\r\n" % origin for origin in (b"https://app.example", b"https://evil.example", b"null"))]
+HOST = b"Host: localhost\r\n"
 
 FOR_THE_CONNECTION = {"date", "connection", "transfer-encoding", "content-length", "keep-alive"}
 """What answers may differ in: how they are framed, and when they were given."""
@@ -42,9 +55,25 @@ SETTINGS: dict[str, Any] = {
 @asynccontextmanager
 async def scene(data: Path, **settings: Any) -> AsyncIterator[tuple[RunningGateway, bytes]]:
     """A gateway, and the epoch of a stream with one event."""
-    async with broker(data) as (server, bus), running_gateway(server.url, **SETTINGS, **settings) as running:
+    async with broker(data) as (server, bus), running_gateway(server.url, **{**SETTINGS, **settings}) as running:
         await EventPublisher(bus, History(bus)).durable("topic.before", Event("n", "x"), headers={})
         yield running, (await History(bus).position()).epoch.encode()
+
+
+async def make_jobs(bus: Bus, epoch: str) -> None:
+    """The records of two jobs of ann's."""
+    running = JobState(
+        job_id=JOB_ID,
+        kind="chat",
+        status=JobStatus.RUNNING,
+        created=1,
+        updated=1,
+        tail="client.ann",
+        start=f"{epoch}-0",
+    )
+    records = JobRecords(bus)
+    await records.create(running)
+    await records.create(replace(running, job_id=OVER, status=JobStatus.DONE, end=f"{epoch}-1"))
 
 
 async def outcome(way: Way, running: RunningGateway, request: bytes) -> dict[str, Any]:
@@ -72,22 +101,29 @@ def described(told: Told, request: bytes) -> dict[str, Any]:
     return {"status": told.status, "fields": fields, "body": body, "events": events}
 
 
-async def test_odd_requests_are_read_alike(tmp_path: Path) -> None:
-    """Of two `Last-Event-ID` one way took the first and one the last; what stood behind `#` was a part of the query."""
-    async with scene(tmp_path) as (running, epoch):
+@pytest.mark.parametrize("origins", [("https://app.example",), ("*",), ()])
+async def test_odd_requests_are_read_alike(tmp_path: Path, origins: tuple[str, ...]) -> None:
+    """Of two `Last-Event-ID` one way took the first and one the last; what stood behind `#` was a part of the query.
+
+    Pages of allowed and of other origins are among them, and watchers of a job: CORS and a job's stream have a rule
+    on each way, and each answer has to be the same.
+    """
+    async with scene(tmp_path, cors_origins=origins) as (running, epoch):
+        await make_jobs(running.bus, epoch.decode())
         seen = set[int]()
 
         async def alike(odd: bytes) -> None:
             request = odd.replace(b"{epoch}", epoch)
             fast = await outcome(Way.FAST, running, request)
-            assert fast == await outcome(Way.USUAL, running, request)
+            assert fast == await outcome(Way.PORTABLE, running, request)
             seen.add(fast.get("status", 0))
 
-        await holds_for(odd_requests(), alike, 200)
-        assert {200, 400, 422} <= seen, "the generated requests reach all that they should"
+        for path, origin in itertools.product(PATHS, ORIGINS):
+            await alike(b"GET %s HTTP/1.1\r\n%s%s\r\n" % (path, HOST, origin))
+        await holds_for(odd_requests(JOB_ID.encode()), alike, 100)
+        assert {200, 204, 400, 404, 422} <= seen, "the generated requests reach all that they should"
 
 
-HOST = b"Host: localhost\r\n"
 BY_THE_RULES: list[tuple[bytes, int, str]] = [
     (b"GET /api/sse HTTP/1.1\r\n%s\r\n" % HOST, 200, "as it should be"),
     (b"\r\n\r\nGET /api/sse HTTP/1.1\r\n%s\r\n" % HOST, 200, "RFC 9112, 2.2: an empty line before is ignored"),

@@ -10,8 +10,6 @@ from typing import Any
 from msgspec import structs
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
-from starlette.middleware.cors import CORSMiddleware
-from starlette.routing import Route
 
 from gateway import frame
 from gateway.feed.attachment import Attachments
@@ -28,11 +26,11 @@ from gateway.openai.model_list import ModelList
 from gateway.settings import GatewaySettings
 from gateway.sse.admission import Admission
 from gateway.sse.console import console_routes
-from gateway.sse.endpoint import JOB_PATH, METHODS, PATH, StreamEndpoint, farewell
-from gateway.sse.front import Front
-from gateway.sse.jobs import METHODS as JOB_METHODS
+from gateway.sse.cors import Cors
+from gateway.sse.endpoint import StreamEndpoint, farewell
+from gateway.sse.fastpath import FastPath
 from gateway.sse.jobs import JobStreams
-from gateway.sse.takeover import TakeoverHttpProtocol
+from gateway.sse.portable import stream_routes
 from gateway.workers import WORKER_PORTS, Worker
 from tidegate_common.bus.connection import Bus
 from tidegate_common.bus.events.history import History
@@ -55,9 +53,6 @@ from tidegate_common.telemetry.providers import Telemetry, telemetry
 
 DRAIN_SHARE = 0.8
 """Part of the drain time over which streams are closed; the rest is for the last of them to go."""
-
-STREAM_REQUEST_HEADERS = ["last-event-id", "content-type", "cache-control", "traceparent", "tracestate", "baggage"]
-"""What pages of other origins may send."""
 
 
 class Gateway:
@@ -99,8 +94,10 @@ class Gateway:
         self.admission = Admission(settings.max_connections, settings.max_connections_per_ip)
         self.readiness = Readiness(bus, self.upkeep.lacks)
         self.hub.interest = self.subscriptions
-        endpoint = StreamEndpoint(settings, self.admission, self.attachments, self.heartbeat, signals)
-        self.hub.on_removed = endpoint.left
+        jobs = JobStreams(bus, self.history)
+        self.streams = StreamEndpoint(settings, self.admission, self.attachments, self.heartbeat, jobs, signals)
+        self.hub.on_removed = self.streams.left
+        self.cors = Cors(settings.cors_origins, caller.REQUEST_HEADERS)
         publisher = EventPublisher(bus, self.history, leaders=leaders)
         completions = Completions(
             bus,
@@ -116,26 +113,14 @@ class Gateway:
         self.openai = OpenAiFront(settings, completions, ModelList(bus), signals)
         self.app = Starlette(
             routes=[
-                Route(PATH, endpoint, methods=METHODS),
-                Route(JOB_PATH, JobStreams(endpoint, bus, self.history), methods=JOB_METHODS),
+                *stream_routes(self.streams, settings.max_backlog_bytes),
                 *health_routes(signals, self.readiness),
                 self.openai.routes(),
                 *console_routes(settings.publisher_url),
             ],
-            middleware=[
-                Middleware(
-                    CORSMiddleware,
-                    allow_origins=list(settings.cors_origins),
-                    allow_methods=["GET", "POST"],
-                    allow_headers=[*STREAM_REQUEST_HEADERS, *caller.REQUEST_HEADERS],
-                    allow_credentials="*" not in settings.cors_origins,
-                    expose_headers=["retry-after", "x-request-id", "x-should-retry"],
-                ),
-                Middleware(Utf8Paths, refusal=refusal),
-            ],
+            middleware=[self.cors.middleware, Middleware(Utf8Paths, refusal=refusal)],
         )
         problems.install(self.app)
-        self._endpoint = endpoint
         self._observe(signals)
         signals.observe(
             "counter", names.METRIC_FOREIGN, lambda: bus.foreign.counts, "{thing}", "Passed over on NATS", label="what"
@@ -151,9 +136,8 @@ class Gateway:
         settings = self._settings
         protocol: Any = limited(self.guard)
         if settings.streams == "slim":
-            usual = limited(self.guard, TakeoverHttpProtocol)
             hosts = Hosts(settings.allowed_hosts)
-            protocol = Front(usual, self._endpoint.directly, PATH, self.guard, hosts)
+            protocol = FastPath(protocol, self.streams, self.guard, hosts, self.cors, settings.max_backlog_bytes)
         return server(
             attended(self.app),
             settings,

@@ -19,6 +19,9 @@ log = logging.getLogger(__name__)
 EXTENSION = "tidegate.bodies"
 """Under this name each request's scope has the process's `Bodies`."""
 
+ABORT = "tidegate.abort"
+"""Under this name, a function that cuts the request's connection off."""
+
 PIECE_BYTES = 65_536
 """So much of a body has to come in each `body_seconds`."""
 

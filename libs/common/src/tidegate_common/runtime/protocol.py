@@ -1,7 +1,7 @@
 """uvicorn's HTTP/1.1 protocol with limits on a connection's size and time, and an end that loses no answer.
 
-This module, answer beside it and gateway.sse.takeover are the only ones that rest on uvicorn's private names;
-tests/unit/common/test_uvicorn.py and tests/integration/gateway/test_streams.py fail when they move.
+This module, answer and uvicorn_http beside it rest on uvicorn's private names; tests/unit/common/test_uvicorn.py fails
+when they move.
 """
 
 from __future__ import annotations
@@ -16,12 +16,15 @@ from tidegate_common.runtime import refusals
 from tidegate_common.runtime.answer import by_the_rules, until_left
 from tidegate_common.runtime.deadlines import Deadlines
 from tidegate_common.runtime.discard import Discard, GracefulTransport
-from tidegate_common.runtime.guard import DISCARD_BYTES, EXTENSION, PIECE_BYTES, Guard
+from tidegate_common.runtime.guard import ABORT, DISCARD_BYTES, EXTENSION, PIECE_BYTES, Guard
 from tidegate_common.runtime.hosts import AUTHORITY, split_target
 from tidegate_common.runtime.refusals import Refusal
 
 FRAMING = frozenset({b"content-length", b"transfer-encoding", b"connection"})
 """Headers that say where a request ends, and whether another may follow."""
+
+CONTENT = frozenset({b"content-length", b"transfer-encoding"})
+"""Headers that say that a request has content (RFC 9112, 6)."""
 
 BLANKS = b" \t"
 """They may follow a field's value and are no part of it (RFC 9110, 5.5). The parser leaves them in."""
@@ -153,6 +156,8 @@ class LimitedHttpProtocol(HttpToolsProtocol):
             authority, self.url = split_target(self.url)
             if authority is not None:
                 self.scope["state"][AUTHORITY] = authority
+            if self.expect_100_continue and not any(name in CONTENT for name, _ in self.headers):
+                self.expect_100_continue = False  # without content there is nothing to go on with (RFC 9110, 10.1.1)
             super().on_headers_complete()
             self._in_head = False
             self._progress()
@@ -179,7 +184,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         scope: Any = cycle.scope
-        scope["extensions"] = {**scope.get("extensions", {}), EXTENSION: self.guard.bodies}
+        scope["extensions"] = {EXTENSION: self.guard.bodies, ABORT: self.bare.abort}
         self._running = cycle
         super()._start_asgi_task(cycle, cast(Any, until_left(by_the_rules(app, cycle), self._left)))
 

@@ -1,29 +1,26 @@
-"""`/api/sse`: a stream is opened, attached to what it listens to, and left to the hub."""
+"""What both ways to the socket share: a stream is admitted, attached to what it listens to, and left to the hub."""
 
 from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Protocol
 
 from msgspec import UNSET
 from opentelemetry import trace
 from opentelemetry.trace import SpanKind
 from starlette.requests import Request
-from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
 
 from gateway import frame
 from gateway.hub.endings import Back, Ending
 from gateway.hub.heartbeat import Heartbeat
 from gateway.hub.session import Session
 from gateway.settings import GatewaySettings
-from gateway.sse import request as stream_request
 from gateway.sse.admission import Admission
-from gateway.sse.plain import PlainStream
-from gateway.sse.slim import SlimStream
-from gateway.sse.takeover import DirectTakeover, Takeover, offered
+from gateway.sse.jobs import JobStreams
+from gateway.sse.request import Fields, StreamRequest, of_body, of_query
 from tidegate_common.contract.ids import EventId
 from tidegate_common.errors import Unavailable
 from tidegate_common.runtime.problems import note_trace
@@ -35,16 +32,16 @@ from tidegate_common.telemetry.trouble import Trouble
 
 log = logging.getLogger(__name__)
 
+PATH = "/api/sse"
+JOB_PATH = "/api/sse/jobs/{job_id}"
+
 HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-cache, no-transform"),
     (b"x-accel-buffering", b"no"),
 ]
-DIRECT_HEADERS = [*HEADERS, (b"vary", b"Origin")]
-"""With what CORS adds where no origin is named: another one's answer differs."""
-PATH = "/api/sse"
-JOB_PATH = "/api/sse/jobs/{job_id}"
-METHODS = ["GET", "HEAD", "POST", "OPTIONS"]
+NOTHING_MORE = {"cache-control": "no-store"}
+"""Headers of the 204 for a watcher who has all of its job: EventSource comes back after any end but this answer."""
 
 UNAVAILABLE, ERROR = "unavailable", "error"
 """Why a stream was refused that had a place: NATS is away; or a fault of ours."""
@@ -79,7 +76,7 @@ class Attach(Protocol):
 
 
 class StreamEndpoint:
-    """An ASGI app: it needs `send` itself, since a stream outlives what a Response could do."""
+    """Opens streams. What brings a request calls `admit`, `asked` and `open`, in this order."""
 
     def __init__(
         self,
@@ -87,6 +84,7 @@ class StreamEndpoint:
         admission: Admission,
         attachments: Attach,
         heartbeat: Heartbeat,
+        jobs: JobStreams,
         telemetry: Telemetry,
     ) -> None:
         self._settings = settings
@@ -108,98 +106,76 @@ class StreamEndpoint:
         self._attaching: set[Session] = set()
         """Whose head is not out yet."""
         self._heartbeat = heartbeat
+        self._jobs = jobs
         self._telemetry = telemetry
-        self.ignored = Ignored(settings.ignored_parameters)
+        self._ignored = Ignored(settings.ignored_parameters)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        request = Request(scope, receive)
-        if request.method == "OPTIONS":
-            await Response(status_code=204, headers={"allow": ", ".join(METHODS)})(scope, receive, send)
-            return
-        self.admit(request)
-        settings = self._settings
-        asked = await stream_request.read(request, settings.max_topics, settings.max_body_bytes, self.ignored)
-        await self.serve(request, asked, send)
+    def admit(self, address: str) -> None:
+        """Raises TooManyConnections, TooManyFromAddress if `address` can't get a stream, whatever it asks for.
 
-    def admit(self, request: Request) -> None:
-        """Raises TooManyConnections, TooManyFromAddress where `request` can't get a stream, whatever it asks for."""
-        self._admission.check(_address(request.scope))
-
-    async def serve(self, request: Request, asked: stream_request.StreamRequest, send: Send) -> None:
-        """The stream that `asked` is for, which `request` has asked for by way of ASGI."""
-        scope, receive = request.scope, request.receive
-        if request.method == "HEAD":
-            await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
-            await send({"type": "http.response.body", "body": b""})
-            return
-        takeover = offered(scope)
-        stream: SlimStream | PlainStream
-        if takeover is not None:
-            stream = self._slim(takeover)
-        else:
-            stream = PlainStream(receive, self._settings.max_backlog_bytes)
-        fields = stream_request.Fields.of(scope["headers"])
-        try:
-            await self._traced(request.method, fields, asked, stream, _address(scope), send)
-        finally:
-            await stream.run()  # also where attaching has failed after the head: what was started is told, and ended
-
-    async def directly(
-        self, query: bytes, headers: list[tuple[bytes, bytes]], address: str, takeover: DirectTakeover
-    ) -> None:
-        """A stream for a GET that nobody before this endpoint has anything to say to."""
+        Called before anything is made of a request: who is refused shall cost no more than that.
+        """
         self._admission.check(address)
-        fields = stream_request.Fields.of(headers)
-        asked = stream_request.of_query(query, fields, self._settings.max_topics, self.ignored)
-        await self._traced("GET", fields, asked, self._slim(takeover), address, None)
 
-    async def _traced(
-        self,
-        method: str,
-        fields: stream_request.Fields,
-        asked: stream_request.StreamRequest,
-        stream: SlimStream | PlainStream,
-        address: str,
-        send: Send | None,
+    async def asked(
+        self, query: bytes, headers: Iterable[tuple[bytes, bytes]], job_id: str | None = None
+    ) -> StreamRequest | None:
+        """What a GET asks for; None for a watcher that has all of its job.
+
+        Raises InvalidField; for a job's own stream NotFound, HTTPException (404), Unavailable, too.
+        """
+        fields = Fields.of(headers)
+        if job_id is None:
+            return of_query(query, fields, self._settings.max_topics, self._ignored)
+        try:
+            return await self._jobs.asked(job_id, query, fields, self._ignored)
+        except Unavailable as error:
+            self._refused(error)
+            raise
+
+    async def asked_by_body(self, request: Request) -> StreamRequest:
+        """What a POST asks for. Raises InvalidField, InvalidBody, TooLarge, UnsupportedMedia."""
+        return await of_body(request, self._settings.max_topics, self._settings.max_body_bytes, self._ignored)
+
+    async def open(
+        self, asked: StreamRequest, stream: Session, start: Callable[[], Awaitable[None]], method: str = "GET"
     ) -> None:
-        """Opens the stream, in a span of its own where it is sampled.
+        """Makes `stream` live, in a span of its own if it is sampled; `start` sends the response head.
 
-        The span is of the connecting alone: one that stayed open for hours would tell nothing until its end.
+        Raises TooManyConnections, TooManyFromAddress, BrokerUnavailable before that.
         """
         if self._telemetry.tracing:
-            route = PATH if asked.job_id is None else JOB_PATH
-            span = self._telemetry.tracer.start_span(
-                f"{method} {route}",
-                caller(fields.context),
-                SpanKind.SERVER,
-                {"http.request.method": method, "http.route": route, "url.path": route},
-            )
-            if span.is_recording():
-                span.set_attribute(names.CLIENT_ID, asked.client_id)
-                if asked.job_id is not None:
-                    path = f"{PATH}/jobs/{asked.job_id}"
-                    facts = {names.JOB_ID: asked.job_id, names.JOB_TRACE_ID: asked.job_trace_id, "url.path": path}
-                    span.set_attributes(facts)
-                try:
-                    with trace.use_span(span, end_on_exit=True):
-                        await self._open(asked, stream, address, send)
-                except Exception as error:
-                    note_trace(error, trace.format_trace_id(span.get_span_context().trace_id))
-                    raise
-                return
-        await self._open(asked, stream, address, send)
+            with self._span(asked, method):
+                await self._attach(asked, stream, start)
+        else:
+            await self._attach(asked, stream, start)
 
-    async def _open(
-        self, asked: stream_request.StreamRequest, stream: SlimStream | PlainStream, address: str, send: Send | None
-    ) -> None:
-        self._admission.enter(address)
-        stream.address = address
+    @contextmanager
+    def _span(self, asked: StreamRequest, method: str) -> Iterator[None]:
+        """Of the connecting alone: one that stayed open for hours would tell nothing until its end."""
+        route = PATH if asked.job_id is None else JOB_PATH
+        facts = {"http.request.method": method, "http.route": route, "url.path": route}
+        span = self._telemetry.tracer.start_span(f"{method} {route}", caller(asked.context), SpanKind.SERVER, facts)
+        if not span.is_recording():
+            yield
+            return
+        span.set_attribute(names.CLIENT_ID, asked.client_id)
+        if asked.job_id is not None:
+            path = f"{PATH}/jobs/{asked.job_id}"
+            span.set_attributes({names.JOB_ID: asked.job_id, names.JOB_TRACE_ID: asked.job_trace_id, "url.path": path})
+        try:
+            with trace.use_span(span, end_on_exit=True):
+                yield
+        except Exception as error:
+            note_trace(error, trace.format_trace_id(span.get_span_context().trace_id))
+            raise
 
+    async def _attach(self, asked: StreamRequest, stream: Session, start: Callable[[], Awaitable[None]]) -> None:
+        self._admission.enter(stream.address)
         self._attaching.add(stream)
 
-        async def start() -> None:
-            headers = DIRECT_HEADERS if send is None else HEADERS
-            await stream.start(send, headers)  # type: ignore[arg-type]  # a plain one always has its `send`
+        async def begin() -> None:
+            await start()
             self._begun(stream)
             if stream.ending is None:
                 self._heartbeat.keep(stream)
@@ -217,11 +193,11 @@ class StreamEndpoint:
 
         try:
             await self._attachments.attach(
-                stream, asked.tails, asked.last_event_id, start, welcome, asked.since, asked.ends_at
+                stream, asked.tails, asked.last_event_id, begin, welcome, asked.since, asked.ends_at
             )
         except BaseException as error:
             if stream.ending is Ending.REFUSED:
-                self.refused(error)
+                self._refused(error)
             raise
 
     def _begun(self, session: Session) -> None:
@@ -230,12 +206,9 @@ class StreamEndpoint:
             self._attaching.discard(session)
             self._admission.opened()
 
-    def refused(self, error: BaseException) -> None:
+    def _refused(self, error: BaseException) -> None:
         """Counts a stream that `error` has kept from being opened."""
         self._admission.refuse(UNAVAILABLE if isinstance(error, Unavailable) else ERROR)
-
-    def _slim(self, takeover: Takeover | DirectTakeover) -> SlimStream:
-        return SlimStream(takeover, self._settings.max_backlog_bytes)
 
     def left(self, session: Session) -> None:
         """The connection is gone: its place is free. One that left, or was ended, while it was attached was opened."""
@@ -246,8 +219,3 @@ class StreamEndpoint:
         self._attaching.discard(session)
         self._heartbeat.forget(session)
         self._admission.leave(session.address)
-
-
-def _address(scope: Scope) -> str:
-    client = scope.get("client")
-    return client[0] if client else ""

@@ -66,6 +66,8 @@ class StreamRequest(msgspec.Struct, frozen=True):
     last_event_id: str | None
     listening: tuple[str, ...]
     """Names of all that is listened to, as the client is told: `broadcast`, `client:ann`, `topic:prices.*`."""
+    context: dict[str, str] = {}
+    """The trace that the request is of."""
     since: str | None = None
     """Id after which a client gets what there is when it comes without one of its own."""
     ends_at: int = 0
@@ -79,15 +81,12 @@ class StreamRequest(msgspec.Struct, frozen=True):
 _BODY = msgspec.json.Decoder(StreamBody)
 
 
-async def read(request: Request, max_topics: int, max_body_bytes: int, ignored: Ignored) -> StreamRequest:
-    """What `request` asks for. Raises InvalidField, InvalidBody, TooLarge, UnsupportedMedia."""
-    query = request.scope["query_string"]
+async def of_body(request: Request, max_topics: int, max_body_bytes: int, ignored: Ignored) -> StreamRequest:
+    """What a POST asks for. Raises InvalidField, InvalidBody, TooLarge, UnsupportedMedia."""
     fields = Fields.of(request.scope["headers"])
-    if request.method != "POST":
-        return of_query(query, fields, max_topics, ignored)
-    read_query(query, (), ignored)
+    read_query(request.scope["query_string"], (), ignored)
     asked = decode(_BODY, await read_body(request, max_body_bytes))
-    return _checked(asked, fields.last_event_id or asked.last_event_id, max_topics)
+    return _checked(asked, fields.last_event_id or asked.last_event_id, max_topics, fields)
 
 
 def of_query(query: bytes, fields: Fields, max_topics: int, ignored: Ignored) -> StreamRequest:
@@ -98,7 +97,7 @@ def of_query(query: bytes, fields: Fields, max_topics: int, ignored: Ignored) ->
         user_id=once(values, "user_id"),
         topic=values.get("topic", []),
     )
-    return _checked(asked, _last_event_id(fields, values), max_topics)
+    return _checked(asked, _last_event_id(fields, values), max_topics, fields)
 
 
 def of_job_query(query: bytes, fields: Fields, ignored: Ignored) -> tuple[str, str | None]:
@@ -109,7 +108,7 @@ def of_job_query(query: bytes, fields: Fields, ignored: Ignored) -> tuple[str, s
     return client_id, _cut(_last_event_id(fields, values))
 
 
-def _checked(asked: StreamBody, last_event_id: str | None, max_topics: int) -> StreamRequest:
+def _checked(asked: StreamBody, last_event_id: str | None, max_topics: int, fields: Fields) -> StreamRequest:
     topics = [asked.topic] if isinstance(asked.topic, str) else asked.topic
     if len(topics) > max_topics:
         raise InvalidField("topic", f"at most {max_topics} topics on one connection")
@@ -121,7 +120,8 @@ def _checked(asked: StreamBody, last_event_id: str | None, max_topics: int) -> S
         listening.append(f"user:{asked.user_id}")
     tails += [topic_filter_tail(topic) for topic in topics]
     listening += [f"topic:{topic}" for topic in dict.fromkeys(topics)]
-    return StreamRequest(client_id, minimal(tails) if topics else tails, _cut(last_event_id), tuple(listening))
+    tails = minimal(tails) if topics else tails
+    return StreamRequest(client_id, tails, _cut(last_event_id), tuple(listening), fields.context)
 
 
 def _last_event_id(fields: Fields, values: dict[str, list[str]]) -> str | None:
