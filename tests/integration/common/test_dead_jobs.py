@@ -8,7 +8,7 @@ from nats.js.api import KeyValueConfig
 
 from tests.support.bus import broker
 from tests.support.raw import RawPublisher
-from tidegate_common.bus.jobs.dead import PAGE, DeadJobs
+from tidegate_common.bus.jobs.dead import WINDOW, DeadJobs
 from tidegate_common.bus.streams.definitions import StreamLimits, ensure_streams
 from tidegate_common.contract.jobs import DeadJob, Job
 
@@ -26,26 +26,26 @@ async def test_listing_the_latest_reads_no_more_than_those(tmp_path: Path) -> No
     """It read each that was kept: a thousand took half a second, to list a hundred."""
     async with broker(tmp_path) as (_, bus):
         dead = DeadJobs(bus)
-        await asyncio.gather(*(dead.keep(failed(number)) for number in range(3 * PAGE)))
+        await asyncio.gather(*(dead.keep(failed(number)) for number in range(3 * WINDOW)))
         asked: list[bytes] = []
         bus.client.subscribe_direct("$JS.API.DIRECT.GET.KV_TG_JOBS_DEAD", lambda subject, *_: asked.append(subject))
         listed, total = await dead.latest(10)
-        assert (len(listed), total, len(asked)) == (10, 3 * PAGE, 1)
-        listed, _ = await dead.latest(2 * PAGE)
-        assert (len({each.job.job_id for each in listed}), len(asked)) == (2 * PAGE, 3)
+        assert (len(listed), total, len(asked)) == (10, 3 * WINDOW, 1)
+        listed, _ = await dead.latest(2 * WINDOW)
+        assert (len({each.job.job_id for each in listed}), len(asked)) == (2 * WINDOW, 3)
 
 
 async def test_the_latest_come_first_and_what_was_removed_leaves_no_trace(tmp_path: Path) -> None:
     async with broker(tmp_path) as (_, bus):
         dead = DeadJobs(bus)
         assert await dead.latest(10) == ([], 0)
-        for number in range(PAGE + 4):
+        for number in range(WINDOW + 4):
             await dead.keep(failed(number))
-        for number in range(2, PAGE + 2):
+        for number in range(2, WINDOW + 2):
             await dead.remove(f"j{number}")
         await dead.keep(failed(0))
         listed, total = await dead.latest(10)
-        assert (numbers(listed), total) == ([0, PAGE + 3, PAGE + 2, 1], 4)
+        assert (numbers(listed), total) == ([0, WINDOW + 3, WINDOW + 2, 1], 4)
         await dead.remove("nobody")
 
 

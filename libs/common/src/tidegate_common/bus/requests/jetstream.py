@@ -67,6 +67,8 @@ class _Answer(msgspec.Struct):
 
 
 _ANSWER = msgspec.json.Decoder(_Answer)
+_NO_API = "JetStream has to be on (nats-server -js): nobody answers for it"
+_NO_STREAM = "nobody stores it: the stream has no leader, or is not there"
 
 
 class JetStreamApi:
@@ -110,10 +112,12 @@ class JetStreamApi:
         self, subject: str, payload: bytes, fields: Mapping[str, str], seconds: float = CALL_SECONDS
     ) -> int:
         """Stores a message once, and gives its sequence. Raises TooLarge, too."""
-        answer, _ = await self._ask(subject, payload, headers.block(fields), seconds)
+        answer, _ = await self._ask(subject, payload, headers.block(fields), seconds, _NO_STREAM)
         return int(msgspec.json.decode(answer)["seq"])
 
-    async def _ask(self, subject: str, payload: bytes, block: bytes, seconds: float) -> tuple[bytes, _Answer]:
+    async def _ask(
+        self, subject: str, payload: bytes, block: bytes, seconds: float, nobody: str = _NO_API
+    ) -> tuple[bytes, _Answer]:
         if not self._bus.connected:
             raise NotSent("NATS is away")
         answer: bytes | None = None
@@ -125,7 +129,7 @@ class JetStreamApi:
         if answer is None:
             raise BrokerUnavailable(f"JetStream does not answer (to {subject.removeprefix('$JS.API.')})")
         if not answer:
-            raise NotSent("JetStream has to be on (nats-server -js): nobody answers for it")
+            raise NotSent(nobody)
         try:
             found = _ANSWER.decode(answer)
         except UNREADABLE as error:

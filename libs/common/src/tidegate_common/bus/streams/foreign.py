@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 
+from tidegate_common.contract.text import mended
 from tidegate_common.telemetry.trouble import Trouble
 
 log = logging.getLogger(__name__)
@@ -23,4 +24,4 @@ class Foreign:
     def note(self, what: str, name: str, why: str) -> None:
         """One more was passed over: what is called `name` here can't be used because of `why`."""
         self.counts[what] += 1
-        self._troubles[what].note(fields={"found": name[:100], "why": why[:200]})
+        self._troubles[what].note(fields={"found": mended(name)[:100], "why": why[:200]})
