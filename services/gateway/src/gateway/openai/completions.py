@@ -34,12 +34,10 @@ from tidegate_common.telemetry.trouble import Trouble
 log = logging.getLogger(__name__)
 
 GRACE_SECONDS = 3.0
-"""A worker ends a job of which no gateway has said for so long that somebody waits for it."""
+"""A worker ends a job if no gateway has said for so long that somebody waits for it."""
 
-CANCEL_SECONDS = 30.0
-"""How long a cancel is tried while NATS is away."""
-
-AGAIN_SECONDS = 0.5
+STOP_SECONDS = 0.5
+"""Cancels that are under way have so long when the gateway stops."""
 
 
 class Completions:
@@ -64,7 +62,9 @@ class Completions:
         self._submitter = JobSubmitter(bus, history, QueueWriter(bus, publisher, states), tracer)
         self._cancelling = Cancelling(bus, states, publisher, history)
         self._cancels: set[asyncio.Task[None]] = set()
-        self._uncancelled = Trouble(log, "a job could not be cancelled, and runs to its end")
+        self._uncancelled = Trouble(
+            log, "a job could not be cancelled at once: its worker finds out that nobody waits for it"
+        )
 
     @asynccontextmanager
     async def begin(self, asked: Completion, caller: Caller) -> AsyncIterator[tuple[JobState, JobReader]]:
@@ -108,7 +108,7 @@ class Completions:
     async def aclose(self) -> None:
         """Returns when the cancels that are under way are through."""
         if self._cancels:
-            await asyncio.wait(self._cancels, timeout=AGAIN_SECONDS)
+            await asyncio.wait(self._cancels, timeout=STOP_SECONDS)
         await end(self._cancels)
 
     async def _draft(self, asked: Completion, caller: Caller, job_id: str) -> Job:
@@ -120,7 +120,8 @@ class Completions:
             request="" if caller.key is None else request_hash(params, asked.user),
             owner=asked.user or caller.name,
             seconds=self._seconds,
-            # The front cancels the job itself as soon as the caller goes: this is for a gateway that died with it.
+            # The front cancels the job itself as soon as the caller goes. This is for a gateway that died with it, or
+            # could not reach NATS then.
             on_disconnect=OnDisconnect.CANCEL if caller.cancel else OnDisconnect.CONTINUE,
             grace_seconds=GRACE_SECONDS,
         )
@@ -131,17 +132,11 @@ class Completions:
         task.add_done_callback(self._cancels.discard)
 
     async def _cancel(self, job_id: str) -> None:
-        """Ends the job where it waits, tells its worker where it runs; tried again while NATS is away."""
-        loop = asyncio.get_running_loop()
-        until = loop.time() + CANCEL_SECONDS
-        while True:
-            try:
-                await self._cancelling.cancel(job_id)
-                return
-            except NotFound:
-                return
-            except BrokerUnavailable as error:
-                if loop.time() >= until:
-                    self._uncancelled.note(error)
-                    return
-            await asyncio.sleep(AGAIN_SECONDS)
+        """Ends the job if it waits, tells its worker if it runs. While NATS is away neither can be done: then the
+        worker finds out, when NATS is back, that nobody waits for the job."""
+        try:
+            await self._cancelling.cancel(job_id)
+        except NotFound:
+            pass
+        except BrokerUnavailable as error:
+            self._uncancelled.note(error)
