@@ -1,1 +1,1 @@
-"""Tidegate's gateway: the only way out, from NATS subjects to SSE sockets."""
+"""Tidegate's gateway: from NATS subjects to SSE sockets."""

@@ -1,4 +1,7 @@
-"""The event stream format (WHATWG HTML 9.2) and HTTP/1.1 chunks, on bytes. The only place that knows them."""
+"""The event stream format (WHATWG HTML 9.2) and HTTP/1.1 chunks, on bytes, for Tidegate's own streams.
+
+OpenAI's front writes chunks of another shape, each one line of data (openai/translator.py).
+"""
 
 from __future__ import annotations
 

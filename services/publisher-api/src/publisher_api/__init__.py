@@ -1,1 +1,1 @@
-"""Tidegate's publisher API: the only way in, from HTTP to NATS subjects."""
+"""Tidegate's publisher API: from HTTP to NATS subjects."""
