@@ -27,7 +27,7 @@ $(STAMP): requirements/dev.lock requirements/model.lock $(MANIFESTS)
 # Where Python may keep no bytecode, each of the processes would compile all tests anew.
 unexport PYTHONDONTWRITEBYTECODE
 test: setup
-	$(BIN)/python -m pytest -n 8 --dist loadgroup $(ARGS)
+	$(BIN)/python -m pytest -n 8 $(ARGS)
 
 stress: setup
 	$(BIN)/python -m tests.stress $(ARGS)

@@ -13,7 +13,7 @@ from tests.support.console import Console, Stack
 from tests.support.waiting import until
 from tidegate_common.contract.ids import new_client_id
 
-pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.xdist_group("console_page")]
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 CHINESE = re.compile(r"[\u4e00-\u9fff]")
 ENGLISH = re.compile(r"[A-Za-z]{3}")

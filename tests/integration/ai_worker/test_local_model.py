@@ -17,9 +17,6 @@ from tests.integration.ai_worker.support import desk, worker
 from tests.support.waiting import until
 from tidegate_common.contract.jobs import ChatMessage, JobStatus
 
-pytestmark = pytest.mark.xdist_group("local_model")
-"""One worker runs them: the model takes memory and cores for all of them."""
-
 
 @pytest.fixture(autouse=True)
 def local_packages() -> None:
