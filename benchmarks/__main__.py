@@ -1,4 +1,4 @@
-"""`python -m benchmarks [--only a,b] [--connections N] [--rounds N] [--peers a,b]`: prints the table.
+"""`python -m benchmarks [--only a,b] [--connections N] [--rounds N] [--peers a,b] [--against DIR]`: prints the table.
 
 Exit codes: 0 every bar is met; 1 one is missed or could not be put to the test; 2 the command is wrong.
 """
@@ -15,10 +15,23 @@ import sys
 import time
 import traceback
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
+from benchmarks.comparison import compare, interpreter, told
 from benchmarks.figures import UNKNOWN, Row, table
 from benchmarks.options import Options
-from benchmarks.rows import broadcast, connections, growth, overhead, overload, publishing, targeted, tokens, workers
+from benchmarks.rows import (
+    broadcast,
+    connections,
+    growth,
+    overhead,
+    overload,
+    publishing,
+    reconnect,
+    targeted,
+    tokens,
+    workers,
+)
 from benchmarks.tools import compile_all
 
 QUESTIONS: dict[str, Callable[[Options], Awaitable[list[Row]]]] = {
@@ -26,7 +39,9 @@ QUESTIONS: dict[str, Callable[[Options], Awaitable[list[Row]]]] = {
     "connections": connections.run,
     "overload": overload.run,
     "targeted": targeted.run,
+    "reconnect": reconnect.run,
     "publishing": publishing.run,
+    "profiles": publishing.profiles,
     "tokens": tokens.run,
     "overhead": overhead.run,
     "workers": workers.run,
@@ -34,21 +49,30 @@ QUESTIONS: dict[str, Callable[[Options], Awaitable[list[Row]]]] = {
 }
 
 
-def parse(arguments: list[str] | None = None) -> tuple[list[str], Options]:
-    """The questions to answer, and how. Exits with 2 for what can't be read."""
+def parse(arguments: list[str] | None = None) -> tuple[list[str], Options, str]:
+    """The questions to answer, how, and the interpreter of a checkout to compare with, if any.
+
+    Exits with 2 for what can't be read.
+    """
     parser = argparse.ArgumentParser(prog="python -m benchmarks")
     parser.add_argument("--only", default=",".join(QUESTIONS), help=f"with commas: {', '.join(QUESTIONS)}")
     parser.add_argument("--connections", type=int, default=10_000)
     parser.add_argument("--rounds", type=int, default=3, help="of interleaved comparisons; medians are shown")
     parser.add_argument("--churn", type=int, default=100_000, help="connects and disconnects in a row")
     parser.add_argument("--peers", default="", help="with commas; all that can be had unless given")
+    parser.add_argument("--against", metavar="CHECKOUT", help="compares this one with another, which is set up")
     chosen = parser.parse_args(arguments)
     names = chosen.only.split(",")
     unknown = [name for name in names if name not in QUESTIONS]
     if unknown:
         parser.error(f"no such question: {', '.join(unknown)}; there are {', '.join(QUESTIONS)}")
+    try:
+        other = interpreter(Path(chosen.against)) if chosen.against else ""
+    except FileNotFoundError as error:
+        parser.error(str(error))
     peers = tuple(filter(None, chosen.peers.split(",")))
-    return names, Options(connections=chosen.connections, rounds=chosen.rounds, churn=chosen.churn, peers=peers)
+    options = Options(connections=chosen.connections, rounds=chosen.rounds, churn=chosen.churn, peers=peers)
+    return names, options, other
 
 
 async def answer(names: list[str], options: Options) -> list[Row]:
@@ -67,13 +91,13 @@ async def answer(names: list[str], options: Options) -> list[Row]:
     return rows
 
 
-def loads(before: float) -> Row:
+def machine_row(before: float) -> Row:
     """Whether others had the machine meanwhile: a latency says nothing then, and CPU a little less."""
     text = f"load average {before:.1f} → {os.getloadavg()[0]:.1f}, {os.cpu_count()} cores"
     return Row("machine", text, how="the benchmark itself comes to 1 or 2")
 
 
-def interpreter() -> Row:
+def python_row() -> Row:
     """What runs all that is Python here, and how fast: builds of one version differ by half (PGO, a shared library)."""
 
     def turns() -> float:
@@ -89,8 +113,8 @@ def interpreter() -> Row:
 
 
 def main() -> int:
-    names, options = parse()
-    python, load = interpreter(), os.getloadavg()[0]
+    names, options, other = parse()
+    python, load = python_row(), os.getloadavg()[0]
     options.say(python.measured)
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
@@ -100,10 +124,14 @@ def main() -> int:
         print(f"the load client can't be built, a C compiler (cc) is needed: {error}", file=sys.stderr)
         return 2
     try:
+        if other:
+            pairs = asyncio.run(compare({name: QUESTIONS[name] for name in names}, options, other))
+            print(f"{told(pairs)}\n\n{machine_row(load).measured}")
+            return 0
         rows = asyncio.run(answer(names, options))
     finally:
         shutil.rmtree(options.scratch, ignore_errors=True)
-    print(table([python, loads(load), *rows]))
+    print(table([python, machine_row(load), *rows]))
     short = [row.figure for row in rows if row.short]
     print(f"\n{len(short)} bars missed: {'; '.join(short)}" if short else "\nevery bar is met")
     return 1 if short else 0

@@ -37,6 +37,8 @@ class Row:
     ratio: str = "–"
     yardstick: str = "–"
     how: str = ""
+    value: float | None = None
+    """What was measured, as a number: two checkouts are compared by it."""
 
     @property
     def short(self) -> bool:
@@ -47,19 +49,30 @@ def held(
     figure: str, value: float, bar: float, unit: str, yardstick: Yardstick, *, how: str = "", least: bool = False
 ) -> Row:
     """A row whose `value` may be at most `bar` times the yardstick, or, with `least`, has to be at least that."""
-    return compared(figure, value / yardstick.value, bar, number(value, unit), str(yardstick), how=how, least=least)
+    ratio = value / yardstick.value
+    met = verdict(ratio, bar, least)
+    return Row(figure, number(value, unit), met, limit(bar, least), number(ratio), str(yardstick), how, value)
 
 
-def compared(
-    figure: str, ratio: float, bar: float, measured: str, yardstick: str, *, how: str = "", least: bool = False
+def beside(
+    figure: str, mine: Sequence[float], theirs: Sequence[float], bar: float, unit: str, name: str, *, how: str = ""
 ) -> Row:
-    """A row whose `ratio` is known already."""
-    return Row(figure, measured, verdict(ratio, bar, least), limit(bar, least), number(ratio), yardstick, how)
+    """A row of what was measured in rounds beside `name`: what disturbs the machine for a minute disturbs both."""
+    ratios = [one / other for one, other in zip(mine, theirs, strict=True)]
+    ratio, value = median(ratios), median(mine)
+    how = f"median of {len(ratios)} rounds, {min(ratios):.2f} to {max(ratios):.2f}; {how}"
+    yardstick = str(Yardstick(name, (median(theirs),), unit))
+    return Row(figure, number(value, unit), verdict(ratio, bar), limit(bar), number(ratio), yardstick, how, value)
+
+
+def shown(figure: str, value: float, unit: str, how: str = "") -> Row:
+    """A row without a bar."""
+    return Row(figure, number(value, unit), how=how, value=value)
 
 
 def bounded(figure: str, value: float, bar: float, unit: str = "", *, how: str = "") -> Row:
     """A row whose `value` may be at most `bar` on any machine, fast or slow: it is a size or a count."""
-    return Row(figure, number(value, unit), verdict(value, bar), limit(bar, unit=unit), how=how)
+    return Row(figure, number(value, unit), verdict(value, bar), limit(bar, unit=unit), how=how, value=value)
 
 
 def verdict(value: float, bar: float, least: bool = False) -> str:
@@ -98,6 +111,9 @@ def quantile(values: Sequence[float], share: float) -> float:
 
 def table(rows: Sequence[Row]) -> str:
     """Markdown."""
-    cells = [[getattr(row, column) for column in COLUMNS] for row in rows]
-    lines = [list(COLUMNS), ["---"] * len(COLUMNS), *cells]
+    return table_of(COLUMNS, [[getattr(row, column) for column in COLUMNS] for row in rows])
+
+
+def table_of(columns: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
+    lines = [columns, ["---"] * len(columns), *cells]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)

@@ -23,6 +23,8 @@ class Options:
     """Connects and disconnects, to see what stays of them."""
     peers: tuple[str, ...] = ()
     """Only these; empty for all."""
+    python: str = sys.executable
+    """What runs the services: another checkout's interpreter has that one's services."""
     build: Path = BUILD
     scratch: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="tidegate-bench-")))
     """Gone at the end."""

@@ -6,11 +6,12 @@ import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import httpx
 
+from benchmarks.options import Options
 from benchmarks.server import Server
+from tests.stress.proxy import FaultProxy, fault_proxy
 from tests.support.nats import NatsServer, nats_server
 from tests.support.otlp import collector
 from tests.support.ports import free_port
@@ -31,6 +32,10 @@ class Tidegate:
     publisher_url: str
     http: httpx.AsyncClient
     """Of publisher-api."""
+    monitor_port: int
+    """Where NATS tells who is connected."""
+    proxy: FaultProxy | None
+    """Between the gateway and NATS."""
 
     def pid(self, part: str) -> int:
         return self.processes[part].process.pid
@@ -48,19 +53,22 @@ class Tidegate:
 
 @asynccontextmanager
 async def tidegate(
-    data: Path,
+    options: Options,
     env: Mapping[str, str] | None = None,
     *,
     worker: Mapping[str, str] | None = None,
     publisher: str = "publisher_api",
+    cuttable: bool = False,
 ) -> AsyncIterator[Tidegate]:
     """NATS, publisher-api and a gateway, ready; with `worker` an ai-worker too. `publisher` is the module
-    that is run as publisher-api. Settings differ from the defaults
-    only in the limits on connections (all come from one address) and in what `env` says."""
+    that is run as publisher-api. If it is `cuttable`, the gateway reaches NATS through a proxy that can cut it off.
+    Settings differ from the defaults only in the limits on connections (all come from one address) and in what
+    `env` says."""
     async with AsyncExitStack() as stack:
         spans = await stack.enter_async_context(collector())
-        nats = await stack.enter_async_context(nats_server(data))
-        gateway_port, publisher_port = free_port(), free_port()
+        gateway_port, publisher_port, monitor_port = free_port(), free_port(), free_port()
+        nats = await stack.enter_async_context(nats_server(options.folder("nats"), monitor_port=monitor_port))
+        proxy = await stack.enter_async_context(fault_proxy(nats.port)) if cuttable else None
         shared = {
             "TIDEGATE_NATS_URL": nats.url,
             "TIDEGATE_MAX_CONNECTIONS": "20000",
@@ -71,14 +79,15 @@ async def tidegate(
             "OTEL_TRACES_SAMPLER_ARG": "0.01",
             **(env or {}),
         }
-        processes = {
-            "publisher-api": await stack.enter_async_context(service(publisher, publisher_port, shared)),
-            "gateway": await stack.enter_async_context(service("gateway", gateway_port, shared)),
-        }
+        reached = {"TIDEGATE_NATS_URL": f"nats://127.0.0.1:{proxy.port}"} if proxy else {}
+        parts = [(publisher, publisher_port, shared), ("gateway", gateway_port, {**shared, **reached})]
         if worker is not None:
-            processes["ai-worker"] = await stack.enter_async_context(
-                service("ai_worker", free_port(), {**shared, **worker})
-            )
+            parts.append(("ai_worker", free_port(), {**shared, **worker}))
+        runs = [
+            await stack.enter_async_context(service(module, port, given, python=options.python))
+            for module, port, given in parts
+        ]
+        processes = dict(zip(("publisher-api", "gateway", "ai-worker"), runs, strict=False))
         url = f"http://127.0.0.1:{publisher_port}"
         http = await stack.enter_async_context(httpx.AsyncClient(base_url=url, timeout=60, limits=UNLIMITED))
 
@@ -89,4 +98,4 @@ async def tidegate(
         gateway, writer = processes["gateway"].process.pid, processes["publisher-api"].process.pid
         beside = [writer, nats.run.process.pid]
         server = Server("Tidegate", gateway_port, "/api/sse", [gateway], publish, CONNECTED, beside)
-        yield Tidegate(server, nats, processes, url, http)
+        yield Tidegate(server, nats, processes, url, http, monitor_port, proxy)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import AsyncExitStack
 
 from benchmarks.fanout import QUIET, Measured, Pace, Rounds, join, measure
-from benchmarks.figures import Row, compared, median, missing, number
+from benchmarks.figures import Row, beside, median, missing, number
 from benchmarks.options import Options
 from benchmarks.peers import PEERS
 from benchmarks.server import NotHad, limit
@@ -32,7 +32,7 @@ async def run(options: Options) -> list[Row]:
     """
     absent: dict[str, str] = {}
     async with AsyncExitStack() as stack:
-        whole = await stack.enter_async_context(tidegate(options.folder("nats"), QUIET))
+        whole = await stack.enter_async_context(tidegate(options, QUIET))
         everyone = [await join(whole.server, options, stack)]
         everyone.insert(0, await join(await stack.enter_async_context(limit(options.build)), options, stack))
         for name, start in PEERS.items():
@@ -60,13 +60,13 @@ def rows(measured: dict[str, Measured], absent: dict[str, str], options: Options
         if name in measured:
             pace = paces(name)[0]
             mine, theirs = ours.rounds[pace].cpu_us, measured[name].rounds[pace].cpu_us
-            found.append(beside(figure, bar, mine, theirs, name, "µs", pace, options))
+            found.append(beside(figure, mine, theirs, bar, "µs", name, how=told_pace(pace, options)))
         else:
             found.append(missing(figure, absent[name], f"≤ {bar}"))
     figure = "broadcast, p99 ÷ Nchan's"
     if "Nchan" in measured:
         mine, theirs = ours.rounds[FAST].p99_ms, measured["Nchan"].rounds[FAST].p99_ms
-        found.append(beside(figure, P99_BAR, mine, theirs, "Nchan", "ms", FAST, options))
+        found.append(beside(figure, mine, theirs, P99_BAR, "ms", "Nchan", how=told_pace(FAST, options)))
         found.append(floor(measured["limit"].rounds[FAST], measured["Nchan"].rounds[FAST]))
     else:
         found.append(missing(figure, absent["Nchan"], f"≤ {P99_BAR}"))
@@ -74,17 +74,8 @@ def rows(measured: dict[str, Measured], absent: dict[str, str], options: Options
     return found + [Row(f"broadcast by {name}", f"not had: {why}") for name, why in absent.items() if name not in BARS]
 
 
-def beside(
-    figure: str, bar: float, mine: list[float], theirs: list[float], name: str, unit: str, pace: Pace, options: Options
-) -> Row:
-    """The median of the ratios within a round: what disturbs the machine for a minute disturbs both."""
-    ratios = [one / other for one, other in zip(mine, theirs, strict=True)]
-    how = (
-        f"median of {len(ratios)} rounds, {min(ratios):.2f} to {max(ratios):.2f}; "
-        f"{options.connections} connections, {pace.rate:g}/s, no heartbeats"
-    )
-    measured, peer = number(median(mine), unit), f"{name}: {number(median(theirs), unit)}"
-    return compared(figure, median(ratios), bar, measured, peer, how=how)
+def told_pace(pace: Pace, options: Options) -> str:
+    return f"{options.connections} connections, {pace.rate:g}/s, no heartbeats"
 
 
 def floor(limit: Rounds, nchan: Rounds) -> Row:
@@ -104,5 +95,5 @@ def told(name: str, each: Measured) -> list[Row]:
             text += f"; {each.kib_per_connection:.1f} KiB and {number(each.accept_us, 'µs')} a connection"
         if each.short:
             text += f"; {each.short} events did not come"
-        found.append(Row(f"broadcast by {name}", text, how=f"{pace.rate:g}/s"))
+        found.append(Row(f"broadcast by {name}, {pace.rate:g}/s", text, value=median(rounds.cpu_us)))
     return found

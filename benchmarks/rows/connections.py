@@ -22,7 +22,7 @@ async def run(options: Options) -> list[Row]:
     """Opens and closes all connections in each round; then many come and go, and memory is held against before."""
     count = options.connections
     echoes = [await echo(options)]
-    async with tidegate(options.folder("nats")) as whole:
+    async with tidegate(options) as whole:
         async with load_client(options.build, whole.server.port, whole.server.ready) as client:
             await client.open(100, whole.server.path)
             await empty(whole, client)

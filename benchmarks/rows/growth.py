@@ -32,7 +32,7 @@ class Step:
 
 
 async def run(options: Options) -> list[Row]:
-    async with tidegate(options.folder("nats"), QUIET) as whole:
+    async with tidegate(options, QUIET) as whole:
         server = whole.server
         async with (
             load_client(options.build, server.port, server.ready) as crowd,

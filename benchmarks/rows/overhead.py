@@ -13,14 +13,16 @@ from dataclasses import dataclass, field
 import httpx
 from httpx_sse import ServerSentEvent, aconnect_sse
 
-from benchmarks.figures import Row, compared, median, number, quantile
+from benchmarks.accounting import cpu_seconds
+from benchmarks.figures import Row, beside, median, quantile, shown
 from benchmarks.options import Options
-from benchmarks.paced_endpoint import PER_SECOND
+from benchmarks.paced_endpoint import MODEL, PER_SECOND
 from benchmarks.tidegate import Tidegate, tidegate
 from tests.support.ports import free_port
 from tests.support.processes import running
 from tests.support.waiting import until
 
+PARTS = ("NATS", "gateway", "worker")
 STREAMS = 20
 TOKENS = 300
 FIRST_BAR, TOKEN_BAR = 7.25, 30
@@ -45,35 +47,43 @@ class Heard:
 
 
 async def run(options: Options) -> list[Row]:
-    directs, wholes = [], []
+    directs, wholes, fronts, spent = [], [], [], []
     async with backend() as url:
         worker = {
             "TIDEGATE_AI_BACKEND": "openai",
             "OPENAI_BASE_URL": f"{url}/v1",
             "TIDEGATE_AI_CONCURRENCY": str(STREAMS),
         }
-        async with tidegate(options.folder("nats"), worker=worker) as whole:
+        async with tidegate(options, worker=worker) as whole:
             for _ in range(options.rounds):
-                directs.append(await directly(url))
+                directs.append(await asking(url))
                 wholes.append(await through(whole))
-                options.say(f"direct {told(directs[-1])}; through the stack {told(wholes[-1])}")
+                before = cpu(whole)
+                fronts.append(await asking(f"http://127.0.0.1:{whole.server.port}"))
+                spent.append([(b - a) / (STREAMS * TOKENS) * 1e6 for a, b in zip(before, cpu(whole), strict=True)])
+                options.say(
+                    f"direct {told(directs[-1])}; through the stack {told(wholes[-1])}, /v1 {told(fronts[-1])}, "
+                    f"{sum(spent[-1]):.0f} µs a token"
+                )
     how = (
         f"a backend at {PER_SECOND} tokens/s whose tokens tell when they were written, {STREAMS} streams at once; "
-        f"direct {told(directs[-1])}, through the stack {told(wholes[-1])}; median of {options.rounds} rounds"
+        f"direct {told(directs[-1])}, through the stack {told(wholes[-1])}"
     )
     first, direct_first = ([quantile(each.first, 0.5) for each in rounds] for rounds in (wholes, directs))
     token, direct_token = ([quantile(each.tokens, 0.99) for each in rounds] for rounds in (wholes, directs))
+    front, each = [quantile(one.first, 0.5) for one in fronts], [median(part) for part in zip(*spent, strict=True)]
+    parts = ", ".join(f"{name} {us:.0f} µs" for name, us in zip(PARTS, each, strict=True))
     return [
-        beside("AI answers: time to first token, p50", first, direct_first, FIRST_BAR, how),
-        beside("AI answers: how late a token is, p99", token, direct_token, TOKEN_BAR, how),
+        beside("AI answers: time to first token, p50", first, direct_first, FIRST_BAR, "ms", "direct", how=how),
+        beside("AI answers: how late a token is, p99", token, direct_token, TOKEN_BAR, "ms", "direct", how=how),
+        shown("AI answers through /v1: time to first token, p50", median(front), "ms"),
+        shown("AI answers through /v1: CPU of a token", median([sum(one) for one in spent]), "µs", parts),
     ]
 
 
-def beside(figure: str, through: list[float], direct: list[float], bar: float, how: str) -> Row:
-    """The median of the ratios within a round."""
-    ratio = median([one / other for one, other in zip(through, direct, strict=True)])
-    yardstick = f"direct: {number(median(direct), 'ms')}"
-    return compared(figure, ratio, bar, number(median(through), "ms"), yardstick, how=how)
+def cpu(whole: Tidegate) -> list[float]:
+    """Seconds so far of each of PARTS."""
+    return [cpu_seconds([pid]) for pid in (whole.nats.run.process.pid, whole.pid("gateway"), whole.pid("ai-worker"))]
 
 
 def told(heard: Heard) -> str:
@@ -95,8 +105,9 @@ async def every(one: Callable[[int, Heard], Awaitable[None]]) -> Heard:
     return heard
 
 
-async def directly(url: str) -> Heard:
-    body = {"model": "", "stream": True, "max_tokens": TOKENS, "messages": [{"role": "user", "content": "go"}]}
+async def asking(url: str) -> Heard:
+    """OpenAI's API at `url`: the backend's own, or the one that every gateway has."""
+    body = {"model": MODEL, "stream": True, "max_tokens": TOKENS, "messages": [{"role": "user", "content": "go"}]}
     async with AsyncExitStack() as stack:
         # Made before the first asks: a client takes 20 ms of this process, which would hold up the others' tokens.
         clients = [await stack.enter_async_context(httpx.AsyncClient(timeout=60)) for _ in range(STREAMS)]
@@ -109,7 +120,7 @@ async def directly(url: str) -> Heard:
                 async for event in stream.aiter_sse():
                     if event.data == "[DONE]":
                         return
-                    text = json.loads(event.data)["choices"][0]["delta"].get("content", "")
+                    text = json.loads(event.data)["choices"][0]["delta"].get("content") or ""
                     if heard.take(text) and first:
                         heard.first.append((time.monotonic() - asked) * 1000)
                         first = False

@@ -6,7 +6,7 @@ import asyncio
 import time
 from dataclasses import dataclass
 
-from benchmarks.figures import Row, Yardstick, held, missing
+from benchmarks.figures import Row, Yardstick, held, missing, shown
 from benchmarks.options import Options
 from benchmarks.peers import PEERS
 from benchmarks.server import NotHad, Server, event
@@ -34,7 +34,7 @@ class Outcome:
 
 async def run(options: Options) -> list[Row]:
     sends = [await send_us(options)]
-    async with tidegate(options.folder("nats")) as whole:
+    async with tidegate(options) as whole:
         ours = await flood(whole.server, options)
     sends.append(await send_us(options))
     expected = BROADCASTS * options.connections
@@ -50,7 +50,10 @@ async def run(options: Options) -> list[Row]:
         return [missing(FIGURE, f"{ours.account.delivered:,} of {expected:,} came", f"≤ {BAR}")]
     stick = Yardstick("a pass of the C loop", tuple(each * options.connections / 1000 for each in sends), "ms")
     how = f"{told(ours, expected)}; {how}; {theirs}"
-    return [held(FIGURE, ours.account.p99_ms, BAR, "ms", stick, how=how)]
+    return [
+        held(FIGURE, ours.account.p99_ms, BAR, "ms", stick, how=how),
+        shown("overload, gateway CPU per event", ours.cpu_us, "µs"),
+    ]
 
 
 async def flood(server: Server, options: Options) -> Outcome:

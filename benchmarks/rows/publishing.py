@@ -38,17 +38,13 @@ class Round:
 
 async def run(options: Options) -> list[Row]:
     echoes = [await echo(options)]
-    async with tidegate(options.folder("nats")) as whole:
+    async with tidegate(options) as whole:
         sends, batches = [], []
         for _ in range(options.rounds):
             sends.append(await measured(whole, options, SEND_CONNECTIONS, 0))
             batches.append(await measured(whole, options, BATCH_CONNECTIONS, BATCH_LINES))
     echoes.append(await echo(options))
     stick = Yardstick("bare echo", tuple(each.cpu_us for each in echoes))
-    profiles = [
-        Row(f"publisher-api's time, {name}", await profiled(options, connections, lines), how=HOW_PROFILED)
-        for name, connections, lines in (("sends", SEND_CONNECTIONS, 0), ("batches", BATCH_CONNECTIONS, BATCH_LINES))
-    ]
     return [
         row("publisher-api: CPU of a durable send", sends, SENDS_BAR, stick, SEND_CONNECTIONS),
         row(
@@ -58,14 +54,20 @@ async def run(options: Options) -> list[Row]:
             stick,
             BATCH_CONNECTIONS,
         ),
-        *profiles,
+    ]
+
+
+async def profiles(options: Options) -> list[Row]:
+    return [
+        Row(f"publisher-api's time, {name}", await profiled(options, connections, lines), how=HOW_PROFILED)
+        for name, connections, lines in (("sends", SEND_CONNECTIONS, 0), ("batches", BATCH_CONNECTIONS, BATCH_LINES))
     ]
 
 
 async def profiled(options: Options, connections: int, lines: int) -> str:
     """Where publisher-api's thread was, by package, while it was posted to."""
     env = {"PROFILED_MODULE": "publisher_api"}
-    async with tidegate(options.folder("nats"), env, publisher="benchmarks.profiled") as whole:
+    async with tidegate(options, env, publisher="benchmarks.profiled") as whole:
         await measured(whole, options, connections, lines)
         service = whole.processes["publisher-api"]
         await service.stop()

@@ -29,7 +29,7 @@ class Round:
 
 async def run(options: Options) -> list[Row]:
     echoes = [await echo(options)]
-    async with tidegate(options.folder("nats")) as whole:
+    async with tidegate(options) as whole:
         async with load_client(options.build, whole.server.port, whole.server.ready) as client:
             await client.open(options.connections, f"{whole.server.path}?client_id=c%d")
             await asyncio.sleep(2)

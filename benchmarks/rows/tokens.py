@@ -44,7 +44,7 @@ async def run(options: Options) -> list[Row]:
     wanted = math.ceil(BAR * direct)
     carried, tried = 0, []
     worker = {**WORKER, "TIDEGATE_AI_CONCURRENCY": str(wanted)}
-    async with tidegate(options.folder("nats"), worker=worker) as whole:
+    async with tidegate(options, worker=worker) as whole:
         for share in SHARES:
             chats = math.ceil(wanted * share)
             late, text = await talk(whole, options, chats)

@@ -22,8 +22,8 @@ async def run(options: Options) -> list[Row]:
     if "workers" not in GatewaySettings.__struct_fields__:
         return [missing(FIGURE, "not available: TIDEGATE_WORKERS is not built yet", f"≤ {BAR}")]
     async with AsyncExitStack() as stack:
-        one = await stack.enter_async_context(tidegate(options.folder("nats"), QUIET))
-        two = await stack.enter_async_context(tidegate(options.folder("nats"), {**QUIET, "TIDEGATE_WORKERS": "2"}))
+        one = await stack.enter_async_context(tidegate(options, QUIET))
+        two = await stack.enter_async_context(tidegate(options, {**QUIET, "TIDEGATE_WORKERS": "2"}))
         servers = [await join(each.server, options, stack) for each in (one, two)]
         await asyncio.sleep(1)
         for _ in range(options.rounds):

@@ -105,9 +105,11 @@ def _stands_still(pid: int) -> bool:
 
 
 @asynccontextmanager
-async def service(module: str, port: int, env: Mapping[str, str], seconds: float = 20) -> AsyncIterator[Running]:
+async def service(
+    module: str, port: int, env: Mapping[str, str], seconds: float = 20, *, python: str = sys.executable
+) -> AsyncIterator[Running]:
     """`python -m module` on loopback `port`, ready to take traffic."""
-    async with running(sys.executable, "-m", module, env={"TIDEGATE_PORT": str(port), **env}) as run:
+    async with running(python, "-m", module, env={"TIDEGATE_PORT": str(port), **env}) as run:
         # Asked over HTTP only once it listens: a client's attempts in vain cost as much CPU as the start itself.
         await until(lambda: run.process.returncode is not None or _listens(port), f"{module} listens", seconds)
         async with httpx.AsyncClient() as client:

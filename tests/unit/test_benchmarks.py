@@ -11,18 +11,20 @@ import pytest
 
 from benchmarks.__main__ import parse
 from benchmarks.accounting import cpu_seconds, family, resident_kib, rollup_kib, stat_ticks
+from benchmarks.comparison import Pairs, collect, interpreter, told
 from benchmarks.figures import (
     MET,
     MISSED,
     UNKNOWN,
     Row,
     Yardstick,
+    beside,
     bounded,
-    compared,
     held,
     missing,
     number,
     quantile,
+    shown,
     table,
 )
 from benchmarks.profiled import summary
@@ -60,7 +62,13 @@ def test_this_process_has_used_processor_and_memory() -> None:
 def test_a_bar_is_held_to_the_number_and_not_to_its_rounding(
     value: float, bar: float, least: bool, verdict: str
 ) -> None:
-    assert compared("x", value, bar, "1 µs", "other: 1 µs", least=least).verdict == verdict
+    assert held("x", value, bar, "µs", Yardstick("one", (1,)), least=least).verdict == verdict
+
+
+def test_what_is_measured_in_rounds_is_held_by_the_median_of_their_ratios() -> None:
+    row = beside("x", [6, 60, 8], [5, 50, 5], 1.25, "µs", "limit", how="4/s")
+    assert (row.ratio, row.verdict, row.measured, row.yardstick) == ("1.2", MET, "8 µs", "limit: 5 µs")
+    assert row.how == "median of 3 rounds, 1.20 to 1.60; 4/s"
 
 
 @pytest.mark.parametrize("slower", [1, 2])
@@ -126,3 +134,15 @@ def test_an_unknown_question_is_refused(capsys: pytest.CaptureFixture[str]) -> N
         parse(["--only", "broadcast,nonsense"])
     assert error.value.code == 2
     assert "nonsense" in capsys.readouterr().err
+
+
+def test_two_checkouts_are_compared_within_each_round() -> None:
+    found: dict[str, Pairs] = {}
+    for other, this in ((10, 12), (100, 110), (10, 9)):
+        collect(found, [shown("cost", other, "µs"), Row("x", "1")], [shown("cost", this, "µs"), shown("new", 1, "µs")])
+    assert told(found).splitlines()[2:] == ["| cost | 10 | 12 | 1.1 | 0.90 to 1.20 |"]
+
+
+def test_a_checkout_that_is_not_set_up_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="make setup"):
+        interpreter(tmp_path)
