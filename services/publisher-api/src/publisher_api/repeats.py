@@ -14,8 +14,6 @@ from tidegate_common.contract.events import Receipt
 from tidegate_common.contract.ids import EventId
 from tidegate_common.errors import KeyReused
 
-_TTL = b"\r\nNats-TTL:"
-
 
 class Repeats:
     """Compares on one connection."""
@@ -37,7 +35,7 @@ class Repeats:
             found.subject == self._bus.subjects.inbound(sent.tail)
             and found.payload == sent.event.data.encode()
             and headers.field(found.block, headers.EVENT_TYPE) == sent.event.type.encode()
-            and headers.field(found.block, _TTL) == ttl
+            and headers.field(found.block, headers.TTL) == ttl
         )
         if not same:
             raise KeyReused("another key, or the same target, type, data and ttl as the first time")

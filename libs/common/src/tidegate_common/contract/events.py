@@ -25,6 +25,15 @@ JOB_END = "Tidegate-Job-End"
 MESSAGE_ID = "Nats-Msg-Id"
 """Header: JetStream stores one message for it within the stream's duplicate window."""
 
+TTL = "Nats-TTL"
+"""Header: for how long JetStream keeps the message, as in `60s`."""
+
+EXPECTED = "Nats-Expected-Last-Subject-Sequence"
+"""Header: JetStream stores the message only if the last one on its subject has this sequence."""
+
+KV_OPERATION = "KV-Operation"
+"""Header: a key of a bucket was removed."""
+
 TRACE_PARENT = "traceparent"
 TRACE_STATE = "tracestate"
 

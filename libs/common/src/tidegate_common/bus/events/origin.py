@@ -9,13 +9,15 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from tidegate_common.bus.wire import headers
 from tidegate_common.contract.subjects import Subjects
 
-_SEQUENCE = b"Nats-Sequence: "
-_STAMP = b"Nats-Time-Stamp: "
-_PENDING = b"Nats-Num-Pending: "
-_LAST = b"Nats-Last-Sequence: "
-_SEQUENCE_AT, _STAMP_AT, _PENDING_AT, _LAST_AT = map(len, (_SEQUENCE, _STAMP, _PENDING, _LAST))
+# As the server writes a line that follows another: `Nats-Sequence: `.
+_SEQUENCE, _STAMP, _PENDING, _LAST, _SUBJECT = (
+    start.removeprefix(b"\r\n") + b" "
+    for start in (headers.SEQUENCE, headers.TIMESTAMP, headers.PENDING, headers.LAST_SEQUENCE, headers.SUBJECT)
+)
+_SEQUENCE_AT, _STAMP_AT, _PENDING_AT, _LAST_AT, _SUBJECT_AT = map(len, (_SEQUENCE, _STAMP, _PENDING, _LAST, _SUBJECT))
 _DIGITS = 20
 """Of the largest sequence, 2^64 - 1."""
 
@@ -70,7 +72,7 @@ class Origin:
         if (
             len(lines) != 8
             or not lines[0].endswith(self._stream)
-            or not lines[1].startswith(b"Nats-Subject: ")
+            or not lines[1].startswith(_SUBJECT)
             or not lines[2].startswith(_SEQUENCE)
             or not lines[4].startswith(_PENDING)
             or not lines[5].startswith(_LAST)
@@ -79,7 +81,7 @@ class Origin:
         sequence, left, previous = lines[2][_SEQUENCE_AT:], lines[4][_PENDING_AT:], lines[5][_LAST_AT:]
         if not _are_numbers(sequence, previous) or not _are_numbers(left, left):
             return None
-        return Place(int(sequence), int(previous), lines[1][14:], int(left))
+        return Place(int(sequence), int(previous), lines[1][_SUBJECT_AT:], int(left))
 
 
 def stamp(block: bytes) -> bytes | None:

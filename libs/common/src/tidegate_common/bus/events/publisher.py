@@ -16,7 +16,7 @@ from tidegate_common.bus.events.refusals import AWAY, Refusals
 from tidegate_common.bus.events.writer import Ack, Message, Stored, StreamWriter, late
 from tidegate_common.bus.streams.leaders import NO_STREAM, Leaders, Patience
 from tidegate_common.bus.wire import headers as header_blocks
-from tidegate_common.contract.events import EVENT_TYPE, MESSAGE_ID, VOLATILE_ID, Event, Receipt
+from tidegate_common.contract.events import EVENT_TYPE, MESSAGE_ID, TTL, VOLATILE_ID, Event, Receipt
 from tidegate_common.contract.ids import EventId
 from tidegate_common.errors import BrokerUnavailable, NotSent, TidegateError, TooLarge
 
@@ -133,7 +133,7 @@ class EventPublisher:
     def _message_of(self, durable: Durable, headers: Mapping[str, str]) -> Message | TooLarge:
         fields = {**(headers if durable.headers is None else durable.headers), EVENT_TYPE: durable.event.type}
         if durable.ttl_seconds is not None:
-            fields["Nats-TTL"] = f"{durable.ttl_seconds}s"
+            fields[TTL] = f"{durable.ttl_seconds}s"
         subject = self._bus.subjects.inbound(durable.tail)
         try:
             return self._message(subject, durable.event.data.encode(), fields, durable.message_id)

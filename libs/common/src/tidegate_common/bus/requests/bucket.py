@@ -7,10 +7,9 @@ from typing import NamedTuple
 from tidegate_common.bus.connection import Bus
 from tidegate_common.bus.requests.jetstream import WRONG_LAST_SEQUENCE, ApiError
 from tidegate_common.bus.wire import headers
+from tidegate_common.contract.events import EXPECTED, KV_OPERATION
 
-_EXPECTED = "Nats-Expected-Last-Subject-Sequence"
-_OPERATION = "KV-Operation"
-_REMOVED = {"DEL", "PURGE"}
+_REMOVED = {b"DEL", b"PURGE"}
 
 
 class Entry(NamedTuple):
@@ -36,7 +35,7 @@ class Bucket:
         found = await self._api.message(self.stream, last_by_subj=f"{self.prefix}{key}")
         if found is None:
             return None
-        removed = (headers.field(found.block, b"\r\nKV-Operation:") or b"").decode("latin-1") in _REMOVED
+        removed = headers.field(found.block, headers.KV_OPERATION) in _REMOVED
         return Entry(None if removed else found.payload, found.sequence)
 
     async def put(self, key: str, value: bytes, expected: int | None = None) -> int:
@@ -57,11 +56,11 @@ class Bucket:
 
     async def remove(self, key: str, expected: int) -> bool:
         """Whether the key was at the revision `expected`; then it is removed."""
-        return bool(await self._store(key, b"", {_OPERATION: "DEL"}, expected))
+        return bool(await self._store(key, b"", {KV_OPERATION: "DEL"}, expected))
 
     async def _store(self, key: str, value: bytes, fields: dict[str, str], expected: int | None) -> int:
         if expected is not None:
-            fields[_EXPECTED] = str(expected)
+            fields[EXPECTED] = str(expected)
         try:
             return await self._api.store(f"{self.prefix}{key}", value, fields)
         except ApiError as error:

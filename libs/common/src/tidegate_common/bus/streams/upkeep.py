@@ -19,6 +19,7 @@ from tidegate_common.bus.requests.jetstream import STREAM_NOT_FOUND, ApiError
 from tidegate_common.bus.streams.definitions import REPLICAS, StreamDiffers, StreamLimits, change, configs, made
 from tidegate_common.bus.streams.differences import Difference, differences
 from tidegate_common.bus.streams.leaders import Leaders, leader_of
+from tidegate_common.contract.events import TTL
 from tidegate_common.errors import BrokerUnavailable, NotSent, TidegateError
 from tidegate_common.telemetry.trouble import Trouble
 
@@ -206,7 +207,7 @@ class Upkeep:
         if self._refusals is None or not self._refusals.lasting:
             return
         with contextlib.suppress(BrokerUnavailable):  # it still refuses: said already
-            await self._api.store(self._bus.subjects.inbound(PROBE), b"", {"Nats-TTL": "1s"}, PROBE_SECONDS)
+            await self._api.store(self._bus.subjects.inbound(PROBE), b"", {TTL: "1s"}, PROBE_SECONDS)
             self._refusals.over()
 
     def _of_strangers(self) -> str:
