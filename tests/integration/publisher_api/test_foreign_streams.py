@@ -79,10 +79,14 @@ async def config_of(url: str, stream: str) -> dict[str, Any]:
         return dict((await JetStreamApi(bus).call(f"STREAM.INFO.{stream}"))["config"])
 
 
+MEMORY = ([{**EVENTS, "storage": "memory"}], ("storage is memory, not file", "republish is none"))
+BUCKET = ([{"name": "KV_TG_JOBS_STATE", "subjects": ["$KV.TG_JOBS_STATE.>"], "storage": "memory"}], ("storage",))
+
+
 @pytest.mark.parametrize(
     ("made", "words"),
     [
-        ([{**EVENTS, "storage": "memory"}], ("storage is memory, not file", "republish is none")),
+        MEMORY,
         (
             [{"name": "OTHER", "subjects": ["tg.in.>"]}, {"name": "TG_EVENTS", "mirror": {"name": "OTHER"}}],
             ("mirror is OTHER, not none", "subjects is"),
@@ -93,18 +97,37 @@ async def config_of(url: str, stream: str) -> dict[str, Any]:
         ),
         ([{**EVENTS, "retention": "workqueue"}], ("retention is workqueue, not limits",)),
         ([{"name": "TG_JOBS", "subjects": ["tg.jobs.>"]}], ("retention is limits, not workqueue", "subjects is")),
-        ([{"name": "KV_TG_JOBS_STATE", "subjects": ["$KV.TG_JOBS_STATE.>"], "storage": "memory"}], ("storage",)),
+        BUCKET,
     ],
     ids=["memory", "mirror", "sources", "retention", "queue", "bucket"],
 )
-async def test_a_stream_that_no_update_makes_ours_is_named_left_alone_and_makes_services_unready(
-    tmp_path: Path, made: list[dict[str, Any]], words: tuple[str, ...]
+async def test_a_stream_that_no_update_makes_ours_is_named_and_left_alone(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, made: list[dict[str, Any]], words: tuple[str, ...]
 ) -> None:
     """Services were ready and dead: they stored into memory, heard nothing back, or could make no consumer."""
-    async with nats_server(tmp_path) as server:
+    async with nats_server(tmp_path) as server, connect(server.url, SUBJECTS, "hand") as bus:
         await made_by_hand(server.url, *made)
         stream = made[-1]["name"]
         before = await config_of(server.url, stream)
+        for keeps in (True, False):
+            upkeep = Upkeep(bus, StreamLimits(), Leaders(bus), keeps=keeps, all_needed=True)
+            caplog.clear()
+            for _ in range(2):
+                await upkeep.look()
+                (lack,) = await upkeep.lacks()
+                assert (lack.stream, lack.needed, lack.passing) == (stream, True, False)
+            (said,) = [line for line in caplog.messages if f"{stream} is not as Tidegate makes it" in line]
+            assert all(word in lack.reason and word in said for word in words)
+        assert await config_of(server.url, stream) == before
+
+
+@pytest.mark.parametrize(("made", "words"), [MEMORY, BUCKET], ids=["memory", "bucket"])
+async def test_a_stream_that_no_update_makes_ours_is_said_by_each_service_which_is_unready_if_it_needs_it(
+    tmp_path: Path, made: list[dict[str, Any]], words: tuple[str, ...]
+) -> None:
+    async with nats_server(tmp_path) as server:
+        await made_by_hand(server.url, *made)
+        stream = made[-1]["name"]
         async with services(server.url) as probed:
             needing = SERVICES if stream == "TG_EVENTS" else ("publisher_api", "ai_worker")
             for word in words:
@@ -116,7 +139,6 @@ async def test_a_stream_that_no_update_makes_ours_is_named_left_alone_and_makes_
                 said = [line for line in probed.runs[name].output if f"{stream} is not as Tidegate makes it" in line]
                 assert len(said) == 1
                 assert all(word in said[0] for word in words)
-        assert await config_of(server.url, stream) == before
 
 
 async def test_a_stream_that_can_be_changed_is_and_each_change_is_said_before(tmp_path: Path) -> None:
