@@ -21,6 +21,14 @@ def deaf(running: RunningGateway, tail: str) -> Iterator[None]:
     running.gateway.subscriptions.subscribe(audience)
 
 
+def unadvised(running: RunningGateway) -> None:
+    """The gateway does not hear from NATS that its stream is deleted, as if NATS did not let it."""
+    client = running.bus.client
+    deleted = "$JS.EVENT.ADVISORY.STREAM.DELETED"
+    for sid in [sid for sid, each in client._subs.items() if getattr(each, "_subject", "").startswith(deleted)]:
+        client.unsubscribe_direct(sid)
+
+
 async def synced(running: RunningGateway) -> None:
     """What the gateway asked of its server so far has been done."""
     await History(running.bus).position()

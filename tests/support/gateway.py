@@ -58,7 +58,7 @@ async def running_gateway(nats_url: str, *, environ: Any = None, **settings: Any
                 await stop()
                 await end(tasks)
                 await gateway.control.aclose()
-                await gateway.attachments.aclose()
+                await gateway.aclose()
 
 
 class Stream:
@@ -100,6 +100,13 @@ class Stream:
         event = await self.next()
         assert event.event == "connected"
         return dict(json.loads(event.data))
+
+    async def sent_away(self) -> str:
+        """Returns when the gateway has ended the stream because the event stream is another; gives the last id."""
+        closing = json.loads((await self.next("closing")).data)
+        assert (closing["reason"], closing["reconnect"]) == ("feed", True)
+        await until(lambda: self.ended, "the stream ends")
+        return self.events[-1].id
 
     async def close(self) -> None:
         await end([self._reading])

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from gateway.feed.missed import Missed
 from tests.support.bus import broker
 from tests.support.gateway import open_stream, running_gateway
 from tests.support.waiting import until
@@ -22,7 +21,7 @@ def streams(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-class Broken(Missed):
+class Broken(History):
     """Fails, in a way that nobody thought of, where a replay begins."""
 
     def after(self, tail: str, sequence: int, upto: int) -> AsyncIterator[Stored]:
@@ -37,7 +36,7 @@ async def test_a_stream_whose_replay_fails_unforeseen_is_told_so_and_its_place_i
         gateway, history = running.gateway, History(bus)
         start = f"{(await history.position()).epoch}-0"
         await EventPublisher(bus, history).durable("client.a", Event("n", "x"), headers={})
-        gateway.attachments.replay.missed = Broken(gateway.hub, gateway.history, gateway.subscriptions)
+        gateway.replay.history = Broken(running.bus)
         async with open_stream(running.url, {"client_id": "a"}, {"last-event-id": start}) as stream:
             assert json.loads((await stream.next("closing")).data)["reason"] == "feed"
             await until(lambda: stream.ended, "the stream ends")

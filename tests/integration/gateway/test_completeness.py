@@ -157,20 +157,21 @@ async def test_a_client_that_leaves_while_the_stream_is_made_anew_takes_no_other
             await write(publisher, data, "broadcast")
         for stream in others:
             assert await heard(stream, "2") == ["1", "2"]
-        history = running.gateway.attachments._history = Waiting(running.bus)
+        history = running.gateway.life._history = Waiting(running.bus)
         await bus.jetstream.delete_stream("TG_EVENTS")
         await ensure_streams(bus, StreamLimits(), update=False)
         await write(publisher, "new 1", "broadcast")
-        await until(lambda: history.asked == 5, "all ask for their place in the new stream")
+        await until(lambda: history.asked, "it is asked whether there is another stream")
         await leaver.close()
         await until(lambda: len(hub.sessions) == 4, "one has gone")
         history.told.set()
-        for stream in others:
-            assert json.loads((await stream.next("gap")).data)["reason"] == "epoch"
-        await until(lambda: all(session.held is None for session in hub.sessions), "all are live again")
-        await write(publisher, "new 2", "broadcast")
-        for stream in others:
-            assert await heard(stream, "new 2") == ["new 1", "new 2"]
+        for stream, name in zip(others, "bcde", strict=True):
+            last = await stream.sent_away()
+            assert [event.data for event in stream.events if event.event == "n"] == ["1", "2"]
+            async with open_stream(running.url, {"client_id": name}, {"last-event-id": last}) as back:
+                assert json.loads((await back.next("gap")).data)["reason"] == "epoch"
+                assert await heard(back, "new 1") == ["new 1"]
+        assert hub.ended["feed"] == 4
 
 
 class Late(Waiting):
@@ -187,7 +188,7 @@ async def test_an_event_that_comes_before_the_streams_name_is_known_has_its_whol
     """To the first client of a gateway: its id was a bare number, and its job's stream never ended."""
     async with broker(tmp_path) as (server, bus), running_gateway(server.url, audit_seconds=0) as running:
         publisher = EventPublisher(bus, History(bus))
-        history = running.gateway.attachments._history = Late(running.bus)
+        history = running.gateway.life._history = Late(running.bus)
         headers = {JOB: J1, JOB_END: "1"}
         start = await start_of(bus)
         state = JobState(
@@ -280,14 +281,15 @@ async def test_a_stream_whose_end_is_lost_with_a_disk_is_a_gap_for_open_streams(
             shutil.rmtree(store)
             shutil.copytree(copy, store)
             async with nats_server(store, server.port):
-                gap = json.loads((await stream.next("gap", 20)).data)
-                assert gap == {"reason": "epoch", "from": last, "to": last.replace("-8", "-0")}
-                await until(lambda: all(each.held is None for each in running.gateway.hub.sessions), "it is live")
-                for number in range(7):
-                    await write(publisher, f"new {number}")
-                # What is there may have been stored since: rather twice than never.
-                again = [f"kept {number}" for number in range(3)]
-                assert await heard(stream, "new 6") == again + [f"new {number}" for number in range(7)]
+                assert await stream.sent_away() == last
+                async with open_stream(running.url, {"client_id": "a"}, {"last-event-id": last}) as back:
+                    gap = json.loads((await back.next("gap")).data)
+                    assert gap == {"reason": "epoch", "from": last, "to": last.replace("-8", "-0")}
+                    for number in range(7):
+                        await write(publisher, f"new {number}")
+                    # What is there may have been stored since: rather twice than never.
+                    again = [f"kept {number}" for number in range(3)]
+                    assert await heard(back, "new 6") == again + [f"new {number}" for number in range(7)]
 
 
 async def test_mending_a_large_hole_takes_no_more_memory_than_a_replay(tmp_path: Path) -> None:

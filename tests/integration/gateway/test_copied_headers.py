@@ -283,6 +283,6 @@ async def test_a_replay_that_gets_nothing_of_the_stream_ends_in_an_error_that_is
             assert (await stream.connected())["resumed"]
             assert json.loads((await stream.next("closing")).data)["reason"] == "feed"
             await until(lambda: stream.ended, "the stream is over")
-        assert running.gateway.attachments.stuck == 1
+        assert running.gateway.recovery.stuck == 1
         said = [record for record in caplog.records if record.levelname == "WARNING" and "replay" in record.message]
         assert len(said) == 1

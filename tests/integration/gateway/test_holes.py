@@ -147,7 +147,7 @@ async def test_an_audit_finds_a_stream_that_was_made_anew_and_nothing_came_since
             await bus.jetstream.delete_stream(bus.subjects.events_stream)
             await ensure_streams(bus, StreamLimits(), update=False)
             await running.gateway.audit.look()
-            assert (await stream.next("gap")).event == "gap"
+            await stream.sent_away()
 
 
 async def test_the_first_event_of_an_empty_stream_can_be_a_hole_too(tmp_path: Path) -> None:
@@ -185,7 +185,7 @@ async def test_what_a_replay_brings_while_a_hole_shows_is_not_brought_again(tmp_
                 await until(lambda: peer.room is not None, "the replay stands still")
             await synced(running)
             await publish("shows the hole")
-            await until(lambda: peer.held is not None and peer.held.broken, "the client is told of it")
+            await until(lambda: running.gateway.repairs.holes, "the hole is seen")
             peer.set_paused(False)
             await attaching
             written = b"".join(peer.writes)

@@ -13,8 +13,9 @@ from typing import Any
 import httpx
 import pytest
 
+from gateway.feed.places import forget
 from tests.support.bus import broker, connected
-from tests.support.feed import deaf, synced
+from tests.support.feed import deaf, synced, unadvised
 from tests.support.gateway import RunningGateway, Stream, open_stream, running_gateway
 from tests.support.nats import NatsServer, nats_server
 from tests.support.waiting import until
@@ -256,10 +257,10 @@ async def test_an_end_that_was_seen_is_not_forgotten_when_nats_goes_away_in_that
             await stream.connected()
             last = await job.write("1")
             await stream.next()
-            subscriptions = running.gateway.subscriptions
-            subscriptions.over(f"client.ann#{J}", int(last.split("-")[1]))
-            subscriptions.forget()  # as when the connection to NATS is lost
-            subscriptions.finish(next(iter(running.gateway.hub.sessions)))
+            ends = running.gateway.job_ends
+            ends.note(f"client.ann#{J}", int(last.split("-")[1]))
+            forget(running.gateway.hub)  # as when the connection to NATS is lost
+            ends.finish(next(iter(running.gateway.hub.sessions)))
             assert await until_end(stream) == ["1"]
 
 
@@ -274,10 +275,13 @@ async def test_events_that_only_a_jobs_stream_heard_show_that_the_stream_was_mad
                 await job.other(f"old {number}")
             await job.publisher.durable("client.bob", Event("n", "old"), headers={})
             await bob.next("n")
+            unadvised(running)
             await bus.jetstream.delete_stream("TG_EVENTS")
             await ensure_streams(bus, StreamLimits(), update=False)
             for number in range(4):
                 await job.other(f"new {number}")
+            last = await bob.sent_away()
+        async with open_stream(running.url, {"client_id": "bob"}, {"last-event-id": last}) as bob:
             assert json.loads((await bob.next("gap")).data)["reason"] == "epoch"
             await job.publisher.durable("client.bob", Event("n", "new"), headers={})
             assert (await bob.next("n")).data == "new"

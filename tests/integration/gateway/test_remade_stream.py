@@ -9,6 +9,7 @@ import pytest
 
 from tests.stress.proxy import fault_proxy
 from tests.support.bus import broker, connected
+from tests.support.feed import unadvised
 from tests.support.gateway import open_stream, running_gateway
 from tests.support.nats import nats_server
 from tests.support.waiting import until
@@ -34,7 +35,7 @@ def streams(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-async def test_open_streams_hear_of_the_new_life_by_a_gap_and_then_its_events(tmp_path: Path, streams: str) -> None:
+async def test_open_streams_are_ended_and_told_the_gap_when_they_come_back(tmp_path: Path, streams: str) -> None:
     async with broker(tmp_path) as (server, bus), running_gateway(server.url, streams=streams) as running:
         publisher = EventPublisher(bus, History(bus), deadline_seconds=20)
         async with open_stream(running.url, {"client_id": "a"}) as stream:
@@ -42,20 +43,21 @@ async def test_open_streams_hear_of_the_new_life_by_a_gap_and_then_its_events(tm
             for number in range(5):
                 await publisher.durable("client.a", Event("n", f"old {number}"), headers={})
                 await stream.next("n")
-            old_epoch = stream.events[-1].id.split("-")[0]
             await bus.jetstream.delete_stream("TG_EVENTS")
             upkeep = Upkeep(bus, StreamLimits(), Leaders(bus), keeps=True, all_needed=True)
             keeping = asyncio.create_task(upkeep.run(0.05))
             # Refused while there is no stream, then the first of a new life: sequence 1, below what clients have.
             for number in range(3):
                 await publisher.durable("client.a", Event("n", f"new {number}"), headers={})
+            last = await stream.sent_away()
+            assert [event.data for event in stream.events if event.event == "n"] == [f"old {each}" for each in range(5)]
+        async with open_stream(running.url, {"client_id": "a"}, {"last-event-id": last}) as stream:
             gap = json.loads((await stream.next("gap")).data)
-            assert (gap["reason"], gap["from"].split("-")[0]) == ("epoch", old_epoch)
+            assert (gap["reason"], gap["from"]) == ("epoch", last)
             await publisher.durable("client.a", Event("n", "last"), headers={})
-            heard = [await stream.next("n")]
-            while heard[-1].data != "last":
-                heard.append(await stream.next("n"))
+            heard = [await stream.next("n") for _ in range(4)]
             assert [event.data for event in heard] == ["new 0", "new 1", "new 2", "last"]
+            old_epoch = last.split("-")[0]
             assert all(event.id.split("-")[0] != old_epoch for event in heard)
             assert gap["to"].split("-")[0] == heard[0].id.split("-")[0]
             first_sequence = int(heard[0].id.split("-")[1])
@@ -63,6 +65,19 @@ async def test_open_streams_hear_of_the_new_life_by_a_gap_and_then_its_events(tm
                 "between the gap and the first event none is missing"
             )
             await end([keeping])
+
+
+async def test_streams_stay_open_until_there_is_another_stream_to_come_back_to(tmp_path: Path) -> None:
+    """A browser's EventSource never comes back after the 503 that it would get meanwhile."""
+    async with broker(tmp_path) as (server, bus), running_gateway(server.url, heartbeat_seconds=0.1) as running:
+        async with open_stream(running.url, {"client_id": "a"}) as stream:
+            await stream.connected()
+            await bus.jetstream.delete_stream("TG_EVENTS")
+            await until(lambda: running.gateway.life.number == 1, "the gateway has heard of it")
+            beats = stream.comments
+            await until(lambda: stream.comments > beats + 10, "it is still there")
+            await ensure_streams(bus, StreamLimits(), update=False)
+            await stream.sent_away()
 
 
 async def test_a_gateway_that_has_heard_nothing_yet_sees_the_new_life_with_its_first_event(tmp_path: Path) -> None:
@@ -74,15 +89,20 @@ async def test_a_gateway_that_has_heard_nothing_yet_sees_the_new_life_with_its_f
             await publisher.durable("client.a", Event("n", f"old {number}"), headers={})
         async with open_stream(running.url, {"client_id": "a"}) as stream:
             await stream.connected()
+            await until(lambda: all(each.held is None for each in running.gateway.hub.sessions), "it is live")
+            unadvised(running)
             await bus.jetstream.delete_stream("TG_EVENTS")
             await ensure_streams(bus, StreamLimits(), update=False)
             await publisher.durable("client.a", Event("n", "new 0"), headers={})
+            last = await stream.sent_away()
+            assert not any(event.event == "n" for event in stream.events)
+        async with open_stream(running.url, {"client_id": "a"}, {"last-event-id": last}) as stream:
             assert json.loads((await stream.next("gap")).data)["reason"] == "epoch"
             await publisher.durable("client.a", Event("n", "new 1"), headers={})
             assert [(await stream.next()).data for _ in range(2)] == ["new 0", "new 1"]
 
 
-async def test_the_first_event_that_is_heard_of_the_new_life_is_under_its_own_id(tmp_path: Path) -> None:
+async def test_an_event_of_the_new_life_never_goes_out_under_an_id_of_the_old_one(tmp_path: Path) -> None:
     """Its sequence was past all that the gateway knew, so it went out under an id of the old life."""
     async with broker(tmp_path) as (server, bus), running_gateway(server.url, audit_seconds=0) as running:
         publisher = EventPublisher(bus, History(bus))
@@ -93,12 +113,14 @@ async def test_the_first_event_that_is_heard_of_the_new_life_is_under_its_own_id
             await ensure_streams(bus, StreamLimits(), update=False)
             for number in range(5):
                 await publisher.durable("client.other", Event("n", str(number)), headers={})
-            last = await publisher.durable("client.a", Event("n", "new"), headers={})
-            assert [(event.event, event.id) for event in (await stream.next(), await stream.next())][1] == (
-                "n",
-                last.id,
-            )
-            assert stream.events[1].event == "gap"
+            new = await publisher.durable("client.a", Event("n", "new"), headers={})
+            last = await stream.sent_away()
+            assert [event.event for event in stream.events] == ["connected", "closing"]
+        async with open_stream(running.url, {"client_id": "a"}, {"last-event-id": last}) as stream:
+            await stream.connected()
+            assert (await stream.next()).event == "gap"
+            event = await stream.next()
+            assert (event.data, event.id) == ("new", new.id)
 
 
 async def test_an_answer_from_before_the_new_life_is_not_its_epoch(tmp_path: Path) -> None:
@@ -136,13 +158,15 @@ async def test_a_client_that_finds_the_new_life_makes_it_known_for_all_others(tm
             await ensure_streams(bus, StreamLimits(), update=False)
             async with open_stream(running.url, {"client_id": "b"}) as newcomer:
                 await newcomer.connected()
-                assert json.loads((await stream.next("gap")).data)["reason"] == "epoch"
+                last = await stream.sent_away()
                 for number in range(3):
                     await publisher.durable("client.a", Event("n", f"new {number}"), headers={})
-                assert [(await stream.next()).data for _ in range(3)] == ["new 0", "new 1", "new 2"]
+                async with open_stream(running.url, {"client_id": "a"}, {"last-event-id": last}) as back:
+                    assert json.loads((await back.next("gap")).data)["reason"] == "epoch"
+                    assert [(await back.next()).data for _ in range(3)] == ["new 0", "new 1", "new 2"]
                 await publisher.durable("client.b", Event("n", "b"), headers={})
                 assert (await newcomer.next()).data == "b"
-                assert not any(event.event == "gap" for event in newcomer.events)
+                assert [event.event for event in newcomer.events] == ["connected", "n"]
 
 
 @pytest.mark.parametrize("way", ["the store is empty", "the stream is deleted"])
@@ -161,9 +185,12 @@ async def test_who_comes_late_to_the_new_life_gets_the_gap_and_then_all_of_it(
             publisher = EventPublisher(bus, History(bus), deadline_seconds=20)
             async with open_stream(running.url, query) as there:
                 await there.connected()
+                old_ids = []
                 for number in range(7):
-                    await publisher.durable("client.a", Event("n", f"old {number}"), headers={})
-                old = (await there.next("n")).id
+                    receipt = await publisher.durable("client.a", Event("n", f"old {number}"), headers={})
+                    old_ids.append(receipt.id)
+                assert [(await there.next("n")).id for _ in range(7)] == old_ids
+                old = old_ids[0]
                 if way == "the store is empty":
                     await servers.aclose()
                     await servers.enter_async_context(nats_server(tmp_path / "new", server.port))
@@ -177,8 +204,8 @@ async def test_who_comes_late_to_the_new_life_gets_the_gap_and_then_all_of_it(
                     receipt = await publisher.durable(tails[number % 5], Event("n", f"new {number}"), headers={})
                     if number % 5 != 4:
                         due.append((receipt.id, f"new {number}"))
-                assert json.loads((await there.next("gap")).data)["to"] == due[0][0].split("-")[0] + "-0"
-                assert [(event.id, event.data) for event in [await there.next() for _ in due]] == due
+                await there.sent_away()
+                assert [event.id for event in there.events if event.event == "n"] == old_ids
             for last_event_id in (old, f"{old.split('-')[0]}-900", f"{due[0][0].split('-')[0]}-900"):
                 async with open_stream(running.url, query, {"last-event-id": last_event_id}) as late:
                     assert not (await late.connected())["resumed"]

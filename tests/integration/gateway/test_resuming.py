@@ -47,7 +47,7 @@ async def test_what_was_missed_is_replayed_in_order_over_all_tails_and_then_it_i
             await publisher.durable("broadcast", Event("n", "live"), headers={})
             due = [str(number) for number in range(total) if number % 5 != 3] + ["live"]
             assert [(await stream.next()).data for _ in due] == due
-        assert running.gateway.attachments.replay.replayed >= len(due) - 1
+        assert running.gateway.replay.replayed >= len(due) - 1
 
 
 async def test_clients_that_come_back_together_read_what_they_share_once(tmp_path: Path) -> None:
@@ -250,7 +250,7 @@ async def test_a_replay_that_is_interrupted_between_two_pages_loses_neither(
         total = PAGE * 2
         for number in range(total):
             await publisher.durable("client.a", Event("n", str(number)), headers={})
-        history = running.gateway.attachments.replay.missed.history = Interrupted(running.bus)
+        history = running.gateway.replay.history = Interrupted(running.bus)
         async with open_stream(running.url, {"client_id": "a"}, {"last-event-id": await _start(bus)}) as stream:
             await stream.connected()
             assert [(await stream.next()).data for _ in range(total)] == [str(number) for number in range(total)]
@@ -292,7 +292,7 @@ async def test_a_stream_that_is_still_being_attached_when_a_drain_begins_is_told
     """Without a socket of its own yet, the end passed it by: it was opened, and cut off without a word later."""
     async with broker(tmp_path) as (server, _), running_gateway(server.url, streams=streams) as running:
         history = Waiting(running.bus)
-        running.gateway.attachments._history = history
+        running.gateway.life._history = history
 
         async def opened() -> list[str]:
             async with open_stream(running.url) as stream:

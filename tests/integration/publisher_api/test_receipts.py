@@ -39,7 +39,7 @@ async def test_a_receipt_counts_the_connections_of_all_gateways(tmp_path: Path, 
         assert heard == ["n"] * 3
 
 
-async def test_who_lives_on_in_a_stream_made_anew_is_counted_by_its_place_there(tmp_path: Path) -> None:
+async def test_who_comes_back_to_a_stream_made_anew_is_counted_by_its_place_there(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         for _ in range(5):
             await w.send(client_id="a")
@@ -48,8 +48,11 @@ async def test_who_lives_on_in_a_stream_made_anew_is_counted_by_its_place_there(
             await w.bus.jetstream.delete_stream("TG_EVENTS")
             await ensure_streams(w.bus, StreamLimits(), update=False)
             await w.send(client_id="a")
+            last = await stream.sent_away()
+        async with open_stream(w.one.url, {"client_id": "a"}, {"last-event-id": last}) as stream:
             await stream.next("gap")
             hub = w.one.gateway.hub
+            await until(lambda: len(hub.sessions) == 1, "the one before it is gone")
             (session,) = hub.sessions
             await until(lambda: session.held is None, "the client has its place in the new stream")
             # As when the feed has a hole just then: the second event of the new life finds the client held.
@@ -68,7 +71,7 @@ async def test_a_client_whose_place_is_after_the_event_did_not_get_it_and_is_not
 
         async def later() -> Position:
             # The client's subscription is there already: the event comes to it, held, before it is given its place.
-            gateway.repairs.found(await position())  # not its first client: ids are known
+            gateway.life.found(await position())  # not its first client: ids are known
             answers.append(asyncio.create_task(w.send(client_id="a")))
             await until(lambda: peer.held is not None and bool(peer.held.events), "the event is here")
             return await position()

@@ -15,7 +15,13 @@ from gateway import frame
 from gateway.feed.attachment import Attachments
 from gateway.feed.audit import Audit
 from gateway.feed.control import Control
+from gateway.feed.holes import HoleDetector
+from gateway.feed.job_ends import JobEnds
+from gateway.feed.life import Life
 from gateway.feed.receipts import Receipts
+from gateway.feed.recovery import Recovery
+from gateway.feed.repair import Repairs
+from gateway.feed.replay import Replay
 from gateway.feed.subscriptions import Subscriptions
 from gateway.hub.heartbeat import Heartbeat
 from gateway.hub.hub import Hub
@@ -75,25 +81,11 @@ class Gateway:
             idle_seconds=settings.idle_seconds,
             max_age_seconds=settings.max_age_seconds,
         )
-        receipts = Receipts(self.hub)
-        self.subscriptions = Subscriptions(bus, self.hub, receipts, signals)
-        self.control = Control(bus, self.hub, receipts)
         self.history = History(bus, leaders)
-        self.attachments = Attachments(
-            bus, self.hub, self.history, self.subscriptions, settings.replay_patience_seconds
-        )
-        self.repairs = self.attachments.repairs
-        self.audit = Audit(
-            self.hub,
-            self.history,
-            self.subscriptions.holes,
-            self.repairs,
-            settings.audit_seconds,
-        )
+        self._feed(bus, signals)
         self.guard = Guard(settings.http_limits())
         self.admission = Admission(settings.max_connections, settings.max_connections_per_ip)
         self.readiness = Readiness(bus, self.upkeep.lacks)
-        self.hub.interest = self.subscriptions
         jobs = JobStreams(bus, self.history)
         self.streams = StreamEndpoint(settings, self.admission, self.attachments, self.heartbeat, jobs, signals)
         self.hub.on_removed = self.streams.left
@@ -125,6 +117,27 @@ class Gateway:
         signals.observe(
             "counter", names.METRIC_FOREIGN, lambda: bus.foreign.counts, "{thing}", "Passed over on NATS", label="what"
         )
+
+    def _feed(self, bus: Bus, signals: Telemetry) -> None:
+        """From NATS to the hub, and back in time."""
+        settings, hub = self._settings, self.hub
+        receipts = Receipts(hub)
+        self.job_ends = job_ends = JobEnds(hub)
+        spread_seconds = settings.drain_seconds * DRAIN_SHARE
+        self.life = Life(bus, hub, self.history, self.heartbeat, job_ends, spread_seconds)
+        self.replay = Replay(hub, self.history, self.life, job_ends)
+        self.recovery = Recovery(hub, self.life, self.replay, job_ends, settings.replay_patience_seconds)
+        self.repairs = Repairs(bus, hub, self.history, self.life, self.recovery)
+        holes = HoleDetector(self.life, self.repairs)
+        self.subscriptions = Subscriptions(bus, hub, self.life, holes, receipts, job_ends, signals)
+        self.control = Control(bus, hub, receipts)
+        self.attachments = Attachments(hub, self.life, self.subscriptions, self.replay, self.recovery, job_ends)
+        self.audit = Audit(bus, hub, self.history, self.life, self.repairs, settings.audit_seconds)
+
+    async def aclose(self) -> None:
+        """Ends the tasks that bring streams back, or end them."""
+        await self.repairs.aclose()
+        await self.life.aclose()
 
     async def drain(self) -> None:
         """Takes no more streams and ends those that there are, spread over the drain time."""
@@ -169,8 +182,8 @@ class Gateway:
             "Volatile events that a client had no room for",
         )
         observe("counter", names.METRIC_RECONNECTS, lambda: attachments.returned, "{connection}", "Clients come back")
-        observe("counter", names.METRIC_REPLAYED, lambda: attachments.replay.replayed, "{message}", "Events replayed")
-        observe("counter", names.METRIC_GAPS, lambda: attachments.replay.gaps, "{gap}", "Gaps announced")
+        observe("counter", names.METRIC_REPLAYED, lambda: self.replay.replayed, "{message}", "Events replayed")
+        observe("counter", names.METRIC_GAPS, lambda: self.replay.gaps, "{gap}", "Gaps announced")
         observe(
             "counter",
             names.METRIC_FEED_HOLES,
@@ -185,7 +198,7 @@ class Gateway:
             "{message}",
             "Messages of other streams on our subjects",
         )
-        observe("counter", names.METRIC_REPLAYS_STUCK, lambda: attachments.stuck, "{replay}", "Replays given up")
+        observe("counter", names.METRIC_REPLAYS_STUCK, lambda: self.recovery.stuck, "{replay}", "Replays given up")
         leaders = self.history.leaders
         waiting = "Requests that wait for NATS"
         observe("updown", names.METRIC_REQUESTS_WAITING, lambda: leaders.waiting, "{request}", waiting)
@@ -228,7 +241,7 @@ async def main(settings: GatewaySettings) -> None:
             finally:
                 await end(tasks)
                 await gateway.control.aclose()
-                await gateway.attachments.aclose()
+                await gateway.aclose()
 
 
 def _own_sockets(settings: GatewaySettings, worker: Worker | None) -> list[socket.socket] | None:

@@ -1,6 +1,6 @@
 """Looks now and then whether the stream has events that the feed did not bring.
 
-A hole shows by itself with the next event on its subject. Where no next one comes, nothing shows it: routes between the
+A hole shows by itself with the next event on its subject. If no next one comes, nothing shows it: routes between the
 servers of a NATS cluster lose what is under way when they break, and a gateway's own connection stays as it was.
 """
 
@@ -10,18 +10,17 @@ import asyncio
 import logging
 import random
 
-from gateway.feed.holes import HoleDetector
+from gateway.feed.life import Life
+from gateway.feed.places import Places, verified
 from gateway.feed.repair import Repairs
-from gateway.hub.hub import Hub
-from gateway.hub.tails import split
-from tidegate_common.bus.events.history import History, Latest
+from gateway.feed.survey import Lasts, survey
+from gateway.hub.hub import Audience, Hub
+from tidegate_common.bus.connection import Bus
+from tidegate_common.bus.events.history import History
 from tidegate_common.errors import BrokerUnavailable
 from tidegate_common.telemetry.trouble import Trouble
 
 log = logging.getLogger(__name__)
-
-SUBJECTS_AT_ONCE = 500
-"""Asked for in one request: the server answers for 1,024 at most."""
 
 GRACE_SECONDS = 1.0
 """What the stream has and the feed has not brought may still be on its way for so long."""
@@ -30,17 +29,15 @@ GRACE_SECONDS = 1.0
 class Audit:
     """Compares the last event of each subject that someone here listens to with what was heard."""
 
-    def __init__(self, hub: Hub, history: History, holes: HoleDetector, repairs: Repairs, seconds: float) -> None:
+    def __init__(self, bus: Bus, hub: Hub, history: History, life: Life, repairs: Repairs, seconds: float) -> None:
         """`seconds` between two looks, jittered by a fifth; 0 for none."""
         self._hub = hub
         self._history = history
-        self._holes = holes
+        self._life = life
         self._repairs = repairs
+        self._outbound = bus.subjects.outbound("")
         self._seconds = seconds
         self._blind = Trouble(log, "the feed can't be audited", "the feed is audited again", level=logging.INFO)
-        self._epoch = ""
-        self._last = self._checked = 0
-        """The stream's last sequence at the look before, and at the one before that."""
 
     async def run(self) -> None:
         """Looks for ever."""
@@ -54,36 +51,29 @@ class Audit:
 
     async def look(self) -> None:
         """One look. Raises BrokerUnavailable."""
-        position = await self._history.position()
-        self._repairs.found(position)
-        if position.epoch != self._epoch or position.last < self._last:
-            self._epoch, self._last, self._checked = position.epoch, 0, 0
-        if position.last == self._checked:
-            self._holes.checked = self._checked
-            return
-        found = await self._latest(self._checked)
-        if any(0 < latest.upto < position.last for latest in found):
-            return  # a copy of the stream that is behind: the next look begins where this one did
-        # A copy that has nothing does not say how far it is: each event is looked for twice, an interval apart.
-        self._checked, self._last = self._last, position.last
-        late = [each for latest in found for each in latest.sequences.items() if self._holes.behind(*each)]
-        if late:
+        position = await self._life.position()
+        life = self._life.number
+        # Those alone who have heard less than there is: if nothing was stored since the last look, nothing is asked.
+        # A tail of which nothing is known yet is for those to read who are joining.
+        audiences = [each for each in self._hub.everyone() if 0 <= each.heard < position.last]
+        lasts = await survey(self._history, {each.tail: each.heard for each in audiences}, position.last)
+        behind = self._behind(audiences, lasts)
+        if behind and life == self._life.number:
             await asyncio.sleep(GRACE_SECONDS)
-            for tail, sequence in late:
-                self._holes.missed(tail, sequence)
-        self._holes.checked = self._checked
+            behind = self._behind(audiences, lasts)
+        if life != self._life.number:
+            return  # what was found is of another life
+        live = dict.fromkeys(session for audience in behind for session in audience.live)
+        self._repairs.holes += sum(bool(audience.live) for audience in behind)
+        self._repairs.repair(live, "an audit of the feed")
+        for audience, last in behind.items():
+            audience.since = max(audience.since, last)
+        for audience in audiences:
+            if lasts[audience.tail] is not None:
+                verified(audience, position.last)
 
-    async def _latest(self, after: int) -> list[Latest]:
-        """The last events over `after`; not of wildcards that match more subjects than the server answers for."""
-        found = []
-        wide = [audience.tail for audience in self._hub.wide()]
-        exact = list({split(each.tail)[0] for each in self._hub.everyone() if each.heard_by_subject is None})
-        for start in range(0, len(exact), SUBJECTS_AT_ONCE):
-            latest = await self._history.latest(exact[start : start + SUBJECTS_AT_ONCE], after)
-            assert latest is not None, "so many subjects are not too many"
-            found.append(latest)
-        for tail in wide:
-            latest = await self._history.latest([tail], after)
-            if latest is not None:
-                found.append(latest)
-        return found
+    def _behind(self, audiences: list[Audience], lasts: dict[str, Lasts]) -> dict[Audience, int]:
+        """The audiences that have not heard all, and the last sequence that each lacks."""
+        places = Places(audiences, self._outbound)
+        found = {each: places.missing(each.tail, lasts[each.tail] or {}) for each in audiences}
+        return {audience: last for audience, last in found.items() if last}

@@ -1,24 +1,26 @@
-"""What befalls all sessions, or all of a tail, at once: NATS was away, the stream is another, an event is missing.
+"""Repairs tails: live sessions get from the stream what the live feed did not bring them.
 
-Each is held, with what it had on each of its tails at that moment, and then gets its place again in the one way that
-there is (attachment.py).
+One operation for a hole, for a finding of the audit and for a connection to NATS that was lost. The sessions concerned
+are held, all in one moment, and how far each of their tails was heard is noted. Then the stream is asked which tails
+have more. Who lacks nothing is live at once; the others read, each in stream order over all its tails.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Iterable
+import random
+from collections.abc import Iterable
 
-from gateway.feed.subscriptions import Subscriptions
+from gateway.feed.life import AGAIN_SECONDS, Life
+from gateway.feed.places import UNKNOWN, Places, forget
+from gateway.feed.recovery import Recovery
+from gateway.feed.survey import survey
 from gateway.hub.endings import Ending
-from gateway.hub.holding import Wide
-from gateway.hub.hub import Audience, Hub
+from gateway.hub.hub import Hub
 from gateway.hub.session import Session
 from tidegate_common.bus.connection import Bus
 from tidegate_common.bus.events.history import History, Position
-from tidegate_common.bus.streams.advisories import on_deletion, on_update
 from tidegate_common.errors import BrokerUnavailable, TidegateError
 from tidegate_common.runtime.tasks import end, spawn
 from tidegate_common.telemetry.trouble import Trouble
@@ -30,134 +32,118 @@ AT_ONCE = 64
 
 
 class Repairs:
-    """Holds sessions and brings them back. It owns the tasks that it starts: `aclose` ends them."""
+    """Starts repairs. It owns their tasks: `aclose` ends them."""
 
-    def __init__(
-        self,
-        bus: Bus,
-        hub: Hub,
-        history: History,
-        subscriptions: Subscriptions,
-        catch_up: Callable[[Session], Awaitable[None]],
-    ) -> None:
-        """`catch_up` makes a held session live. Raises TidegateError where it can't."""
+    def __init__(self, bus: Bus, hub: Hub, history: History, life: Life, recovery: Recovery) -> None:
         self._hub = hub
         self._history = history
-        self._subscriptions = subscriptions
-        self._catch_up = catch_up
+        self._life = life
+        self._recovery = recovery
+        self._outbound = bus.subjects.outbound("")
         self._tasks: set[asyncio.Task[None]] = set()
-        self._waiting: list[Session] = []
-        self._doubting: asyncio.Task[None] | None = None
-        self._doubted = False
-        """Since the stream was asked for its place last."""
-        self._broken = Trouble(log, "a stream could not be brought back, and was ended", level=logging.ERROR)
+        self._there = asyncio.Event()
+        """NATS is there."""
+        self._there.set()
         self.holes = 0
-        """Holes in the live feed that were mended."""
-        subscriptions.holes.on_hole = self._mend
-        subscriptions.on_restart = self._restart
-        subscriptions.on_doubt = self._doubt
-        # Whatever comes after this is of another life: it must not go out under an id of this one.
-        on_deletion(bus, self._restart)
-        on_update(bus, self._doubt)
+        """Tails of live sessions on which something was missing."""
+        self._broken = Trouble(log, "a stream could not be brought back, and was ended", level=logging.ERROR)
         bus.on_disconnect.append(self._cut_off)
         bus.on_reconnect.append(self._come_back)
 
     async def aclose(self) -> None:
-        """Ends the tasks that bring sessions back."""
         await end(self._tasks)
-        if self._doubting is not None:
-            await end([self._doubting])
 
-    def found(self, position: Position) -> None:
-        """The stream was asked for its place just now. If it is another than before, everyone has to find theirs in it.
+    def repair(self, sessions: Iterable[Session], reason: str) -> None:
+        """Holds those of `sessions` that are live, on the spot, and brings them what they lack.
 
-        It may be the same by its name and have lost its end, with a disk: then its sequences go back. In a cluster that
-        may be the word of a server that takes itself for the leader: there each session makes sure by itself.
+        Who is held already reads once more by itself if it has to: its audience's `since` says so.
         """
-        subscriptions = self._subscriptions
-        before, subscriptions.epoch = subscriptions.epoch, position.epoch
-        if before not in ("", position.epoch) or (position.last < subscriptions.placed and not position.copies):
-            self._restart()
-        subscriptions.placed = position.last
-
-    def _mend(self, audience: Audience) -> None:
-        """The feed has left events out: those who listen are held, before anything later is handed over, and read them.
-
-        A session that is being attached reads the stream once more by itself.
-        """
-        self.holes += 1
-        for session in audience.joining:
-            if session.held is not None:
-                session.held.break_off()
-        self._start(self._hold(list(audience.live)), "rejoining sessions after a hole in the feed")
+        live = [session for session in sessions if session.held is None and not self._life.over(session)]
+        if not live:
+            return
+        places = Places(self._hub.audiences_of(live), self._outbound)
+        for session in live:
+            if session.ending is None:  # holding one ends the pass, which may end another that is slow
+                self._hub.hold(session)
+        log.info("repairing sessions after %s", reason, extra={"sessions": len(live)})
+        task = spawn(self._mend(live, places), "repairing sessions")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     def _cut_off(self) -> None:
-        """NATS is gone: what comes on the next connection may have a hole before it."""
-        self._waiting += self._hold(list(self._hub.sessions))
-        self._subscriptions.forget()
+        """NATS is gone, and nothing of the next connection has come: what comes there may have a hole before it."""
+        self._there.clear()
+        for session in self._hub.sessions:
+            if session.held is not None:
+                session.held.break_off()
+        self.repair(list(self._hub.sessions), "NATS was away")
+        forget(self._hub)
 
     async def _come_back(self) -> None:
-        """NATS is back: every session that was live gets its place again, in a task that outlives this callback."""
-        sessions, self._waiting = self._waiting, []
-        self._start(sessions, "rejoining sessions after NATS was away")
+        self._there.set()
 
-    def _restart(self) -> None:
-        """Sequences went back: an event came late, or the stream is another. All find their places anew."""
-        sessions = self._hold(list(self._hub.sessions))
-        self._subscriptions.forget()
-        self._start(sessions, "rejoining sessions, the stream's sequences went back")
-
-    def _doubt(self) -> None:
-        """An event came whose sequence the stream had already: it was late, or the stream was made anew. Asks which."""
-        self._doubted = True
-        if self._doubting is None or self._doubting.done():
-            self._doubting = spawn(self._ask(), "asking for the stream's place")
-
-    async def _ask(self) -> None:
-        while self._doubted:  # an answer that is on its way may be older than the doubt
-            self._doubted = False
-            with contextlib.suppress(BrokerUnavailable):  # when NATS is back, all are placed anew
-                self.found(await self._history.position())
-
-    def _hold(self, sessions: Iterable[Session]) -> list[Session]:
-        """Holds `sessions`, each with what it had; who was held already reads again. Gives those that were live."""
-        shared: dict[str, Wide] = {}
-        live = []
-        for session in sessions:
-            if session.ending is not None:
-                continue
-            if session.held is None:
-                upto = max(session.position, self._subscriptions.highest)
-                session.known = self._subscriptions.holes.known(session.tails, upto, shared)
-                self._hub.hold(session)
-                live.append(session)
-            assert session.held is not None
-            session.held.break_off()
-        return live
-
-    def _start(self, sessions: list[Session], reason: str) -> None:
-        if sessions:
-            log.info(reason, extra={"sessions": len(sessions)})
-            task = spawn(self._rejoin(sessions), "bringing streams back")
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
-
-    async def _rejoin(self, sessions: list[Session]) -> None:
+    async def _mend(self, sessions: list[Session], places: Places) -> None:
+        position, missing = await self._look(sessions, places)
         limit = asyncio.Semaphore(AT_ONCE)
         async with asyncio.TaskGroup() as group:
             for session in sessions:
-                group.create_task(self._bring_back(session, limit))
+                if self._life.over(session):
+                    continue
+                if position is None:
+                    group.create_task(self._read(session, limit, None, places, None))
+                    continue
+                tails = [tail for tail in session.tails if missing[tail] > session.covered]
+                if tails:
+                    group.create_task(self._read(session, limit, position, places, tails))
+                    continue
+                self._recovery.expire(session, position, places)
+                if not self._recovery.arrive(session, position):
+                    group.create_task(self._read(session, limit, None, None, None))
         there = sum(session.ending is None for session in sessions)
         log.info("%d of %d sessions are live again", there, len(sessions))
 
-    async def _bring_back(self, session: Session, limit: asyncio.Semaphore) -> None:
+    async def _look(self, sessions: list[Session], places: Places) -> tuple[Position | None, dict[str, int]]:
+        """The stream's position, and for each tail the last sequence up to it that was not heard there; 0 for none.
+
+        No position: NATS tells its position, but can't be read, or is behind. Then each session tries by itself, which
+        has its own bounds.
+        """
+        while True:
+            await self._there.wait()
+            there = [session for session in sessions if not self._life.over(session)]
+            if not there:
+                return None, {}
+            for session in there:
+                if session.held is not None and session.held.broken:
+                    self._hub.hold(session)  # before the question: nothing may pass between the two
+            starts: dict[str, int] = {}
+            for session in there:
+                for tail in session.tails:
+                    starts[tail] = min(starts.get(tail, UNKNOWN), max(places.start(tail), session.covered))
+            position: Position | None = None
+            try:
+                position = await self._life.position()
+                if position.last < max(session.position for session in there):
+                    return None, {}
+                lasts = await survey(self._history, starts, position.last)
+                return position, {tail: places.missing(tail, lasts[tail]) for tail in starts}
+            except BrokerUnavailable:
+                if position is not None:
+                    return None, {}
+            await asyncio.sleep(random.uniform(*AGAIN_SECONDS))
+
+    async def _read(
+        self,
+        session: Session,
+        limit: asyncio.Semaphore,
+        position: Position | None,
+        places: Places | None,
+        tails: list[str] | None,
+    ) -> None:
         """Never raises but when it is cancelled: what goes wrong with one session ends that one, and no other."""
         async with limit:
-            if session.ending is not None:
-                return
             try:
-                self._hub.hold(session)  # anew: what came meanwhile is in the stream, and the hold is bounded
-                await self._catch_up(session)
+                await self._recovery.run(session, position, places=places, tails=tails)
             except TidegateError:
                 self._hub.end(session, Ending.FEED)
             except Exception as error:

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
+from functools import partial
 
 from gateway import frame
-from gateway.feed.missed import Missed
+from gateway.feed.job_ends import JobEnds
+from gateway.feed.life import Life
+from gateway.feed.places import Places
 from gateway.feed.resume import Gap, merge
-from gateway.feed.subscriptions import Subscriptions
+from gateway.feed.windows import Windows
 from gateway.hub.endings import Ending
-from gateway.hub.holding import Wide
 from gateway.hub.hub import Hub
 from gateway.hub.session import Session
+from gateway.hub.tails import split
 from tidegate_common.bus.events.history import History, Position, Stored
+from tidegate_common.bus.jobs.events import belongs
+from tidegate_common.bus.wire import headers
 from tidegate_common.contract.ids import EventId
 
 BATCH_BYTES = 32_768
@@ -26,65 +31,84 @@ ROOM_SECONDS = 30.0
 class Replay:
     """Reads for one session at a time, bounded in memory. It counts what it wrote, and the gaps."""
 
-    def __init__(self, hub: Hub, history: History, subscriptions: Subscriptions) -> None:
-        self.missed = Missed(hub, history, subscriptions)
+    def __init__(self, hub: Hub, history: History, life: Life, job_ends: JobEnds) -> None:
+        self.history = history
         self._hub = hub
-        self._subscriptions = subscriptions
+        self._life = life
+        self._job_ends = job_ends
+        self._windows = Windows(history)
         self.replayed = 0
         self.gaps = {"expired": 0, "epoch": 0}
 
-    async def run(self, session: Session, position: Position, told: int = -1) -> None:
-        """Writes what the stream keeps for the session up to `position`, beginning on each tail where its own place is.
+    async def run(
+        self,
+        session: Session,
+        position: Position,
+        told: int = -1,
+        places: Places | None = None,
+        tails: Sequence[str] | None = None,
+    ) -> None:
+        """Writes what the stream keeps for the session up to `position`, on `tails`, or on all that it listens to.
 
-        An event that later ones on other tails have overtaken has no `id:` line: ids on one connection never go back,
-        and a client's last id stays that of its present place. It was `told` that what is before that place is lost to
-        it: what a subject has dropped just after it is no other gap. Raises BrokerUnavailable; then what was written
-        counts, and the next run goes on from there.
+        A newcomer has one place on all tails, `covered`; one that was live has its `places` beside that. The session
+        was `told` that what is before that place is lost to it: what a subject has dropped just after it is no other
+        gap. Raises BrokerUnavailable; then what was written counts, and the next run goes on from there.
         """
-        if session.known is None and session.covered >= position.last:
+        if places is None and session.covered >= position.last:
             return  # a new client: generators for each of its tails cost a third of its accepting
-        reached, batch, size = session.position, list[bytes](), 0
-        sources = [self._due(session, number, tail, position, told) for number, tail in enumerate(session.tails)]
+        batch, size, reached, last = list[bytes](), 0, session.position, 0
+        tails = session.tails if tails is None else tails
+        sources = [self._due(session, tail, position, told, places) for tail in tails]
+        # All tails in one stream order: a client that breaks off in between comes back with the id of the last event
+        # that it got, and is not asked what it had on each tail.
         async for stored in merge(sources):
+            # Later events on other tails have overtaken it: without an id, the client's last id stays that of its
+            # present place. So ids on one connection only grow.
             late = stored.sequence <= reached
-            event_id = None if late else self._subscriptions.event_id(stored.sequence)
-            chunk = self._subscriptions.chunk(event_id, stored.header, stored.payload)
+            chunk = stored_chunk(None if late else self._life.event_id(stored.sequence), stored.header, stored.payload)
             batch.append(chunk)
             size += len(chunk)
-            if size >= BATCH_BYTES:
-                await self._write(session, batch, stored.sequence)
-                batch, size = [], 0
-            if session.ending is not None or session.closing():
-                return
             last = stored.sequence
+            if size >= BATCH_BYTES:
+                await self._write(session, batch, last)
+                batch, size = [], 0
+            if self._life.over(session) or session.closing():
+                return
         if batch:
             await self._write(session, batch, last)
+        # A session whose socket is still full would be closed as slow by the first event that comes live.
+        await self._room(session)
 
     async def _due(
-        self, session: Session, number: int, tail: str, position: Position, told: int
+        self, session: Session, tail: str, position: Position, told: int, places: Places | None
     ) -> AsyncIterator[Stored]:
         """What the session has not had on one of its tails."""
-        start, wide, holes = session.covered, None, self._subscriptions.holes
-        if session.known is not None:
-            known = session.known.tails[number]
-            if isinstance(known, Wide):
-                wide, start = known, max(start, session.known.checked)
-            else:
-                start = max(start, known)
+        start = session.covered if places is None else max(session.covered, places.start(tail))
+        listened = session.tails if session.seen is not None else (tail,)  # several match only if tails overlap
         first = True
-        async for stored in self.missed.after(tail, start, position.last):
+        async for stored in self._after(tail, start, position.last):
             full = first and start != told and _fills_its_subject(stored, position.per_subject)
             if full and stored.sequence > start + 1:
                 kept = EventId(position.epoch, stored.sequence - 1)
                 self.announce(session, Gap("expired", str(EventId(position.epoch, start)), str(kept)))
             first = False
-            if session.known is not None and session.seen is not None:
-                if not holes.had(session.known, session.tails, stored.tail, stored.sequence):
-                    yield stored
-            elif wide is None or holes.new(wide, stored.tail, stored.sequence):
+            if places is None or not places.had(listened, stored.tail, stored.sequence):
                 yield stored
 
-    async def room(self, session: Session) -> None:
+    def _after(self, tail: str, sequence: int, upto: int) -> AsyncIterator[Stored]:
+        """Events on `tail` over `sequence` up to `upto`, in order; of a filtered tail the job's.
+
+        If several listen to the tail, it is read once for all who come back to it together. Raises BrokerUnavailable.
+        """
+        audience = self._hub.audience(tail)
+        real, job_id = split(tail)
+        if audience is not None and len(audience.live) + len(audience.joining) > 1:
+            found = self._windows.after(self._life.epoch, real, sequence, upto)
+        else:
+            found = self.history.after(real, sequence, upto)
+        return only(found, job_id, partial(self._job_ends.note, tail)) if job_id else found
+
+    async def _room(self, session: Session) -> None:
         """Returns when the client reads, or has ended; one that does not read for long is ended."""
         if not session.paused or session.ending is not None:
             return
@@ -102,8 +126,8 @@ class Replay:
 
         Only then has it got there: what was read and not written, because NATS went away, has to be read again.
         """
-        await self.room(session)
-        if session.ending is None and not session.closing():
+        await self._room(session)
+        if not self._life.over(session) and not session.closing():
             session.beats = 0
             session.send(b"".join(batch))
             session.covered = reached
@@ -113,10 +137,26 @@ class Replay:
 
     def announce(self, session: Session, gap: Gap) -> None:
         """Tells the client what it can't get any more."""
-        if session.ending is not None:
+        if self._life.over(session):
             return  # it may have gone while the gap was being found
         self.gaps[gap.reason] += 1
         session.send(frame.chunk(frame.gap(gap.reason, gap.start, gap.end)))
+
+
+def stored_chunk(event_id: bytes | None, header: bytes, payload: bytes) -> bytes:
+    """A stored event as a chunk for sockets; without an id if None is given."""
+    event_type = headers.field(header, headers.EVENT_TYPE) or b""
+    return frame.chunk(frame.event(event_id, event_type, payload))
+
+
+async def only(source: AsyncIterator[Stored], job_id: str, over: Callable[[int], None]) -> AsyncIterator[Stored]:
+    """The job's events among those of `source`; `over` is called with the sequence of its last one, after it."""
+    wanted = job_id.encode()
+    async for stored in source:
+        if belongs(stored.header, wanted):
+            yield stored
+            if headers.field(stored.header, headers.JOB_END) is not None:
+                over(stored.sequence)
 
 
 def _fills_its_subject(stored: Stored, most: int) -> bool:

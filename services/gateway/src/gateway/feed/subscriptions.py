@@ -11,13 +11,14 @@ from types import MethodType
 
 from opentelemetry.trace import SpanKind
 
-from gateway import frame
 from gateway.feed.holes import HoleDetector
+from gateway.feed.job_ends import JobEnds
+from gateway.feed.life import Life
 from gateway.feed.other_streams import OtherStreams
 from gateway.feed.receipts import Receipts
+from gateway.feed.replay import stored_chunk
 from gateway.hub.endings import Ending
 from gateway.hub.hub import Audience, Hub
-from gateway.hub.session import Session
 from gateway.hub.tails import split
 from tidegate_common.bus.connection import Bus
 from tidegate_common.bus.events.origin import Origin, stamp
@@ -38,16 +39,25 @@ LATENCY_EVERY = 64
 """One event in so many has its delivery latency measured: parsing a time stamp costs more than framing an event."""
 
 
-_NEVER = 1 << 64
-
-
 class Subscriptions:
-    """The hub's interest, kept in NATS subscriptions. `epoch` names the life of the stream that sequences are of."""
+    """The hub's interest, kept in NATS subscriptions."""
 
-    def __init__(self, bus: Bus, hub: Hub, receipts: Receipts, telemetry: Telemetry) -> None:
+    def __init__(
+        self,
+        bus: Bus,
+        hub: Hub,
+        life: Life,
+        holes: HoleDetector,
+        receipts: Receipts,
+        job_ends: JobEnds,
+        telemetry: Telemetry,
+    ) -> None:
         self._bus = bus
         self._hub = hub
+        self._life = life
+        self._holes = holes
         self._receipts = receipts
+        self._job_ends = job_ends
         self._tracer = telemetry.tracer
         self._tracing = telemetry.tracing
         self._latency = telemetry.meter.create_histogram(
@@ -56,34 +66,12 @@ class Subscriptions:
         self._origin = Origin.of_events(bus.subjects)
         self.other_streams = OtherStreams()
         self._count = 0
-        self._chunk_of: tuple[int, bytes] = (0, b"")
-        self.holes = HoleDetector(hub, bus.subjects)
-        self.on_restart: Callable[[], None] | None = None
-        """Called before an event is handed on whose sequence is below one before it: the stream was made anew."""
-        self.on_doubt: Callable[[], None] | None = None
-        """Called where an event's sequence is not over `placed`, though none higher came: was the stream made anew?"""
-        self.placed = 0
-        """The stream's last sequence when it was last asked for."""
-        self.highest = 0
-        """The last sequence heard on any tail; 0 for none since the connection, or the stream, is another."""
-        self._id_prefix = b""
+        self._framed: tuple[int, bytes, bytes] = (0, b"", b"")
+        """The last event's sequence, its header block, and the chunk that was made of it."""
         self.received = 0
         self._refused: dict[str, str] = {}
         """By tail that somebody listens to: why NATS brings nothing on it."""
-        self._over: dict[str, int] = {}
-        """By the filtered tail of a job that has ended: the sequence of its last event."""
-
-    @property
-    def epoch(self) -> str:
-        """The life of the stream that ids are of; empty while it is not known."""
-        return self._id_prefix[:-1].decode()
-
-    @epoch.setter
-    def epoch(self, epoch: str) -> None:
-        prefix = b"%b-" % epoch.encode()
-        if self._id_prefix and prefix != self._id_prefix:
-            self._over.clear()  # sequences of another life
-        self._id_prefix = prefix
+        hub.interest = self
 
     def subscribe(self, audience: Audience) -> None:
         # Whoever needs it asks for the stream's position next: one write to NATS for all who came meanwhile, not one
@@ -94,7 +82,6 @@ class Subscriptions:
         receive: Deliver = MethodType(self._receive, audience)
         if job_id:
             receive = partial(self._receive_for, audience, job_id.encode())
-            self.holes.filtered.setdefault(tail, []).append(audience)
         try:
             audience.subscription = self._bus.client.subscribe_direct(
                 subject, receive, at_once=False, refused=self._refuse
@@ -103,13 +90,7 @@ class Subscriptions:
             self._refused[audience.tail] = str(error)
 
     def unsubscribe(self, audience: Audience) -> None:
-        tail, job_id = split(audience.tail)
-        if job_id:
-            filtered = self.holes.filtered
-            filtered[tail].remove(audience)
-            if not filtered[tail]:
-                del filtered[tail]
-            self._over.pop(audience.tail, None)
+        self._job_ends.drop(audience.tail)
         self._refused.pop(audience.tail, None)
         self._bus.client.unsubscribe_direct(audience.subscription, at_once=False)
 
@@ -124,21 +105,11 @@ class Subscriptions:
     def _refuse(self, subject: str, reason: str) -> None:
         """NATS does not take a subscription (any more). Streams end; one that is being attached looks for itself."""
         tail = subject[len(self._bus.subjects.outbound("")) :]
-        exact = self._hub.audience(tail)
-        for audience in ([] if exact is None else [exact]) + self.holes.filtered.get(tail, []):
+        for audience in [each for each in self._hub.everyone() if split(each.tail)[0] == tail]:
             self._refused[audience.tail] = reason
             for session in (*audience.live, *audience.joining):
-                if session.epoch:
+                if session.position >= 0:
                     self._hub.end(session, Ending.FEED)
-
-    def event_id(self, sequence: int) -> bytes:
-        """What stands in `id:` for a place in the stream."""
-        return b"%b%d" % (self._id_prefix, sequence)
-
-    def chunk(self, event_id: bytes | None, header: bytes, payload: bytes) -> bytes:
-        """A stored event as a chunk for sockets; without an id where None is given."""
-        event_type = headers.field(header, headers.EVENT_TYPE) or b""
-        return frame.chunk(frame.event(event_id, event_type, payload))
 
     def _receive(self, audience: Audience, subject: bytes, header: bytes, payload: bytes) -> None:
         self.received += 1
@@ -148,24 +119,24 @@ class Subscriptions:
             volatile_id = headers.field(header, headers.VOLATILE_ID) or b"%d" % self.received
             if header.find(headers.SEQUENCE) >= 0:
                 volatile_id = self.other_streams.take(subject, header)
-            chunk = self.chunk(None, header, payload)
+            chunk = stored_chunk(None, header, payload)
             if receipt_id is None:
                 self._hub.volatile(audience, volatile_id, chunk)
             else:
                 self._receipts.volatile(receipt_id, audience, volatile_id, chunk)
         else:
             number, previous = place
-            if number < self.highest or number <= self.placed:
-                self._look_back(number)
-            self.highest = number
-            self.holes.follow(audience, subject, number, previous)
-            if number != self._chunk_of[0]:  # several audiences may match one event: it is encoded once
-                self._chunk_of = (number, self.chunk(self.event_id(number), header, payload))
+            self._holes.follow(audience, subject, number, previous)
+            framed = self._framed
+            # Several audiences may match one event: it is encoded once, unless its id is not whole yet.
+            if number != framed[0] or header != framed[1] or not self._life.prefix:
+                chunk = stored_chunk(self._life.event_id(number), header, payload)
+                self._framed = framed = (number, header, chunk)
             if receipt_id is None:
-                self._hub.durable(audience, number, self._chunk_of[1])
+                self._hub.durable(audience, number, framed[2])
             else:
-                self._receipts.durable(receipt_id, audience, number, self._chunk_of[1])
-            if not self._id_prefix:
+                self._receipts.durable(receipt_id, audience, number, framed[2])
+            if not self._life.prefix:
                 self._read_instead(audience)
             self._count += 1
             if self._count % LATENCY_EVERY == 0:
@@ -183,13 +154,10 @@ class Subscriptions:
             return
         number, previous = place
         if not ours:
-            if number < self.highest or number <= self.placed:
-                self._look_back(number)
-            self.highest = number
-            self.holes.follow(audience, subject, number, previous)
+            self._holes.follow(audience, subject, number, previous)
         elif header.find(headers.JOB_END) > 0:
-            self.over(audience.tail, number)
-            self._at_end_of_pass(partial(self._end, audience))
+            self._job_ends.note(audience.tail, number)
+            self._at_end_of_pass(partial(self._job_ends.finish_all, audience))
 
     @staticmethod
     def _read_instead(audience: Audience) -> None:
@@ -197,34 +165,6 @@ class Subscriptions:
         for session in audience.joining:
             if session.held is not None:
                 session.held.break_off()
-
-    def _look_back(self, number: int) -> None:
-        """An event came whose sequence is no new one: it was late, or the stream was made anew."""
-        if number < self.highest and self.on_restart is not None:
-            # The server writes in stream order over all subjects. No position of a session means anything now.
-            self.on_restart()
-        elif number <= self.placed and self.on_doubt is not None:
-            self.on_doubt()
-
-    def over(self, tail: str, sequence: int) -> None:
-        """The last event of the job whose own stream is `tail` has been seen."""
-        self._over[tail] = sequence
-
-    def finish(self, session: Session) -> None:
-        """Ends a session of a job's own stream that has the job's last event."""
-        for tail in session.tails:
-            if session.held is None and session.position >= self._over.get(tail, _NEVER):
-                self._hub.end(session, Ending.DONE)
-
-    def _end(self, audience: Audience) -> None:
-        for session in tuple(audience.live):
-            self.finish(session)
-
-    def forget(self) -> None:
-        """What comes from now on does not follow on what came before: another connection, or another stream."""
-        self.highest = 0
-        self._chunk_of = (0, b"")
-        self.holes.forget()
 
     def _measure(self, header: bytes) -> None:
         when = stamp(header)

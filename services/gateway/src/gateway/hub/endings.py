@@ -41,7 +41,7 @@ class Ending(Enum):
     KICKED = ("kicked", "the connection was ended by the application", Back.NOT_FOR_HOURS)
     DONE = ("done", "the job whose stream it was has ended", Back.FOR_204)
     REFUSED = ("refused", "no stream was made of it: the caller has got an error instead")
-    FEED = ("feed", "what was missed could not be read from the stream")
+    FEED = ("feed", "what was missed can't be read from the stream, or the stream is another: come back")
 
     def __init__(self, reason: str, text: str, back: Back = Back.SOON) -> None:
         self.reason = reason

@@ -75,11 +75,15 @@ class Heartbeat:
                 self._hub.end(session, Ending.SLOW)
 
     async def drain(self, seconds: float) -> None:
-        """Ends all connections, spread evenly over `seconds`, so that no moment sees more than its share of them back.
+        """Ends all connections: the process is being stopped."""
+        connections = [session for session in self._hub.sessions if session.connection]
+        await self.end_spread(connections, seconds, Ending.DRAIN)
 
-        Where that would be less than ten a second it is ten a second, and over sooner.
+    async def end_spread(self, sessions: list[Session], seconds: float, ending: Ending) -> None:
+        """Ends `sessions`, spread evenly over `seconds`, so that no moment sees more than its share of them back.
+
+        If that would be less than ten a second it is ten a second, and over sooner.
         """
-        sessions = [session for session in self._hub.sessions if session.connection]
         random.shuffle(sessions)
         pause = min(1 / FEWEST_PER_SECOND, seconds / len(sessions)) if sessions else 0
         start, closed = self._clock(), 0
@@ -89,7 +93,7 @@ class Heartbeat:
             ahead = start + closed * pause - self._clock()
             if ahead > 0:
                 await asyncio.sleep(ahead)
-            self._hub.end(session, Ending.DRAIN)
+            self._hub.end(session, ending)
             closed += 1
 
     @staticmethod

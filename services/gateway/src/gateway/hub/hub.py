@@ -34,7 +34,7 @@ class Interest(Protocol):
 class Audience:
     """The sessions that listen to one tail. `live` ones get events at once, `joining` ones have them held."""
 
-    __slots__ = ("heard", "heard_by_subject", "joining", "live", "placed", "since", "subscription", "tail")
+    __slots__ = ("heard", "heard_by_subject", "joining", "live", "since", "subscription", "tail")
 
     def __init__(self, tail: str) -> None:
         self.tail = tail
@@ -42,15 +42,13 @@ class Audience:
         self.joining: dict[Session, None] = {}
         self.subscription: int = 0
         """For the feed to remember its own by."""
-        # For feed/holes.py:
+        # For feed/places.py:
         self.heard = -1
-        """The last sequence heard on this tail, where nothing is missing since `since`; -1 for none yet."""
+        """The last sequence heard on this tail; -1 for none yet."""
         self.heard_by_subject: dict[bytes, int] | None = {} if "*" in tail or ">" in tail else None
-        """The same by subject, where the tail has wildcards; `heard` holds for the subjects that are not in it."""
+        """If the tail has wildcards, the same by subject; `heard` holds for the subjects that are not in it."""
         self.since = -1
-        """From this sequence on nothing is missing in what was heard; what came before is the stream's to tell."""
-        self.placed = False
-        """Whether a session is, or was, live here: from then on what is missing is a hole in the feed."""
+        """From here on, nothing is missing in what was heard. What came before is the stream's to tell."""
 
 
 class Hub:
@@ -111,6 +109,10 @@ class Hub:
     def audience(self, tail: str) -> Audience | None:
         """Who listens to exactly `tail`; None where nobody does."""
         return self._audiences.get(tail)
+
+    def audiences_of(self, sessions: Iterable[Session]) -> list[Audience]:
+        """Those that some of `sessions` are among, each once."""
+        return [self._audiences[tail] for tail in {tail: None for session in sessions for tail in session.tails}]
 
     def listening(self, tail: str) -> list[Session]:
         """Each open session once that hears what is sent to `tail`, by wildcards too."""

@@ -7,7 +7,6 @@ from collections import deque
 from collections.abc import Callable
 
 from gateway.hub.endings import Ending
-from gateway.hub.holding import Known
 
 
 class Held:
@@ -80,9 +79,7 @@ class Session:
         "began",
         "covered",
         "ending",
-        "epoch",
         "held",
-        "known",
         "on_lost",
         "paused",
         "pending",
@@ -104,16 +101,12 @@ class Session:
         """Who is connected: what the per-address limit counts by."""
         self.tails: tuple[str, ...] = ()
         """What the session listens to."""
-        self.position = 0
-        """Sequence of the last durable event that was handed over; those up to it are repeats."""
-        self.epoch = ""
-        """The life of the stream that the session's sequences are of."""
+        self.position = -1
+        """Sequence of the last durable event that was handed over; those up to it are repeats. -1: has no place yet."""
         self.began = 0
         """The position that the client was told when it connected, or by a gap: what came before it is not its own."""
         self.covered = 0
         """Nothing up to this sequence is missing on any tail: it was replayed, or came before the session did."""
-        self.known: Known | None = None
-        """What the session had when it was held; None where its own replay alone tells."""
         self.pending: bytes | list[bytes] | None = None
         """Chunks that this pass has for the session, joined into one write at its end."""
         self.held: Held | None = None

@@ -12,15 +12,16 @@ from collections.abc import AsyncIterator, Sequence
 from typing import NamedTuple
 
 from tidegate_common.bus.connection import Bus
-from tidegate_common.bus.requests.jetstream import STREAM_NOT_FOUND, ApiError
+from tidegate_common.bus.requests.jetstream import STREAM_NOT_FOUND, ApiError, Found
 from tidegate_common.bus.requests.pages import AT_ONCE, TIMEOUT_SECONDS, Page, Pages, Stored
 from tidegate_common.bus.streams.definitions import epoch_of
 from tidegate_common.bus.streams.leaders import Leaders, leader_of
 from tidegate_common.bus.streams.lives import CREATED, EARLIER, EPOCH, Earlier, Life, Notes
 from tidegate_common.contract.ids import EventId
+from tidegate_common.contract.subjects import covers
 from tidegate_common.errors import BrokerUnavailable, NotSent
 
-__all__ = ["PAGE", "History", "Latest", "Position", "Stored"]
+__all__ = ["PAGE", "History", "Position", "Stored"]
 
 PAGE = 256
 """Events on a page at most."""
@@ -58,21 +59,8 @@ class Position(NamedTuple):
         return place if place is not None and place <= self.last else None
 
 
-class Latest(NamedTuple):
-    """The last event on each subject, as the copy of the stream that was asked has it up to sequence `upto`."""
-
-    sequences: dict[str, int]
-    """By tail."""
-    upto: int
-    """0 where it has nothing at all on what was asked for: then it does not say how far it is."""
-
-    def joined(self, other: Latest) -> Latest:
-        """With what was asked for of other subjects."""
-        return Latest(self.sequences | other.sequences, min(filter(None, (self.upto, other.upto)), default=0))
-
-
-ASK_BYTES = 256
-"""Of a question for the last events, beside the subjects."""
+ASK_BYTES = 1024
+"""Of a question for the last events, beside the subjects that it was made for."""
 
 
 class History:
@@ -196,34 +184,68 @@ class History:
 
     async def last(self, tail: str) -> tuple[int, bytes]:
         """As `last_on`, and its payload."""
-        async with self._questions:
-            found = await self._bus.api.message(self._stream, last_by_subj=self._bus.subjects.inbound(tail))
+        found = await self._last(tail)
         return (0, b"") if found is None else (found.sequence, found.payload)
 
-    async def latest(self, tails: Sequence[str], after: int) -> Latest | None:
-        """The last event on each subject of `tails` (wildcards allowed), where its sequence is over `after`.
+    async def _last(self, tail: str) -> Found | None:
+        async with self._questions:
+            return await self._bus.api.message(self._stream, last_by_subj=self._bus.subjects.inbound(tail))
 
-        None where they match more than 1,024 subjects. Raises BrokerUnavailable.
+    async def latest(self, tails: Sequence[str], after: int, upto: int = 0) -> dict[str, int] | None:
+        """The last event on each subject of `tails` (wildcards allowed), by tail, if its sequence is over `after`.
+
+        The answer holds for everything up to `upto`. None if they match more than 1,024 subjects. Raises
+        BrokerUnavailable, also if only a copy of the stream answers that stays behind its leader.
         """
-        subjects = [self._bus.subjects.inbound(tail) for tail in tails]
-        size = sum(map(len, subjects)) + 3 * len(subjects)  # in JSON, with quotes and a comma
+        size = sum(len(self._bus.subjects.inbound(tail)) + 3 for tail in tails)  # in JSON, with quotes and a comma
         if len(tails) > 1 and size > self._bus.client.max_payload - ASK_BYTES:
             half = len(tails) // 2
-            first, second = await self.latest(tails[:half], after), await self.latest(tails[half:], after)
-            return None if first is None or second is None else first.joined(second)
+            first, second = await self.latest(tails[:half], after, upto), await self.latest(tails[half:], after, upto)
+            return None if first is None or second is None else first | second
+        if not self._copies:
+            return (await self._latest(tails, after))[0]
+        deadline = asyncio.get_running_loop().time() + TIMEOUT_SECONDS
+        while True:
+            # A copy says how far it is if it has anything to send, and nothing else. So it is also asked for what is
+            # the stream's last event by the leader's word, which makes its silence on the others an answer.
+            probe = await self._last_tail()
+            if probe is None or probe[1] <= after:
+                return {}
+            tail, _ = probe
+            found, reached = await self._latest([*tails, tail], after)
+            if found is None:
+                return None
+            if reached >= upto:
+                return {each: last for each, last in found.items() if each != tail or _asked(tails, tail)}
+            if asyncio.get_running_loop().time() > deadline:
+                raise BrokerUnavailable("the copy of the stream that NATS reads from is behind")
+            await asyncio.sleep(BEHIND_SECONDS)
+
+    async def _latest(self, tails: Sequence[str], after: int) -> tuple[dict[str, int] | None, int]:
+        """As `latest`, of whichever copy answers, and up to where that one is; 0 if it does not say."""
+        subjects = [self._bus.subjects.inbound(tail) for tail in tails]
         sequences: dict[str, int] = {}
         upto: int | None = None
         while True:
             page = await self._pages.page({"multi_last": subjects, "seq": after + 1})
             if page.too_many:
-                return None
+                return None, 0
             sequences |= {stored.tail: stored.sequence for stored in page.events}
             upto = page.upto if upto is None else min(upto, page.upto)  # another copy may have sent this one
             if not page.left:
-                return Latest(sequences, upto)
+                return sequences, upto
             after = page.events[-1].sequence
+
+    async def _last_tail(self) -> tuple[str, int] | None:
+        """Which tail the stream's last event is on, and its sequence, by the leader's word; None for none."""
+        found = await self._last(">")
+        return None if found is None else (found.subject[len(self._bus.subjects.inbound("")) :], found.sequence)
 
     async def _page(self, tail: str, start: int) -> Page:
         """The first events on `tail` from sequence `start` on."""
         self.pages += 1
         return await self._pages.page({"seq": start, "next_by_subj": self._bus.subjects.inbound(tail), "batch": PAGE})
+
+
+def _asked(tails: Sequence[str], tail: str) -> bool:
+    return any(each == tail or covers(each, tail) for each in tails)
