@@ -1,12 +1,11 @@
-"""Whether what was read from the queue or a bucket can be ours: names that can stand in subjects, times that there are.
+"""Whether what was read from the queue or a bucket can be ours: its names can stand in subjects, its times exist.
 
-NATS takes what anybody writes who may. A job with an impossible name would be refused by NATS at each attempt, and one
-with a line end in it would write into the connection.
+NATS takes whatever somebody writes who has the right to. A job with an impossible name would be given out for ever, and
+one with a line end in its tail would write into the connection to NATS.
 """
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable
 from typing import TypeVar
@@ -33,7 +32,7 @@ _LONGEST = 1_000
 
 
 def read(decoder: msgspec.json.Decoder[T], raw: bytes, fault_of: Callable[[T], str]) -> T:
-    """What `raw` is. Raises Unreadable, which says why, where it is nothing that ours can be: see `fault_of`."""
+    """What `raw` is. Raises Unreadable, which says why, if it is nothing that ours can be: see `fault_of`."""
     try:
         found = decoder.decode(mended_json(raw))
         fault = fault_of(found)
@@ -54,7 +53,7 @@ def is_tail(text: str) -> bool:
 
 
 def job_fault(job: Job) -> str:
-    """The field that no job of ours can have so; empty where there is none."""
+    """The first field that no job of ours can have so; empty if there is none."""
     checks = {
         "job_id": is_job_id(job.job_id),
         "kind": is_kind(job.kind),
@@ -81,8 +80,8 @@ def state_fault(state: JobState, job_id: str) -> str:
 
 
 def of_another_release(raw: bytes, job_id: str) -> JobState | None:
-    """A record of `job_id` that is sound but for a status that this release does not know, with `running` in the place
-    of that; None for every other."""
+    """A record of `job_id` that is sound but for a status that this release does not know: it has `running` instead.
+    None for any other record."""
     try:
         fields = msgspec.json.decode(mended_json(raw))
         if not isinstance(fields, dict) or not isinstance(fields.get("status"), str) or fields["status"] in _STATUSES:
@@ -105,4 +104,4 @@ def _is_legal(text: str) -> bool:
 
 
 def _is_time(seconds: float) -> bool:
-    return math.isfinite(seconds) and 0 <= seconds <= LATEST
+    return 0 <= seconds <= LATEST  # NaN is in no range

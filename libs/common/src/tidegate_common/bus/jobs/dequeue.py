@@ -1,4 +1,8 @@
-"""The job queue as a worker sees it. How a job gets into it is in enqueue.py, the order of taking in priority.py."""
+"""The job queue as a worker sees it. How a job gets into it is in enqueue.py, the order of taking in priority.py.
+
+A worker asks for one job at a time, and only when it has a free slot. A request that waited at the server, or one for
+several jobs, would bring jobs that nobody here can run yet, and their time would run meanwhile.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +22,7 @@ from nats.js import JetStreamContext
 from tidegate_common.bus.connection import Bus
 from tidegate_common.bus.jobs.enqueue import notify
 from tidegate_common.bus.jobs.priority import LEVELS, turn
-from tidegate_common.bus.jobs.queue_info import ANSWER_SECONDS, consumer_info, consumer_of, strays
+from tidegate_common.bus.jobs.queue_info import consumer_info, consumer_of, strays
 from tidegate_common.bus.requests.jetstream import STREAM_NOT_FOUND, ApiError
 from tidegate_common.bus.streams.definitions import SECOND
 from tidegate_common.contract.jobs import Job
@@ -28,10 +32,14 @@ from tidegate_common.errors import BrokerUnavailable, QueueGone, QueueRefused
 ACK_WAIT_SECONDS = 10
 """A job whose worker shows no progress for so long is given to another."""
 
+ANSWER_SECONDS = 5.0
+"""How long NATS has to answer a request for a job."""
+
 POLL_SECONDS = 1.0
-"""Between looks at the queue when nothing was said: for jobs that come back since their worker died."""
+"""Between looks at the queue if no notice comes. Nobody gives one of a job that comes back since its worker died."""
 
 _ONE_NOW = json.dumps({"batch": 1, "no_wait": True}).encode()
+"""`fetch` of nats-py would wait for a job."""
 
 _JOB = msgspec.json.Decoder(Job)
 
@@ -54,23 +62,23 @@ class Delivery:
 
     async def done(self) -> None:
         """The job leaves the queue, and the server has confirmed it. Raises BrokerUnavailable."""
-        await _answered(self._message.ack_sync(timeout=5))
+        await _sent(self._message.ack_sync(timeout=ANSWER_SECONDS))
 
     async def progress(self) -> None:
         """The worker is alive: its time starts anew. Raises BrokerUnavailable."""
-        await _answered(self._message.in_progress())
+        await _sent(self._message.in_progress())
 
-    async def give_back(self, delay: float = 0) -> None:
-        """Another worker may have it, after `delay` seconds. Raises BrokerUnavailable."""
-        await _answered(self._message.nak(delay=delay or None))
+    async def give_back(self) -> None:
+        """Another worker may have it, at once. Raises BrokerUnavailable."""
+        await _sent(self._message.nak())
         self._notify()
 
     async def discard(self) -> None:
         """The message can never be handled: it leaves the queue. Raises BrokerUnavailable."""
-        await _answered(self._message.term())
+        await _sent(self._message.term())
 
 
-async def _answered(sending: Awaitable[object]) -> None:
+async def _sent(sending: Awaitable[object]) -> None:
     try:
         await sending
     except (nats_errors.Error, TimeoutError, OSError) as error:
@@ -78,10 +86,12 @@ async def _answered(sending: Awaitable[object]) -> None:
 
 
 class _Inbox:
-    """Asks one level for a job, one question at a time: where the answers come, which do not say what they answer.
+    """Asks one level for a job, one question at a time, and hears the answers.
 
-    An inbox whose question was not answered in time is used no more. It stays open for the answer, so that a job that
-    comes with it is given back at once.
+    An answer does not say what it answers: a job comes under its own subject. After a stall of NATS each answer would
+    be taken for that of the question before it, for good, and jobs would lie in the inbox of a worker that does not
+    know of them. So an inbox whose question was not answered in time is used no more. It stays open for the answer: if
+    that is a job, it is given back at once.
     """
 
     def __init__(self, bus: Bus, level: int, late: Callable[[Msg], Awaitable[None]]) -> None:
@@ -94,11 +104,11 @@ class _Inbox:
         self.given_up = False
 
     async def ask(self, seconds: float) -> Msg | None:
-        """What the server answers; None, and the inbox is given up, where it does not within `seconds`."""
+        """What the server answers; None, and the inbox is given up, if it does not within `seconds`."""
         if self._subscription is None:
             self._subscription = await self._client.subscribe(self._subject, cb=self._hear)
         self._answer = asyncio.get_running_loop().create_future()
-        self.given_up = True  # until it is answered: whoever waits may be cancelled too
+        self.given_up = True  # until the answer is there: this call may be cancelled, too
         await self._client.publish(self._next, _ONE_NOW, self._subject)
         try:
             await asyncio.wait([self._answer], timeout=seconds)
@@ -155,7 +165,11 @@ async def _add_consumer(bus: Bus, level: int, ack_wait_seconds: float) -> None:
 
 
 def _status(message: Msg) -> str | None:
-    """What the server says in place of a job. A job can be acknowledged; a header `Status` of its own says nothing."""
+    """What the server says in place of a job; None for a job.
+
+    A job has a reply subject, for its acknowledgement. Its headers may have a `Status` of their own, which whoever
+    queued it has written.
+    """
     return None if message.reply else JetStreamContext.is_status_msg(message)
 
 
@@ -178,7 +192,7 @@ class JobQueue:
     async def open(
         cls, bus: Bus, ack_wait_seconds: float = ACK_WAIT_SECONDS, answer_seconds: float = ANSWER_SECONDS
     ) -> JobQueue:
-        """Raises BrokerUnavailable; QueueRefused, which is one, where NATS has an answer that asks for an operator."""
+        """Raises BrokerUnavailable; QueueRefused, which is one, if NATS has an answer that asks for an operator."""
         for level in LEVELS:
             await _add_consumer(bus, level, ack_wait_seconds)
         return cls(bus, answer_seconds)
@@ -194,13 +208,10 @@ class JobQueue:
             await inbox.aclose()
 
     async def take(self, wait_seconds: float) -> Delivery | None:
-        """The next job, as soon as there is one; None after `wait_seconds`. Raises BrokerUnavailable.
-
-        Asks for one at a time and without waiting at the server: a worker never holds a job that it has no slot for.
-        """
+        """The next job, as soon as there is one; None after `wait_seconds`. Raises BrokerUnavailable."""
         deadline = time.monotonic() + wait_seconds
         while True:
-            self._notice.clear()
+            self._notice.clear()  # before the levels are asked: a job that comes meanwhile ends the wait below
             for level in turn(self._taken):
                 message = await self._try(level)
                 if message is not None:
@@ -214,9 +225,10 @@ class JobQueue:
                     await self._notice.wait()
 
     async def _try(self, level: int) -> Msg | None:
-        """A job of one level, if there is one now. `fetch` of the library would wait for one."""
+        """A job of one level, if there is one now. Raises BrokerUnavailable."""
         if self._closed or not self._bus.connected:
-            raise BrokerUnavailable("NATS is away")  # the client would keep the request, and send it too late
+            # Not into the client's buffer: the job that such a late request brings would be nobody's.
+            raise BrokerUnavailable("NATS is away")
         inbox = self._inboxes[level]
         if inbox.given_up:
             self._left = [each for each in (*self._left, inbox) if each.open]
@@ -235,7 +247,7 @@ class JobQueue:
         raise BrokerUnavailable(f"NATS does not give jobs (status {status})")
 
     async def _give_back(self, message: Msg) -> None:
-        """What came too late, a job perhaps: nobody has it in hand, and another may."""
+        """An answer that came too late: if it is a job, nobody has it in hand, and another worker may have it."""
         if _status(message) is None:
             with contextlib.suppress(BrokerUnavailable):
                 await Delivery(message, partial(notify, self._bus)).give_back()

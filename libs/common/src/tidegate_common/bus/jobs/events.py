@@ -31,10 +31,9 @@ def end_place(state: JobState, position: Position) -> int:
     `position` is of after the record was read. Raises NotFound if that event has left the stream, and so all of the
     job: whoever waited for it would wait for ever.
     """
-    end = EventId.parse(state.end)
-    if end is None:
+    if EventId.parse(state.end) is None:
         return 0
-    place = position.place(end)
+    place = _place(state.end, position)
     if place is None or place < position.first:
         raise NotFound(f"the events of job {state.job_id} are not kept any more")
     return place
@@ -43,15 +42,13 @@ def end_place(state: JobState, position: Position) -> int:
 async def read_answer(history: History, job_id: str, tail: str, start: str, end: str = "") -> Answer:
     """What the stream keeps of a job's answer by now; `start` and `end` as its record has them.
 
-    Where the job has ended nothing after that is read, which may be much on a busy topic. Raises BrokerUnavailable.
+    If the job has ended, nothing after its end is read, which may be much on a busy topic. Raises BrokerUnavailable.
     """
     position = await history.position()
-    begin = EventId.parse(start)
-    after = position.place(begin) if begin is not None else None
+    after = _place(start, position)
     if after is None:
         return Answer(whole=False)
-    last = EventId.parse(end)
-    upto = position.place(last) if last is not None else None
+    upto = _place(end, position)
     found = AnswerBuilder()
     async for stored in job_events(history, job_id, tail, after, position.last if upto is None else upto):
         found.take((headers.field(stored.header, headers.EVENT_TYPE) or b"").decode(errors="replace"), stored.payload)
@@ -59,13 +56,18 @@ async def read_answer(history: History, job_id: str, tail: str, start: str, end:
 
 
 async def find_end(history: History, job_id: str, tail: str, start: str) -> str:
-    """Event id of the job's last event, where the stream has it; empty otherwise. Raises BrokerUnavailable."""
+    """Event id of the job's last event, if the stream has it; empty otherwise. Raises BrokerUnavailable."""
     position = await history.position()
-    begin = EventId.parse(start)
-    after = position.place(begin) if begin is not None else None
+    after = _place(start, position)
     if after is None:
         return ""
     async for stored in job_events(history, job_id, tail, after, position.last):
         if headers.field(stored.header, headers.JOB_END) is not None:
             return str(EventId(position.epoch, stored.sequence))
     return ""
+
+
+def _place(event_id: str, position: Position) -> int | None:
+    """The sequence of an id that a record has; None if it has none, or one of a life of the stream that is over."""
+    parsed = EventId.parse(event_id)
+    return None if parsed is None else position.place(parsed)

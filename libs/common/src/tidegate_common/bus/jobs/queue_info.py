@@ -14,10 +14,7 @@ from tidegate_common.contract.text import UNREADABLE
 from tidegate_common.errors import NotSent
 
 STATE_SECONDS = 2.0
-"""How long the queue's leader has to tell how it stands: where there is none, nobody answers."""
-
-ANSWER_SECONDS = 5.0
-"""How long NATS has for an answer."""
+"""How long the queue's leader has to tell how it stands. If there is none, nobody answers."""
 
 
 def consumer_of(level: int) -> str:
@@ -54,10 +51,12 @@ _NAMED = msgspec.json.Decoder(_Named)
 
 
 class QueueState(NamedTuple):
-    """By level: the jobs that no worker has been given yet, and how many were given since the queue was made."""
+    """How the queue stands, by level."""
 
     waiting: tuple[int, ...]
+    """Jobs that no worker has been given yet."""
     given: tuple[int, ...]
+    """How often a job was given to a worker since the queue was made."""
     reached: tuple[int, ...]
     """All jobs of the level up to this sequence were given to a worker."""
 
@@ -75,7 +74,10 @@ async def stream_state(bus: Bus, subjects: str) -> StreamState:
 
 
 async def holds(bus: Bus, job: Job) -> bool:
-    """Whether the queue holds this job, in work or not; reads all of its owner's. Raises BrokerUnavailable."""
+    """Whether the queue holds this job, in work or not. Raises BrokerUnavailable.
+
+    It reads all jobs of the owner, one by one: a subject names the owner, and no job.
+    """
     sequence, subjects = 1, bus.subjects.jobs(owner=job.owner or job.tail)
     stream = bus.subjects.jobs_stream
     while (found := await bus.api.message(stream, seq=sequence, next_by_subj=subjects)) is not None:

@@ -44,7 +44,7 @@ class JobRecords:
         return (await self._leaders.outlast(self._stream, lambda: self._read(job_id), repeatable=True))[0]
 
     async def create(self, state: JobState) -> int:
-        """Keeps a new record; gives its revision, 0 where the job has one already.
+        """Keeps a new record; gives its revision, 0 if the job has one already.
 
         Raises BrokerUnavailable, TooLarge.
         """
@@ -72,9 +72,9 @@ class JobRecords:
         return revision
 
     async def forget(self, job_id: str, revision: int) -> bool:
-        """Removes a record of a job that is not to be; gives whether it is gone.
+        """Removes the record of a job that is not to be; gives whether it is gone.
 
-        It stays where it is not at `revision` any more: the job has come to a worker. Raises BrokerUnavailable.
+        It stays if it is not at `revision` any more: a worker has begun the job. Raises BrokerUnavailable.
         """
         return await self._bucket.remove(job_id, revision)
 
@@ -93,10 +93,12 @@ class JobRecords:
         edit: Callable[[JobState], JobState | None],
         known: tuple[JobState, int] | None = None,
     ) -> JobState:
-        """Replaces the record by what `edit` makes of it (None: leave it), again where another was faster.
+        """Replaces the record by what `edit` makes of it; None leaves it. Gives the record as it stands then.
 
-        `known` is what it was at a revision: where it still is at that, it need not be read. Gives the record as it
-        stands then. Raises NotFound, BrokerUnavailable.
+        `edit` is called again if somebody else has changed the record meanwhile, so it decides by what it is given
+        alone. The record may also be its own work, of a call whose answer was lost: it leaves that as it is.
+        `known` is what the record was at a revision: if it still is at that, it need not be read.
+        Raises NotFound, BrokerUnavailable.
         """
         while True:
             state, revision = known or await self._read(job_id)
