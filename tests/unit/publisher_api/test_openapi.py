@@ -4,9 +4,9 @@ from typing import Any
 import msgspec
 from openapi_spec_validator import validate
 
+from publisher_api.bodies import CHAT_BODY, LINE, SEND_BODY
 from publisher_api.http.docs import PAGE, START
 from publisher_api.http.openapi import document
-from publisher_api.requests import CHAT_BODY, LINE, SEND_BODY
 from tidegate_common.runtime import problems, refusals
 
 

@@ -9,7 +9,9 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
-from publisher_api.batches import Batches
+from publisher_api.events.batch import BatchSender
+from publisher_api.events.repeats import Repeats
+from publisher_api.events.sender import EventSender
 from publisher_api.http.docs import docs_routes
 from publisher_api.http.endpoints import Endpoints
 from publisher_api.http.job_endpoints import PARAMETERS, JobEndpoints
@@ -17,8 +19,6 @@ from publisher_api.http.tracing import traced
 from publisher_api.jobs.dead import DeadLetters
 from publisher_api.jobs.lookup import JobLookup
 from publisher_api.jobs.progress import Progress
-from publisher_api.publishing import Sending
-from publisher_api.repeats import Repeats
 from publisher_api.settings import PublisherSettings
 from tidegate_common.bus.connection import Bus
 from tidegate_common.bus.events.history import History
@@ -71,7 +71,9 @@ async def build(settings: PublisherSettings, bus: Bus, signals: Telemetry) -> Bu
     readiness = Readiness(bus, upkeep.lacks)
     progress = Progress(bus, states, publisher)
     gateways = AllGateways(bus)
-    sending = Sending(publisher, Repeats(bus), gateways, bus.subjects, signals.tracer, settings.max_event_ttl_seconds)
+    sender = EventSender(
+        publisher, Repeats(bus), gateways, bus.subjects, signals.tracer, settings.max_event_ttl_seconds
+    )
     queue = QueueWriter(bus, publisher, states, progress.follow)
     submitter = JobSubmitter(bus, history, queue, signals.tracer)
     jobs = JobEndpoints(
@@ -81,7 +83,7 @@ async def build(settings: PublisherSettings, bus: Bus, signals: Telemetry) -> Bu
         DeadLetters(dead, submitter),
         settings.max_body_bytes,
     )
-    api = [*Endpoints(settings, sending, Batches(sending), gateways).routes(), *jobs.routes()]
+    api = [*Endpoints(settings, sender, BatchSender(sender), gateways).routes(), *jobs.routes()]
     ignored = Ignored(settings.ignored_parameters)
     app = Starlette(
         routes=[

@@ -5,7 +5,9 @@ Metrics are always collected, for `/metrics`. Spans are made only where they can
 
 from __future__ import annotations
 
+import logging
 import os
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -22,7 +24,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
-from tidegate_common.telemetry.ending import send_rest
+log = logging.getLogger(__name__)
 
 HTTP_LABELS = View(
     instrument_name="http.*",
@@ -40,6 +42,9 @@ wrote into `Host`."""
 
 END_SECONDS = 2.0
 """What sending the rest may take in a process that ends without having been told to stop."""
+
+LEAST_SECONDS = 0.1
+"""What it may take in any case: an endpoint that answers is done by then, however long a drain took."""
 
 
 class Telemetry:
@@ -118,14 +123,14 @@ def telemetry(service: str, environ: Mapping[str, str] = os.environ) -> Iterator
     tracers: TracerProvider | None = None
     if exports("traces", environ):
         # Sampler: OTEL_TRACES_SAMPLER, by the SDK itself. Its own ending at the process's exit would know no deadline.
-        from tidegate_common.telemetry.exporting import SpanExporter  # only who exports pays for its import
+        from tidegate_common.telemetry.exporters import SpanExporter  # only who exports pays for its import
 
         tracers = TracerProvider(resource=resource, shutdown_on_exit=False)
         tracers.add_span_processor(BatchSpanProcessor(SpanExporter()))
     registry = CollectorRegistry()
     readers: list[MetricReader] = [PrometheusMetricReader(registry=registry)]
     if exports("metrics", environ):
-        from tidegate_common.telemetry.exporting import MetricExporter
+        from tidegate_common.telemetry.exporters import MetricExporter
 
         readers.append(PeriodicExportingMetricReader(MetricExporter()))
     meters = MeterProvider(metric_readers=readers, resource=resource, views=[HTTP_LABELS], shutdown_on_exit=False)
@@ -137,3 +142,27 @@ def telemetry(service: str, environ: Mapping[str, str] = os.environ) -> Iterator
         if tracers is not None:
             rest["spans"] = tracers.shutdown
         send_rest(rest, made.deadline)
+
+
+def send_rest(works: Mapping[str, Callable[[], object]], deadline: float) -> None:
+    """Runs all of `works` at the same time until `deadline` (of `time.monotonic`); says which did not end by then.
+
+    The exporters of OpenTelemetry take up to half a minute each where their endpoint hangs, one after the other, and
+    nothing interrupts them. So each has a daemon thread, which the process's end does not wait for.
+    """
+    threads = {name: threading.Thread(target=_run, args=(name, work), daemon=True) for name, work in works.items()}
+    for thread in threads.values():
+        thread.start()
+    until = max(deadline, time.monotonic() + LEAST_SECONDS)
+    for thread in threads.values():
+        thread.join(max(0.0, until - time.monotonic()))
+    late = [name for name, thread in threads.items() if thread.is_alive()]
+    if late:
+        log.warning("the OTLP endpoint did not take the last %s in time: they are lost", " and ".join(late))
+
+
+def _run(name: str, work: Callable[[], object]) -> None:
+    try:
+        work()
+    except Exception as error:
+        log.warning("the last %s could not be sent: %s", name, error)

@@ -9,9 +9,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from publisher_api.batches import Batches, LineResult
-from publisher_api.publishing import Sending, Sent
-from publisher_api.requests import BROADCAST_BODY, SEND_BODY, tail_of
+from publisher_api.bodies import BROADCAST_BODY, SEND_BODY, tail_of
+from publisher_api.events.batch import BatchSender, LineResult
+from publisher_api.events.sender import EventSender, Sent
 from publisher_api.settings import PublisherSettings
 from tidegate_common.bus.requests.gateways import ASK_SECONDS, AllGateways
 from tidegate_common.contract.subjects import BROADCAST, client_tail, topic_tail, user_tail
@@ -31,9 +31,11 @@ def answer(content: Any, status: int) -> Response:
 class Endpoints:
     """All of them; each raises TidegateErrors, which become problem details."""
 
-    def __init__(self, settings: PublisherSettings, sending: Sending, batches: Batches, gateways: AllGateways) -> None:
+    def __init__(
+        self, settings: PublisherSettings, sender: EventSender, batches: BatchSender, gateways: AllGateways
+    ) -> None:
         self._settings = settings
-        self._sending = sending
+        self._sender = sender
         self._batches = batches
         self._gateways = gateways
 
@@ -51,12 +53,12 @@ class Endpoints:
     async def send(self, request: Request) -> Response:
         key = idempotency_key(request)
         body = decode(SEND_BODY, await read_body(request, self._settings.max_body_bytes))
-        return _accepted(await self._sending.send(self._sending.outgoing(tail_of(body), body, key)))
+        return _accepted(await self._sender.send(self._sender.outgoing(tail_of(body), body, key)))
 
     async def broadcast(self, request: Request) -> Response:
         key = idempotency_key(request)
         body = decode(BROADCAST_BODY, await read_body(request, self._settings.max_body_bytes))
-        return _accepted(await self._sending.send(self._sending.outgoing(BROADCAST, body, key)))
+        return _accepted(await self._sender.send(self._sender.outgoing(BROADCAST, body, key)))
 
     async def batch(self, request: Request) -> Response:
         key = idempotency_key(request)

@@ -10,10 +10,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from publisher_api.bodies import CHAT_BODY, JOB_BODY, RETRY_BODY, JobFields, chat_of, job_tail_of, kind_of
 from publisher_api.http.endpoints import answer
 from publisher_api.jobs.dead import MOST, DeadLetters
 from publisher_api.jobs.lookup import JobLookup, shown
-from publisher_api.requests import CHAT_BODY, JOB_BODY, RETRY_BODY, JobFields, chat_of, job_tail_of, kind_of
 from tidegate_common.bus.jobs.cancel import Cancelling
 from tidegate_common.bus.jobs.submit import JobSubmitter
 from tidegate_common.contract.ids import keyed_id, new_job_id

@@ -15,7 +15,7 @@ from tidegate_common.contract.jobs import CHAT, Job, JobState, OnDisconnect
 from tidegate_common.contract.subjects import job_tail
 from tidegate_common.telemetry import names
 from tidegate_common.telemetry.propagation import trace_id
-from tidegate_common.telemetry.sending import producing
+from tidegate_common.telemetry.spans import producing
 
 
 class JobSubmitter:

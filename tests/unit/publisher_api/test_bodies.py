@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from publisher_api.requests import CHAT_BODY, LINE, SEND_BODY, chat_of, event_of, line_tail_of, tail_of, text_of
+from publisher_api.bodies import CHAT_BODY, LINE, SEND_BODY, chat_of, event_of, line_tail_of, tail_of, text_of
 from tidegate_common.errors import InvalidField
 
 texts = st.text(st.characters(exclude_categories=["Cs"]))

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator
 
 import msgspec
 
-from publisher_api.publishing import Outgoing, Sending, Sent
-from publisher_api.requests import LINE, line_tail_of
+from publisher_api.bodies import LINE, line_tail_of
+from publisher_api.events.sender import EventSender, Outgoing, Sent
 from tidegate_common.errors import BrokerUnavailable, TidegateError
 from tidegate_common.runtime.body import decode
 
@@ -24,11 +24,11 @@ class LineResult(msgspec.Struct, frozen=True):
     error: TidegateError | None
 
 
-class Batches:
+class BatchSender:
     """Sends the events of a batch."""
 
-    def __init__(self, sending: Sending) -> None:
-        self._sending = sending
+    def __init__(self, sender: EventSender) -> None:
+        self._sender = sender
 
     async def send(self, lines: Iterable[bytes], key: str | None = None) -> list[LineResult]:
         """Publishes each line that is not empty, in their order, WINDOW at a time; one bad line stops no other.
@@ -48,7 +48,7 @@ class Batches:
 
     async def _window(self, window: list[tuple[int, bytes]], key: str | None) -> list[LineResult]:
         read = [self._read(number, line, key) for number, line in window]
-        sent = iter(await self._sending.send_all([each for each in read if isinstance(each, Outgoing)]))
+        sent = iter(await self._sender.send_all([each for each in read if isinstance(each, Outgoing)]))
         results = [next(sent) if isinstance(each, Outgoing) else each for each in read]
         return [_result(number, found) for (number, _), found in zip(window, results, strict=True)]
 
@@ -56,7 +56,7 @@ class Batches:
         try:
             published = decode(LINE, line)
             line_key = None if key is None else f"{key} {number}"  # no key of a send: those have no spaces
-            return self._sending.outgoing(line_tail_of(published), published, line_key)
+            return self._sender.outgoing(line_tail_of(published), published, line_key)
         except TidegateError as error:
             return error
 

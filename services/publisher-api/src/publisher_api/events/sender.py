@@ -12,8 +12,8 @@ from typing import NamedTuple
 import msgspec
 from opentelemetry.trace import Span, StatusCode, Tracer
 
-from publisher_api.repeats import Repeats
-from publisher_api.requests import Published, event_of
+from publisher_api.bodies import Published, event_of
+from publisher_api.events.repeats import Repeats
 from tidegate_common.bus.events.publisher import Durable, EventPublisher
 from tidegate_common.bus.requests.gateways import ASK_SECONDS, AllGateways
 from tidegate_common.contract.events import RECEIPT, Event, Receipt
@@ -23,7 +23,7 @@ from tidegate_common.errors import BrokerUnavailable, InvalidField, TidegateErro
 from tidegate_common.runtime.tasks import end
 from tidegate_common.telemetry import names
 from tidegate_common.telemetry.propagation import inject, left_out
-from tidegate_common.telemetry.sending import producer
+from tidegate_common.telemetry.spans import producer
 
 
 class Sent(msgspec.Struct, frozen=True):
@@ -53,7 +53,7 @@ class Outgoing(NamedTuple):
         return None if self.key is None else keyed_id("event", self.key)
 
 
-class Sending:
+class EventSender:
     """Sends events."""
 
     def __init__(
