@@ -8,7 +8,7 @@ import pytest
 
 from gateway.openai.api_errors import ApiError
 from gateway.openai.translator import DONE, ChunkTranslator, Head, completion
-from tidegate_common.contract.answers import AiDone, AiError, AiResponse, AiRestart, Answer, AnswerBuilder
+from tidegate_common.contract.answers import AiDone, AiError, AiProgress, AiResponse, AiRestart, Answer, AnswerBuilder
 from tidegate_common.contract.jobs import Usage
 
 HEAD = Head("j1", 7, "m")
@@ -20,21 +20,28 @@ class Stream:
     def __init__(self, candidates: int = 1, include_usage: bool = False) -> None:
         self.chunks = ChunkTranslator(HEAD, candidates, include_usage)
         self.raw = b""
+        self.index = 0
 
     def text(self, content: str, candidate: int = 0, reason: str | None = None) -> None:
-        data = AiResponse(job_id="j1", index=0, content=content, candidate=candidate, finish_reason=reason)
+        data = AiResponse(job_id="j1", index=self._next(), content=content, candidate=candidate, finish_reason=reason)
         self._take("ai_response", data)
 
     def thought(self, content: str) -> None:
-        self._take("ai_reasoning", AiResponse(job_id="j1", index=0, content=content))
+        self._take("ai_reasoning", AiResponse(job_id="j1", index=self._next(), content=content))
 
     def restart(self) -> None:
+        self.index = 0
         self._take("ai_restart", AiRestart(job_id="j1", attempt=2))
 
     def done(self, reason: str = "stop", content: str = "") -> None:
         self._take(
-            "ai_response", AiDone(job_id="j1", index=0, finish_reason=reason, usage=Usage(1, 2), content=content)
+            "ai_response",
+            AiDone(job_id="j1", index=self._next(), finish_reason=reason, usage=Usage(1, 2), content=content),
         )
+
+    def _next(self) -> int:
+        self.index += 1
+        return self.index - 1
 
     def _take(self, event_type: str, data: msgspec.Struct) -> None:
         self.raw += self.chunks.take(event_type, msgspec.json.encode(data))
@@ -165,6 +172,28 @@ def test_a_job_that_another_cancelled_is_an_error_for_who_waits() -> None:
         stream.done("cancelled")
     assert (told.value.status, told.value.code) == (409, "cancelled")
     assert stream.chunks.over
+
+
+@pytest.mark.parametrize("kept", [[1, 2, 3], [0, 2, 3], [0, 1, 3]])
+def test_a_text_with_a_hole_is_an_error_and_no_answer(kept: list[int]) -> None:
+    """What had left the stream before a slow client could take it was left out of its answer in silence."""
+    events: list[tuple[str, msgspec.Struct]] = [
+        ("ai_response", AiResponse(job_id="j1", index=0, content="Hello ")),
+        ("ai_progress", AiProgress(job_id="j1", state="at work", index=1)),
+        ("ai_response", AiResponse(job_id="j1", index=2, content="world")),
+        ("ai_response", AiDone(job_id="j1", index=3, finish_reason="stop", usage=Usage(1, 2))),
+    ]
+
+    def taken(numbers: list[int]) -> Stream:
+        stream = Stream()
+        for number in numbers:
+            stream._take(*events[number])
+        return stream
+
+    assert taken([0, 1, 2, 3]).field("content") == "Hello world"
+    with pytest.raises(ApiError) as told:
+        taken(kept)
+    assert (told.value.status, told.value.code) == (404, "not_found")
 
 
 def test_events_of_other_types_say_nothing() -> None:

@@ -18,7 +18,7 @@ NOT_AGAIN = {"x-should-retry": "false"}
 
 
 class ApiError(errors.TidegateError):
-    """What a caller is told: `status` as far as the head is not sent yet, and OpenAI's fields."""
+    """An answer to the caller: OpenAI's fields, and `status` if the head is not sent yet."""
 
     def __init__(
         self,

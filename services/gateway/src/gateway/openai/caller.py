@@ -1,4 +1,4 @@
-"""Who asks for a completion, and what they say about it in headers."""
+"""The caller of a completion, as its headers tell."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ REQUEST_HEADERS = [
         )
     ),
 ]
-"""What OpenAI's clients send from a page of another origin."""
+"""OpenAI's clients send these, from pages of other origins too."""
 
 
 class Caller(NamedTuple):
-    """Who asks: `name` is a tail's tokens, made of the key or else of the address. `key` is the idempotency key."""
+    """`name` is a tail's tokens, made of the API key or else of the address. `key` is the idempotency key."""
 
     name: str
     key: str | None = None
@@ -47,14 +47,14 @@ class Caller(NamedTuple):
 
 
 def caller_of(request: Request) -> Caller:
-    """Who asks, and what they want to become of the job when they go. Raises InvalidField."""
+    """Raises InvalidField."""
     secret = request.headers.get("authorization")
     if secret:
         name = f"key.{hashlib.sha256(secret.encode()).hexdigest()[:32]}"
     else:
         name = f"address.{encode_token(request.client.host if request.client else 'none')}"
     key = idempotency_key(request)
-    # Who sends a key means to come back.
+    # A caller that sends a key means to come back.
     wish = single(request, ON_DISCONNECT) or (OnDisconnect.CANCEL if key is None else OnDisconnect.CONTINUE)
     if wish not in tuple(OnDisconnect):
         raise InvalidField(ON_DISCONNECT, "cancel or continue")

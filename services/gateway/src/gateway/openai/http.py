@@ -42,7 +42,7 @@ log = logging.getLogger(__name__)
 MOUNT = "/v1"
 PATH = f"{MOUNT}/chat/completions"
 LATE_SECONDS = 5.0
-"""A job's worker ends it at its deadline; where none does, the front gives up so much later."""
+"""A job's worker ends it at its deadline. If none does, the front gives up so much later."""
 
 STOP_SECONDS = 1.0
 
@@ -157,7 +157,7 @@ class OpenAiFront:
     async def _while_wanted(
         self, work: Coroutine[Any, Any, None], receive: Receive, writer: ResponseWriter, beating: bool
     ) -> None:
-        """Does `work` until its end. Raises _Gone where the client goes away before, ApiError where time is over."""
+        """Does `work` until its end. Raises _Gone if the client goes away before, ApiError if time is over."""
         working = asyncio.create_task(work)
         leaving = asyncio.create_task(gone(receive))
         stopping = asyncio.create_task(self._stopping.wait())

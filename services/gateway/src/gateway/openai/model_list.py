@@ -32,7 +32,7 @@ class ModelList:
         self._lock = asyncio.Lock()
 
     async def all(self) -> list[dict[str, Any]]:
-        """OpenAI's model objects. Raises Unavailable where no worker answers."""
+        """OpenAI's model objects. Raises Unavailable if no worker answers."""
         async with self._lock:
             now = asyncio.get_running_loop().time()
             if now >= self._until:
@@ -41,7 +41,7 @@ class ModelList:
         return [self._object(name) for name in self._names]
 
     async def one(self, name: str) -> dict[str, Any]:
-        """Raises Unavailable, and ApiError where there is no such model."""
+        """Raises Unavailable, and ApiError if there is no such model."""
         for found in await self.all():
             if found["id"] == name:
                 return found

@@ -88,7 +88,7 @@ class _Message(msgspec.Struct, frozen=True):
 
 
 class Completion(NamedTuple):
-    """A checked request. `user` is the tail of the user that it is said to be for, empty where nobody is named."""
+    """A checked request. `user` is the tail of the user that it is said to be for, empty if nobody is named."""
 
     params: ChatParams
     model: str

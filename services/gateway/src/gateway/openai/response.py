@@ -45,14 +45,14 @@ class ResponseWriter:
         await self._send({"type": "http.response.body", "body": body})
 
     async def error(self, error: ApiError) -> None:
-        """Ends with `error`: as an event where the head is gone already."""
+        """Ends with `error`: as an event if the head is gone already."""
         if self.begun:
             await self.write(error_event(error), more=False)
         else:
             await self.document(error.body(), error.status, error.headers)
 
     async def beat(self, seconds: float) -> None:
-        """Sends a comment where nothing else was for `seconds`, and the head where none was for HOLD_SECONDS."""
+        """Sends a comment if nothing else was sent for `seconds`, and the head if there was none for HOLD_SECONDS."""
         await asyncio.sleep(HOLD_SECONDS)
         while not self.over:
             if not self.wrote:

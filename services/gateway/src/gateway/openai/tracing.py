@@ -17,7 +17,7 @@ from tidegate_common.telemetry.providers import Telemetry
 
 @contextmanager
 def serving(telemetry: Telemetry, headers: Iterable[tuple[bytes, bytes]], path: str) -> Iterator[Span]:
-    """The request's span, current inside; a bare trace id where spans go nowhere."""
+    """The request's span, current inside; a bare trace id if spans go nowhere."""
     if not telemetry.tracing:
         with attached(extract(context_fields(headers))):
             yield INVALID_SPAN

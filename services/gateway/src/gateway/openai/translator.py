@@ -32,7 +32,13 @@ class Head(msgspec.Struct, frozen=True):
         return {"id": f"chatcmpl-{self.job_id}", "object": kind, "created": self.created, "model": self.model}
 
 
-class _Piece(msgspec.Struct):
+class _Indexed(msgspec.Struct):
+    """What counts of an event that is no text."""
+
+    index: int | None = None
+
+
+class _Piece(_Indexed):
     """What counts of an `ai_response` or an `ai_reasoning`."""
 
     content: str = ""
@@ -42,6 +48,7 @@ class _Piece(msgspec.Struct):
     usage: Usage | None = None
 
 
+_INDEXED = msgspec.json.Decoder(_Indexed)
 _PIECE = msgspec.json.Decoder(_Piece)
 _ERROR = msgspec.json.Decoder(AiError)
 
@@ -77,7 +84,7 @@ class _Sent:
         return self._text is not None and self.matched < len(self._text)
 
     def take(self, content: str) -> str | None:
-        """The part of `content` that was not sent before; None where it differs from what was."""
+        """The part of `content` that was not sent before; None if it differs from what was."""
         if self._text is not None and self.matched < len(self._text):
             again = content[: len(self._text) - self.matched]
             if not self._text.startswith(again, self.matched):
@@ -101,7 +108,7 @@ class ChunkTranslator:
     """One completion's stream. `take` a job's events in their order, until `over`.
 
     What was sent can't be taken back in OpenAI's protocol. So an attempt that begins again is held back as long as it
-    says what was said before, and goes on from there; where it says something else the stream ends with an error.
+    says what was said before, and goes on from there. If it says something else, the stream ends with an error.
     """
 
     def __init__(self, head: Head, candidates: int, include_usage: bool) -> None:
@@ -109,6 +116,8 @@ class ChunkTranslator:
         self._include_usage = include_usage
         self._choices = [_Choice() for _ in range(candidates)]
         self._begun = False
+        self._index = 0
+        """Of the attempt's next event."""
         self.over = False
         self.finish_reason: str | None = None
         self.usage: Usage | None = None
@@ -116,7 +125,7 @@ class ChunkTranslator:
     def take(self, event_type: str, data: bytes) -> bytes:
         """What `data` adds to the stream; empty for nothing, and for what can't be read: it is somebody else's.
 
-        Raises ApiError where the stream ends with it instead.
+        Raises ApiError if the stream ends with it instead.
         """
         try:
             return self._take(event_type, mended_json(data))
@@ -127,14 +136,18 @@ class ChunkTranslator:
         if event_type == answers.ERROR:
             raise job_failed(_ERROR.decode(data))
         if event_type == answers.RESTART:
+            self._index = 0
             for choice in self._choices:
                 choice.content.restart()
                 if choice.reasoning is not None:
                     choice.reasoning.restart()
             return b""
+        if event_type in (answers.PROGRESS, answers.ARTIFACT, answers.TRANSCRIPT):
+            self._count(_INDEXED.decode(data).index)
         if event_type not in (answers.RESPONSE, answers.REASONING):
             return b""
         piece = _PIECE.decode(data)
+        self._count(piece.index)
         if not 0 <= piece.candidate < len(self._choices):
             return b""
         begin = b"" if self._begun else self._begin()
@@ -144,6 +157,13 @@ class ChunkTranslator:
         if piece.finish_reason is not None:
             found += self._finish(piece.candidate, piece.finish_reason)
         return begin + found
+
+    def _count(self, index: int | None) -> None:
+        """Raises ApiError if events before this one have left the stream: a text with a hole is no answer."""
+        if index is not None:
+            if index > self._index:
+                raise _not_kept()
+            self._index = index + 1
 
     def _begin(self) -> bytes:
         self._begun = True
@@ -188,13 +208,13 @@ class ChunkTranslator:
 
 
 def completion(head: Head, answer: Answer) -> bytes:
-    """A finished answer as one document. Raises ApiError where the job failed, or its answer is not whole."""
+    """A finished answer as one document. Raises ApiError if the job failed, or if its answer is not whole."""
     if answer.error is not None:
         raise job_failed(answer.error)
     if answer.finish_reason == CANCELLED:
         raise job_cancelled()
     if not (answer.whole and answer.done):
-        raise ApiError(404, "The answer is not kept any more.", code="not_found")
+        raise _not_kept()
     document = head.fields("chat.completion")
     if answer.model:
         document["model"] = answer.model
@@ -219,6 +239,10 @@ def _usage(usage: Usage | None) -> dict[str, int]:
         "completion_tokens": usage.completion_tokens,
         "total_tokens": usage.total_tokens,
     }
+
+
+def _not_kept() -> ApiError:
+    return ApiError(404, "The answer is not kept any more, or not all of it.", code="not_found")
 
 
 def _diverged() -> ApiError:
