@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
+from msgspec.structs import replace
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
@@ -17,7 +18,7 @@ from starlette.routing import Route
 from tests.support.waiting import until
 from tidegate_common.runtime import problems
 from tidegate_common.runtime.body import read_body
-from tidegate_common.runtime.guard import Guard, HttpLimits
+from tidegate_common.runtime.guard import Guard
 from tidegate_common.runtime.server import Server, server
 from tidegate_common.runtime.settings import CommonSettings
 
@@ -76,8 +77,9 @@ def app() -> Starlette:
 @asynccontextmanager
 async def served(application: Any = None, **limits: Any) -> AsyncIterator[Served]:
     """`application` (or `app()`) on a free port, with `limits` in place of the usual ones."""
-    guard = Guard(HttpLimits(**limits))
-    made = server(application or app(), CommonSettings(port=0, drain_seconds=2.0), guard=guard)
+    settings = CommonSettings(port=0, drain_seconds=2.0)
+    guard = Guard(replace(settings.http_limits(), **limits))
+    made = server(application or app(), settings, guard=guard)
     task = asyncio.create_task(made.serve())
     await until(lambda: made.started, "the server listens")
     try:

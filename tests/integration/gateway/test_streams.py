@@ -22,8 +22,8 @@ from gateway.sse.socket_stream import SocketStream
 from tests.support.waiting import until
 from tidegate_common.runtime.guard import Guard
 from tidegate_common.runtime.hosts import Hosts
-from tidegate_common.runtime.protocol import limited
 from tidegate_common.runtime.server import Server, server
+from tidegate_common.runtime.uvicorn_http.protocol import limited
 
 HELLO, BYE = frame.chunk(b"data: hello\n\n"), frame.chunk(b"data: bye\n\n")
 REQUEST = b"GET /api/sse HTTP/1.1\r\nHost: localhost\r\n\r\n"

@@ -51,9 +51,9 @@ from tidegate_common.runtime.health import Readiness, health_routes
 from tidegate_common.runtime.hosts import Hosts
 from tidegate_common.runtime.listening import listening
 from tidegate_common.runtime.paths import Utf8Paths
-from tidegate_common.runtime.protocol import limited
 from tidegate_common.runtime.server import Server, SocketOptions, check_port_free, server
 from tidegate_common.runtime.tasks import end, spawn
+from tidegate_common.runtime.uvicorn_http.protocol import limited
 from tidegate_common.telemetry import names
 from tidegate_common.telemetry.providers import Telemetry, telemetry
 

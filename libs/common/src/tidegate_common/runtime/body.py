@@ -10,7 +10,7 @@ import msgspec
 from starlette.requests import Request
 
 from tidegate_common.errors import InvalidBody, InvalidField, TooLarge, UnsupportedCoding, UnsupportedMedia
-from tidegate_common.runtime.guard import EXTENSION, Bodies
+from tidegate_common.runtime.guard import BODIES, Bodies
 
 T = TypeVar("T")
 
@@ -34,7 +34,7 @@ async def read_body(request: Request, limit: int, media_type: str = "application
     length = request.headers.get("content-length", "")
     if length.isdigit() and int(length) > limit:
         raise TooLarge("the body", limit)
-    bodies: Bodies = request.scope.get("extensions", {}).get(EXTENSION) or Bodies(limit)
+    bodies: Bodies = request.scope.get("extensions", {}).get(BODIES) or Bodies(limit)
     body = bytearray()
     held = 0
     try:

@@ -16,7 +16,7 @@ from tidegate_common.telemetry.trouble import Trouble
 
 log = logging.getLogger(__name__)
 
-EXTENSION = "tidegate.bodies"
+BODIES = "tidegate.bodies"
 """Under this name each request's scope has the process's `Bodies`."""
 
 ABORT = "tidegate.abort"
@@ -38,15 +38,15 @@ CALM_SHARE = 0.9
 class HttpLimits(msgspec.Struct, frozen=True, kw_only=True):
     """Limits of a process's connections; times in seconds."""
 
-    head_bytes: int = 32_768
-    head_seconds: float = 10
+    head_bytes: int
+    head_seconds: float
     """From the accepting, or a later request's first byte, to the end of the request's head."""
-    body_seconds: float = 30
+    body_seconds: float
     """For each PIECE_BYTES of a body, or the rest of it."""
     body_total_seconds: float = 600
-    keep_alive_seconds: float = 75
-    sockets: int = 4096
-    bodies_bytes: int = 64 << 20
+    keep_alive_seconds: float
+    sockets: int
+    bodies_bytes: int
 
 
 class Bodies:
@@ -113,6 +113,89 @@ class Guard:
         """No time runs any more for `transport`."""
         for deadlines in (self.heads, self.pieces, self.totals, self.idle):
             deadlines.stop(transport)
+
+
+class TimeLimit:
+    """The one limit of time that a connection is under at the moment."""
+
+    __slots__ = ("_guard", "_piece", "_transport", "of")
+
+    def __init__(self, guard: Guard, transport: asyncio.Transport) -> None:
+        """It begins with that of a head."""
+        self._guard = guard
+        self._transport = transport
+        self._piece = 0
+        self.of: Deadlines | None = None
+        """Which of the guard's it is."""
+        self.set(guard.heads)
+
+    def set(self, deadlines: Deadlines | None) -> None:
+        """Another one of the guard's, or none; if it is the same, its time goes on."""
+        guard, transport, before = self._guard, self._transport, self.of
+        if deadlines is before:
+            return
+        if before is not None:
+            before.stop(transport)
+        if before is guard.pieces:
+            guard.totals.stop(transport)
+        self.of = deadlines
+        if deadlines is not None:
+            deadlines.start(transport)
+        if deadlines is guard.pieces:
+            self._piece = 0
+            guard.totals.start(transport)
+
+    def restart(self) -> None:
+        """Begins its time anew."""
+        if self.of is not None:
+            self.of.restart(self._transport)
+
+    def read(self, size: int) -> None:
+        """So many bytes have come: each PIECE_BYTES of a body have their own time."""
+        if self.of is self._guard.pieces:
+            self._piece += size
+            if self._piece >= PIECE_BYTES:
+                self._piece = 0
+                self.restart()
+
+
+class HeadSize:
+    """Whether a connection's head, or its trailers, are over the limit."""
+
+    __slots__ = ("_fields", "_most", "_moved", "_unparsed")
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._fields = 0
+        self._unparsed = 0
+        self._moved = False
+
+    def begin(self) -> None:
+        """Another head, or trailers."""
+        self._fields = 0
+
+    def field(self, size: int) -> bool:
+        """A part of it is there as a whole. Gives whether it is too large with that."""
+        self._fields += size
+        return self._fields > self._most
+
+    def begin_read(self) -> None:
+        self._moved = False
+
+    def moved(self) -> None:
+        """The parser has come to another part of a request."""
+        self._moved = True
+        self._unparsed = 0
+
+    def read(self, size: int) -> bool:
+        """All of a read is parsed. Gives whether too much has come that moved nothing on.
+
+        httptools hands over a field only when it is whole: an endless one, in a head, in trailers or in a chunk's line,
+        is counted by the bytes that came.
+        """
+        if not self._moved:
+            self._unparsed += size
+        return self._unparsed > self._most
 
 
 def _protocol(transport: asyncio.Transport) -> Any:

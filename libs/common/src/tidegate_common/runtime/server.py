@@ -20,8 +20,8 @@ from tidegate_common.errors import ConfigError
 from tidegate_common.runtime.guard import Guard
 from tidegate_common.runtime.hosts import HostCheck, Hosts, Responder, problem
 from tidegate_common.runtime.listening import cannot_listen, in_url, listening
-from tidegate_common.runtime.protocol import limited
 from tidegate_common.runtime.settings import CommonSettings
+from tidegate_common.runtime.uvicorn_http.protocol import limited
 
 log = logging.getLogger(__name__)
 
@@ -105,10 +105,10 @@ class Server(uvicorn.Server):
             self.on_started()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        super().handle_exit(sig, frame)
-        if self._signal is None:
-            self._signal = signal.Signals(sig).name
-        self._captured_signals.clear()  # a signal is a request to stop: the exit code of a clean stop is 0
+        # uvicorn's own raises the signal again at the end: here it is a request to stop, and a clean stop's code is 0.
+        self._signal = self._signal or signal.Signals(sig).name
+        self.force_exit = self.force_exit or (self.should_exit and sig == signal.SIGINT)
+        self.should_exit = True
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         loop = asyncio.get_running_loop()

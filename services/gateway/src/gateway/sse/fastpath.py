@@ -9,6 +9,7 @@ and goes the portable path.
 from __future__ import annotations
 
 import asyncio
+from http import HTTPStatus
 from typing import Any, cast
 
 import httptools
@@ -25,8 +26,8 @@ from tidegate_common.runtime.discard import Discard
 from tidegate_common.runtime.guard import Guard
 from tidegate_common.runtime.hosts import Hosts
 from tidegate_common.runtime.problems import problem_response, unforeseen_response
-from tidegate_common.runtime.protocol import BLANKS
-from tidegate_common.runtime.uvicorn_http import HttpServer
+from tidegate_common.runtime.uvicorn_http.front import HttpServer
+from tidegate_common.runtime.uvicorn_http.protocol import BLANKS
 
 STREAM = PATH.encode()
 JOBS = STREAM + b"/jobs/"
@@ -139,8 +140,11 @@ class FastPath:
         except Exception as error:
             answer = unforeseen_response(error, head.headers)
         if answer is not None and not stream.begun and not transport.is_closing():
-            last = (b"connection", b"close")
-            transport.write(server.encode(answer, [*self._cors.headers(head.headers), last]))
+            own = [*self._cors.headers(head.headers), (b"connection", b"close")]
+            lines = b"".join(b"%s: %s\r\n" % header for header in (*server.headers, *answer.raw_headers, *own))
+            status = HTTPStatus(answer.status_code)
+            line = b"HTTP/1.1 %d %s\r\n" % (status, status.phrase.encode())
+            transport.write(b"%s%s\r\n%s" % (line, lines, answer.body))
             server.connections.discard(stream)
             Discard(transport, server.connections, self.guard)
 

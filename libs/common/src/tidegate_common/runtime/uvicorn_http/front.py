@@ -1,11 +1,11 @@
+"""uvicorn, as a protocol sees it that stands before its own."""
+
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from http import HTTPStatus
 from typing import Any
 
-from starlette.responses import Response
 from uvicorn import Config
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from uvicorn.server import ServerState
@@ -41,12 +41,6 @@ class HttpServer:
                 host, _ = self._trusted.get_trusted_client_address(b", ".join(named).decode("latin-1"))
                 return host or peer
         return peer
-
-    def encode(self, response: Response, more: list[tuple[bytes, bytes]]) -> bytes:
-        """A whole answer, with the server's headers and `more`."""
-        lines = b"".join(b"%s: %s\r\n" % header for header in (*self.headers, *response.raw_headers, *more))
-        status = HTTPStatus(response.status_code)
-        return b"HTTP/1.1 %d %s\r\n%s\r\n%s" % (status, status.phrase.encode(), lines, response.body)
 
     def hand_over(self, transport: asyncio.Transport, data: bytes) -> None:
         """Gives a connection to uvicorn's own protocol, with all that has come on it."""

@@ -1,8 +1,4 @@
-"""uvicorn's HTTP/1.1 protocol with limits on a connection's size and time, and an end that loses no answer.
-
-This module, answer and uvicorn_http beside it rest on uvicorn's private names; tests/unit/common/test_uvicorn.py fails
-when they move.
-"""
+"""uvicorn's HTTP/1.1 protocol with limits on a connection's size and time, and an end that loses no answer."""
 
 from __future__ import annotations
 
@@ -13,18 +9,17 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from tidegate_common.runtime import refusals
-from tidegate_common.runtime.answer import by_the_rules, until_left
-from tidegate_common.runtime.deadlines import Deadlines
 from tidegate_common.runtime.discard import Discard, GracefulTransport
-from tidegate_common.runtime.guard import ABORT, DISCARD_BYTES, EXTENSION, PIECE_BYTES, Guard
+from tidegate_common.runtime.guard import ABORT, BODIES, DISCARD_BYTES, Guard, HeadSize, TimeLimit
 from tidegate_common.runtime.hosts import AUTHORITY, split_target
 from tidegate_common.runtime.refusals import Refusal
-
-FRAMING = frozenset({b"content-length", b"transfer-encoding", b"connection"})
-"""Headers that say where a request ends, and whether another may follow."""
+from tidegate_common.runtime.uvicorn_http.exchange import Exchange
 
 CONTENT = frozenset({b"content-length", b"transfer-encoding"})
 """Headers that say that a request has content (RFC 9112, 6)."""
+
+FRAMING = CONTENT | {b"connection"}
+"""Headers that say where a request ends, and whether another may follow."""
 
 BLANKS = b" \t"
 """They may follow a field's value and are no part of it (RFC 9110, 5.5). The parser leaves them in."""
@@ -34,7 +29,7 @@ MAX_PIPELINED = 64
 
 
 class LimitedHttpProtocol(HttpToolsProtocol):
-    """One connection. `_message` is whether a request has begun and not ended, `_in_head` where in it the parser is."""
+    """One connection."""
 
     guard: Guard
     transport: GracefulTransport
@@ -42,23 +37,24 @@ class LimitedHttpProtocol(HttpToolsProtocol):
     def __init__(self, *args: Any, **more: Any) -> None:
         super().__init__(*args, **more)
         self.bare: asyncio.Transport
-        self._clock: Deadlines | None = None
+        self._time: TimeLimit
+        self._size = HeadSize(self.guard.limits.head_bytes)
         self._message = False
+        """Whether a request has begun and not ended."""
         self._in_head = True
+        """Where in it the parser is, or before the next one."""
         self._replay = False
         """While a head that was read is read again: nothing of it is new."""
         self._deaf = False
         """Nothing more is read: the connection ends, at once or with the answers that are under way."""
         self._last_words: Refusal | None = None
+        """Said when those are out."""
         self._running: RequestResponseCycle | None = None
         """Whose answer is being made; others wait behind it."""
         self.half_closed = False
         """The client sends nothing more. It may still read: `nc -N` and some proxies end so what they have asked."""
-        self._moved = False
-        self._parsed = 0
-        self._unparsed = 0
-        self._piece = 0
         self._unwanted = 0
+        """Bytes of a body that has its answer already."""
 
     # The connection
 
@@ -69,18 +65,19 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         if not admitted:
             self.bare.abort()
             return
-        self._clock = self.guard.heads
-        self._clock.start(self.bare)
+        self._time = TimeLimit(self.guard, self.bare)
 
     def data_received(self, data: bytes) -> None:
         if self._deaf:
             return
-        self._moved = False
+        self._size.begin_read()
         try:
             self._feed(data)
         except httptools.HttpParserError:
             self._refuse(refusals.INVALID)
-        self._measure(len(data))
+        if self._size.read(len(data)):
+            self._refuse(refusals.head_large(self.guard.limits.head_bytes))
+        self._time.read(len(data))
         self._keep_time()
 
     def eof_received(self) -> bool:  # type: ignore[override]  # uvicorn's never keeps a connection
@@ -124,10 +121,11 @@ class LimitedHttpProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         if self._replay or self._deaf:
             return
-        if self._clock is self.guard.heads and self.cycle is not None:
-            self._watch(None)  # another head has begun: it has its own time
+        if self._time.of is self.guard.heads and self.cycle is not None:
+            self._time.set(None)  # another head has begun: it has its own time
         self._message = self._in_head = True
-        self._parsed = self._unwanted = 0
+        self._size.begin()
+        self._unwanted = 0
         super().on_message_begin()
 
     def on_url(self, url: bytes) -> None:
@@ -142,7 +140,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         if self._replay or self._deaf:
             return
-        self._parsed = 0
+        self._size.begin()  # what comes behind it are trailers
         if self.parser.get_method() == b"CONNECT":
             self._refuse(refusals.INVALID)
         elif self.parser.get_http_version() not in ("1.0", "1.1"):
@@ -160,12 +158,12 @@ class LimitedHttpProtocol(HttpToolsProtocol):
                 self.expect_100_continue = False  # without content there is nothing to go on with (RFC 9110, 10.1.1)
             super().on_headers_complete()
             self._in_head = False
-            self._progress()
+            self._size.moved()
 
     def on_body(self, body: bytes) -> None:
         if self._deaf:
             return
-        self._progress()
+        self._size.moved()
         super().on_body(body)
         if self.cycle.response_complete:
             self._unwanted += len(body)
@@ -177,16 +175,16 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         if self._deaf or self.parser.should_upgrade():
             return
         self._message, self._in_head = False, True
-        self._progress()
+        self._size.moved()
         super().on_message_complete()
 
     # Answers
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         scope: Any = cycle.scope
-        scope["extensions"] = {EXTENSION: self.guard.bodies, ABORT: self.bare.abort}
+        scope["extensions"] = {BODIES: self.guard.bodies, ABORT: self.bare.abort}
         self._running = cycle
-        super()._start_asgi_task(cycle, cast(Any, until_left(by_the_rules(app, cycle), self._left)))
+        super()._start_asgi_task(cycle, cast(Any, Exchange(app, cycle, self._left)))
 
     def _left(self) -> bool:
         """Whether the client is to be taken for gone by whoever asks. Then the connection ends."""
@@ -200,8 +198,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
             return
         self.flow.resume_reading()
         if self.pipeline:
-            if self._clock is not None:
-                self._clock.restart(self.bare)  # nothing was read while it waited
+            self._time.restart()  # nothing was read while it waited
             self._start_asgi_task(*self.pipeline.pop())
         elif self._last_words is not None:
             self._say(self._last_words)
@@ -213,7 +210,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         if self._deaf:
             return
         self._deaf = True
-        self._watch(None)
+        self._time.set(None)
         self.guard.count(refusal.reason)
         begun = self._message and not self._in_head
         if begun and self.pipeline:
@@ -261,7 +258,10 @@ class LimitedHttpProtocol(HttpToolsProtocol):
                 return
 
     def _ignore_upgrade(self) -> None:
-        """Makes a parser that stands behind the request's head and has not read of any upgrade."""
+        """Makes a parser that stands behind the request's head and has not read of any upgrade.
+
+        httptools' own takes what follows an upgrade for another protocol's, and reads no further (RFC 9110, 7.8).
+        """
         version, method = self.scope["http_version"], self.scope["method"]
         lines = [b"%s: %s\r\n" % header for header in self.headers if header[0] in FRAMING]
         self.parser = httptools.HttpRequestParser(self)
@@ -271,27 +271,9 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         self._replay = False
 
     def _fits(self, size: int) -> bool:
-        self._parsed += size
-        if self._parsed > self.guard.limits.head_bytes:
+        if self._size.field(size):
             self._refuse(refusals.head_large(self.guard.limits.head_bytes))
         return not self._deaf
-
-    def _progress(self) -> None:
-        self._moved = True
-        self._unparsed = 0
-
-    def _measure(self, size: int) -> None:
-        # httptools hands over a field only when it is whole: an endless one, in a head, in trailers or in a chunk's
-        # line, is counted by the bytes that came and moved nothing on.
-        if not self._moved:
-            self._unparsed += size
-            if self._unparsed > self.guard.limits.head_bytes:
-                self._refuse(refusals.head_large(self.guard.limits.head_bytes))
-        if self._clock is self.guard.pieces:
-            self._piece += size
-            if self._piece >= PIECE_BYTES:
-                self._piece = 0
-                self._clock.restart(self.bare)
 
     # Time
 
@@ -300,23 +282,9 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         if self._deaf:
             return
         if self._message:
-            self._watch(self.guard.heads if self._in_head else self.guard.pieces)
+            self._time.set(self.guard.heads if self._in_head else self.guard.pieces)
         elif self.cycle is not None:
-            self._watch(self.guard.idle if self.cycle.response_complete else None)
-
-    def _watch(self, clock: Deadlines | None) -> None:
-        if clock is self._clock:
-            return
-        if self._clock is not None:
-            self._clock.stop(self.bare)
-        if self._clock is self.guard.pieces:
-            self.guard.totals.stop(self.bare)
-        self._clock = clock
-        if clock is not None:
-            clock.start(self.bare)
-        if clock is self.guard.pieces:
-            self._piece = 0
-            self.guard.totals.start(self.bare)
+            self._time.set(self.guard.idle if self.cycle.response_complete else None)
 
     def head_late(self) -> None:
         """The time for a head is over."""
@@ -343,6 +311,6 @@ class LimitedHttpProtocol(HttpToolsProtocol):
             self.bare.close()
 
 
-def limited(guard: Guard, base: type[LimitedHttpProtocol] = LimitedHttpProtocol) -> type[Any]:
-    """`base` with these limits: uvicorn makes protocols without arguments of ours."""
-    return type(base.__name__, (base,), {"guard": guard})
+def limited(guard: Guard) -> type[Any]:
+    """The protocol with these limits: uvicorn makes protocols without arguments of ours."""
+    return type(LimitedHttpProtocol.__name__, (LimitedHttpProtocol,), {"guard": guard})
