@@ -26,7 +26,7 @@ CANDIDATES = 64
 class AiResponse(msgspec.Struct, frozen=True, kw_only=True):
     """Data of `ai_response` and `ai_reasoning`: the next piece of a candidate's text.
 
-    `finish_reason` is there on a candidate's last piece, which may be empty, where a job has several.
+    If a job has several candidates, `finish_reason` is on the last piece of each, which may be empty.
     """
 
     job_id: str
@@ -38,7 +38,7 @@ class AiResponse(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AiDone(msgspec.Struct, frozen=True, kw_only=True):
-    """Data of the last `ai_response` of a job that did not fail; `finish_reason` is `cancelled` where it was."""
+    """Data of the last `ai_response` of a job that did not fail; `finish_reason` is `cancelled` if it was."""
 
     job_id: str
     index: int
@@ -52,7 +52,7 @@ class AiDone(msgspec.Struct, frozen=True, kw_only=True):
 
 class AiProgress(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Data of `ai_progress`. Of a queued job (volatile, without an index): its `position`, 1 for the next, and the
-    `wait_seconds` that it may take; null where nothing is known. Of a running one: its share done, 0 to 1, and a note.
+    `wait_seconds` that it may take; null if nothing is known. Of a running one: its share done, 0 to 1, and a note.
     """
 
     job_id: str
@@ -67,7 +67,7 @@ class AiProgress(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class AiArtifact(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Data of `ai_artifact`: something that is no text, as base64 in `content` or by reference in `url`.
 
-    A later one of the same candidate and `name` replaces it; `final` where none follows.
+    A later one of the same candidate and `name` replaces it; `final` if none follows.
     """
 
     job_id: str
@@ -82,7 +82,7 @@ class AiArtifact(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 class AiTranscript(msgspec.Struct, frozen=True, kw_only=True):
     """Data of `ai_transcript`: what was said from `start` to `end` (seconds). A later one of the same `segment`
-    corrects it; `final` where none follows. `confidence` is from 0 to 1.
+    corrects it; `final` if none follows. `confidence` is from 0 to 1.
     """
 
     job_id: str
@@ -142,7 +142,7 @@ class Answer(msgspec.Struct, kw_only=True, omit_defaults=True):
     pieces: int = 0
     """Events of the answer: the index of the next one."""
     whole: bool = True
-    """False where the stream keeps the answer's beginning no more."""
+    """False if the stream keeps the answer's beginning no more."""
     done: bool = False
     """The last event was among them."""
     finish_reason: str | None = None
@@ -153,8 +153,10 @@ class Answer(msgspec.Struct, kw_only=True, omit_defaults=True):
 
 
 class AnswerBuilder:
-    """Makes one document of a job's events: `take` them in their order. Pieces are joined at the end: an answer of a
-    million characters would else be copied at each of them."""
+    """Makes one document of a job's events: `take` them in their order.
+
+    Pieces are joined at the end: else an answer of a million characters would be copied for each of them.
+    """
 
     def __init__(self) -> None:
         self._texts: dict[tuple[int, str], list[str]] = {}
@@ -164,8 +166,8 @@ class AnswerBuilder:
         self._answer = Answer()
 
     def take(self, event_type: str, data: bytes) -> None:
-        """Adds one event. Types that it does not know are passed over; where an event can't be read, since it is
-        somebody else's or of a newer release, the answer is not whole."""
+        """Adds one event. Types that it does not know are passed over. If an event can't be read, since it is somebody
+        else's or of a newer release, the answer is not whole."""
         try:
             self._take(event_type, mended_json(data))
         except UNREADABLE:

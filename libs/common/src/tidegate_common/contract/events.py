@@ -1,6 +1,6 @@
 """An event on the bus: its text is the payload, all else is in headers.
 
-So the gateway frames an event without decoding its payload, and `nats pub` can write one.
+So a gateway frames an event without decoding its payload, and you can write one with `nats pub`.
 """
 
 from __future__ import annotations
@@ -8,13 +8,13 @@ from __future__ import annotations
 import msgspec
 
 EVENT_TYPE = "Tidegate-Event"
-"""Header: the SSE `event:` of the frame; `message` where it is missing, as WHATWG HTML 9.2 has it."""
+"""Header: the SSE `event:` of the frame; `message` if it is missing, as in WHATWG HTML 9.2."""
 
 VOLATILE_ID = "Tidegate-Volatile"
 """Header of volatile events only: a unique text, by which overlapping subscriptions tell repeats."""
 
 RECEIPT = "Tidegate-Receipt"
-"""Header: gateways remember for a few seconds, under its value, to how many connections they wrote the event."""
+"""Header: under its value, gateways remember for a few seconds to how many connections they wrote the event."""
 
 JOB = "Tidegate-Job"
 """Header: the job that the event belongs to, so that its own stream can pick it out."""
@@ -46,7 +46,7 @@ class Event(msgspec.Struct, frozen=True):
 
 
 class Receipt(msgspec.Struct, frozen=True):
-    """Answer to a durable publish: the event's id; `duplicate` where the message id had been stored before."""
+    """Answer to a durable publish: the event's id; `duplicate` if the message id had been stored before."""
 
     id: str
     duplicate: bool = False

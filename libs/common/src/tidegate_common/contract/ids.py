@@ -33,7 +33,7 @@ class EventId(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> EventId | None:
-        """The id that `text` writes, or None where it is none of ours."""
+        """The id that `text` writes, or None if it is none of ours."""
         match = _EVENT_ID.fullmatch(text)
         return cls(match[1], int(match[2])) if match else None
 
@@ -73,7 +73,7 @@ def check_job_id(text: str) -> str:
 
 
 def check_name(field: str, value: str) -> str:
-    """`value`, where it can name a client, a user or a job.
+    """`value`, if it can name a client, a user or a topic.
 
     Raises InvalidField for an empty, overlong or ill-formed one (control characters, lone surrogates).
     """
@@ -88,7 +88,7 @@ def check_name(field: str, value: str) -> str:
 
 
 def check_event_type(field: str, value: str) -> str:
-    """`value`, where it can stand in an `event:` line.
+    """`value`, if it can stand in an `event:` line.
 
     Raises InvalidField for whitespace, control characters, lone surrogates and the types that the gateway
     itself writes.

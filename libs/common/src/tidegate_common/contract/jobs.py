@@ -29,7 +29,7 @@ class JobStatus(StrEnum):
 
 
 class Usage(msgspec.Struct, frozen=True):
-    """Tokens as the backend counts them, or an estimate where it has not said (yet); OpenAI's names."""
+    """Tokens as the backend counts them, or an estimate if it has not said (yet); OpenAI's names."""
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
@@ -43,41 +43,41 @@ class Usage(msgspec.Struct, frozen=True):
 
 
 class OnDisconnect(StrEnum):
-    """What becomes of a job when nobody listens to it any more."""
+    """What happens to a job when nobody listens to it any more."""
 
     CONTINUE = "continue"
     CANCEL = "cancel"
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
-    """A message of the work queue: `tail` addresses who asked, `params` are the handler's own."""
+    """A message of the work queue: its events are addressed to `tail`, and `params` are the handler's own."""
 
     job_id: str
     kind: str
     tail: str
     params: dict[str, Any]
     created: float
-    """As its record has it: a message and a record of other times are not of one job."""
+    """As its record has it. A message and a record with different times are not of one job."""
     owner: str = ""
-    """Whose share of the workers it takes; that of `tail` where empty."""
+    """Whose share of the workers it takes; if empty, that of `tail`."""
     start: str = ""
     """Event id of the stream's place when the job was made: all of its events come after it."""
     deadline: float | None = None
     """When it has to be done."""
     on_disconnect: OnDisconnect = OnDisconnect.CONTINUE
     grace_seconds: float = 10.0
-    """How long nobody may listen before `on_disconnect` counts: for clients that come back."""
+    """How long nobody may listen before `on_disconnect` counts: clients come back."""
     request: str = ""
-    """A hash of what was asked for, where that may be asked for again under an `Idempotency-Key`."""
+    """A hash of what was asked for, if it was asked for under an `Idempotency-Key`: see `request_hash`."""
     revision: int = 0
-    """Of the record, as it was made for this job: its first worker need not read it."""
+    """Of the record that was made for this job. Its first worker need not read that; 0 if it has to."""
 
 
 class JobState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A job's record in the KV bucket, changed by compare-and-set alone.
 
-    `queued` → `running` (an attempt has it) → `done`, `failed` or `cancelled`; back to `queued` where a worker hands
-    it back. Who brings it to its end writes the job's last event, so that there is one.
+    `queued` → `running` (an attempt has it) → `done`, `failed` or `cancelled`; back to `queued` if a worker hands the
+    job back. Whoever records the end also writes the job's last event.
     """
 
     job_id: str
@@ -87,35 +87,39 @@ class JobState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     updated: float
     trace_id: str = ""
     tail: str = ""
-    """Whom the job's events address."""
+    """As `Job.tail`."""
     owner: str = ""
-    """As `Job.owner`. Not shown to who asks for the record: it may be an address."""
+    """As `Job.owner`. Nobody who asks for the record is shown it: it may be an address."""
     start: str = ""
     """As `Job.start`."""
     request: str = ""
-    """As `Job.request`: under the same key nothing else is asked for. Empty: nobody knows what was."""
+    """As `Job.request`: nothing else may be asked for under the same key. Empty: it is not known."""
     end: str = ""
     """Event id of the job's last event, once that is stored."""
     attempt: int = 0
-    """Of the worker that has it, or had it last: counts all that began it."""
+    """The number of the last attempt that was begun."""
     holder: str = ""
-    """Names the attempt at work, in its process: what it has written itself it knows by that, and can be asked."""
+    """Names that attempt and its process. The attempt knows by it what it has written itself; the process can be asked
+    whether it still has the job."""
     failures: int = 0
     """Attempts that ended without a word: their workers died, or lost NATS."""
     pieces: int = 0
-    """Events of the answer that are stored, as of the last time that a worker gave the job back."""
+    """Events of the answer that were stored when a worker last gave the job back, or ended it."""
     cancel: bool = False
-    """It is to be cancelled; whoever has it, or gets it, sees to that."""
+    """It is to be cancelled: the worker that has it, or gets it, does so."""
     finish_reason: str | None = None
     model: str = ""
-    """That answered."""
+    """The one that answered."""
     usage: Usage | None = None
     error: str | None = None
     """Code and text, with a colon between."""
 
 
 def request_hash(*asked: Any) -> str:
-    """A hash of `asked`, whatever the order of the fields in its objects: the same for the same request."""
+    """A hash of `asked`: the same for the same request, whatever the order of fields in its objects.
+
+    It stands in records, so a release that made it of other parts would refuse retries across an upgrade.
+    """
     return hashlib.sha256(msgspec.json.encode(asked, order="sorted")).hexdigest()[:32]
 
 
@@ -130,7 +134,7 @@ class DeadJob(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Models(msgspec.Struct, frozen=True, kw_only=True):
-    """A worker's answer to the question what it can be asked with."""
+    """A worker's answer to the question which models it has."""
 
     models: list[str] = []
     default: str = ""

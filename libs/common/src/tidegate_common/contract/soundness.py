@@ -1,6 +1,6 @@
 """Whether what was read from the queue or a bucket can be ours: its names can stand in subjects, its times exist.
 
-NATS takes whatever somebody writes who has the right to. A job with an impossible name would be given out for ever, and
+NATS takes anything from anybody with the right to write. A job with an impossible name would be given out for ever, and
 one with a line end in its tail would write into the connection to NATS.
 """
 

@@ -1,7 +1,7 @@
 """NATS subjects: what is written where, and how a name becomes a legal token.
 
-A *tail* is the part that says who is addressed: `client.<id>`, `user.<id>`, `topic.<a.b.c>`, `broadcast`, or `job.<id>`
-for a job whose events nobody gets but who asks for that job's own stream.
+A *tail* is the part that an event is addressed to: `client.<id>`, `user.<id>`, `topic.<a.b.c>`, `broadcast`, or
+`job.<id>`, which only the job's own stream hears.
 The same tail follows `<namespace>.in.` (written, stored) and `<namespace>.out.` (republished, delivered).
 """
 
@@ -123,7 +123,7 @@ class Subjects(NamedTuple):
 
     @classmethod
     def of(cls, namespace: str) -> Subjects:
-        """Raises InvalidField where `namespace` can't start a subject and a stream name."""
+        """Raises InvalidField if `namespace` can't start a subject and a stream name."""
         if not _NAMESPACE.fullmatch(namespace):
             raise InvalidField("TIDEGATE_NAMESPACE", "1 to 32 of the characters a-z 0-9 _ -")
         return cls(namespace)
@@ -149,7 +149,7 @@ class Subjects(NamedTuple):
         return f"{self.namespace}.out.{tail}"
 
     def job(self, kind: str, level: int | str, owner: str) -> str:
-        """Where a job is queued: its kind, the level of its turn, and the tail of whoever it counts for."""
+        """Where a job is queued: its kind, its level and its owner."""
         return f"{self.namespace}.jobs.{encode_token(kind)}.{level}.{owner}"
 
     def jobs(self, level: int | str = "*", owner: str = ">") -> str:

@@ -1,4 +1,4 @@
-"""Text that UTF-8 can write, made of text that it may not.
+"""Makes text that UTF-8 can write of text that it can't.
 
 JSON can name half a character (`"\\ud83d"`), and Python's strings hold it, but no encoder of ours writes it.
 """
@@ -16,14 +16,14 @@ UNREADABLE = (msgspec.MsgspecError, UnicodeError, RecursionError)
 
 
 def mended(text: str) -> str:
-    """`text` with surrogates that pair up joined, and U+FFFD in the place of each that has no other half."""
+    """`text` with U+FFFD for each surrogate that has no other half; two that make a pair are joined."""
     if text.isascii() or is_well_formed(text):
         return text
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 def mended_json(raw: bytes) -> bytes:
-    """JSON whose texts are all `mended`. What is no JSON stays as it is: decoding it says so."""
+    """JSON whose texts are all `mended`. Anything else stays as it is: decoding it fails, and says why."""
     if b"\\ud" not in raw and b"\\uD" not in raw:
         return raw
     try:
