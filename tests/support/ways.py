@@ -5,12 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from enum import Enum
 
+import pytest
+
 from gateway.sse.fastpath import FirstProtocol
 from gateway.sse.socket_stream import SocketStream
 from tests.support.eventstream import Received
 from tests.support.gateway import RunningGateway
 from tests.support.waiting import until
 from tests.support.wire import SECONDS, Told, ask, beats
+
+BOTH_PATHS = pytest.mark.parametrize("streams", ["slim", "plain"])
+"""For what the socket's side does: a gateway that opens plain GETs by the fast path, and one that opens none so."""
 
 
 class Way(Enum):

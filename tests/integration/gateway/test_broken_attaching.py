@@ -6,19 +6,13 @@ import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-import pytest
-
 from tests.support.bus import broker
 from tests.support.gateway import open_stream, running_gateway
 from tests.support.waiting import until
+from tests.support.ways import BOTH_PATHS
 from tidegate_common.bus.events.history import History, Stored
 from tidegate_common.bus.events.publisher import Durable, EventPublisher
 from tidegate_common.contract.events import Event
-
-
-@pytest.fixture(params=["slim", "plain"])
-def streams(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
 
 
 class Broken(History):
@@ -28,6 +22,7 @@ class Broken(History):
         raise RuntimeError("a fault of ours")
 
 
+@BOTH_PATHS
 async def test_a_stream_whose_replay_fails_unforeseen_is_told_so_and_its_place_is_free(
     tmp_path: Path, streams: str
 ) -> None:
@@ -45,6 +40,7 @@ async def test_a_stream_whose_replay_fails_unforeseen_is_told_so_and_its_place_i
         assert gateway.hub.ended["feed"] == 1
 
 
+@BOTH_PATHS
 async def test_a_client_that_leaves_in_its_replay_while_nats_is_away_frees_its_place(
     tmp_path: Path, streams: str
 ) -> None:

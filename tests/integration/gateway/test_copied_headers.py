@@ -23,24 +23,19 @@ from tidegate_common.bus.jobs.events import job_events
 from tidegate_common.contract.events import Event
 
 
-@pytest.fixture(params=["slim", "plain"])
-def streams(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
 async def _heard(stream: Stream, count: int) -> list[tuple[str, str]]:
     """Ids and data of the next events."""
     events = [await stream.next() for _ in range(count)]
     return [(event.id, event.data) for event in events]
 
 
-async def test_an_event_that_another_service_forwards_is_heard_live_and_by_replay(tmp_path: Path, streams: str) -> None:
+async def test_an_event_that_another_service_forwards_is_heard_live_and_by_replay(tmp_path: Path) -> None:
     """A service took an event of bob's off `tg.out` and wrote it to ann with all its headers, JetStream's too.
 
     Live it came. Whoever came back over it hung after `connected` for ever: the replay read the copied sequences as
     its own, saw a page that did not fit together, and asked again without end.
     """
-    async with broker(tmp_path) as (server, bus), running_gateway(server.url, streams=streams) as running:
+    async with broker(tmp_path) as (server, bus), running_gateway(server.url) as running:
         publisher, raw, caught = EventPublisher(bus, History(bus)), RawPublisher(bus), list[bytes]()
         bus.client.subscribe_direct("tg.out.client.bob", lambda _, block, __: caught.append(block))
         start = await publisher.durable("client.ann", Event("n", "1"), headers={})
@@ -185,7 +180,7 @@ async def test_a_job_s_events_with_copied_headers_come_to_its_own_stream_and_to_
 
 
 async def test_events_of_a_foreign_stream_on_our_subjects_are_volatile_and_cost_none_of_ours(
-    tmp_path: Path, streams: str, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A stream of somebody else's republished to `tg.out.topic.orders.>`, where gateways took its sequences for ours.
 
@@ -194,7 +189,7 @@ async def test_events_of_a_foreign_stream_on_our_subjects_are_volatile_and_cost_
     foreign = StreamConfig(
         name="ORDERS", subjects=["orders.>"], republish=RePublish(src="orders.>", dest="tg.out.topic.orders.>")
     )
-    async with broker(tmp_path) as (server, bus), running_gateway(server.url, streams=streams) as running:
+    async with broker(tmp_path) as (server, bus), running_gateway(server.url) as running:
         await bus.jetstream.add_stream(foreign)
         publisher = EventPublisher(bus, History(bus))
         for _ in range(20):  # its sequences are ahead of ours
@@ -243,10 +238,10 @@ async def test_an_event_s_message_that_is_sent_on_past_the_stream_has_no_place_i
 
 
 async def test_one_event_s_headers_on_messages_to_two_subjects_make_them_no_copies_of_each_other(
-    tmp_path: Path, streams: str
+    tmp_path: Path,
 ) -> None:
     """Who listened to both by tails that overlap got the first alone, as if it had come twice."""
-    async with broker(tmp_path) as (server, bus), running_gateway(server.url, streams=streams) as running:
+    async with broker(tmp_path) as (server, bus), running_gateway(server.url) as running:
         async with open_stream(running.url, {"client_id": "a", "topic": ["t.*", "*.x", "*.y"]}) as stream:
             await stream.connected()
             heard: list[bytes] = []
@@ -263,7 +258,7 @@ async def test_one_event_s_headers_on_messages_to_two_subjects_make_them_no_copi
 
 
 async def test_a_replay_that_gets_nothing_of_the_stream_ends_in_an_error_that_is_said(
-    tmp_path: Path, streams: str, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Somebody switched direct reads off on the stream by hand: NATS answers, and gives no event.
 
@@ -271,7 +266,7 @@ async def test_a_replay_that_gets_nothing_of_the_stream_ends_in_an_error_that_is
     """
     async with (
         broker(tmp_path) as (server, bus),
-        running_gateway(server.url, streams=streams, replay_patience_seconds=0.5) as running,
+        running_gateway(server.url, replay_patience_seconds=0.5) as running,
     ):
         publisher = EventPublisher(bus, History(bus))
         start = await publisher.durable("client.a", Event("n", "1"), headers={})

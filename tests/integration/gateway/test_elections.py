@@ -16,6 +16,7 @@ from tests.support.ports import free_port
 from tests.support.processes import running
 from tests.support.publisher import running_publisher
 from tests.support.waiting import until
+from tests.support.ways import BOTH_PATHS
 from tidegate_common.bus.connection import connect
 from tidegate_common.bus.events.history import History
 from tidegate_common.bus.streams.definitions import StreamLimits, ensure_streams
@@ -82,7 +83,7 @@ async def test_an_election_refuses_no_publish_and_no_new_stream(tmp_path: Path, 
             cluster.servers[victim].run.process.send_signal(signal.SIGKILL)
 
 
-@pytest.mark.parametrize("streams", ["slim", "plain"])
+@BOTH_PATHS
 async def test_a_new_stream_waits_for_a_leader_and_no_longer_than_its_client(tmp_path: Path, streams: str) -> None:
     async with broker(tmp_path) as (server, bus):
         async with running_gateway(server.url, streams=streams, election_seconds=50) as running:

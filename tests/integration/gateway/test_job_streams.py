@@ -19,6 +19,7 @@ from tests.support.feed import deaf, synced, unadvised
 from tests.support.gateway import RunningGateway, Stream, open_stream, running_gateway
 from tests.support.nats import NatsServer, nats_server
 from tests.support.waiting import until
+from tests.support.ways import BOTH_PATHS
 from tidegate_common.bus.connection import Bus
 from tidegate_common.bus.events.history import History
 from tidegate_common.bus.events.publisher import EventPublisher
@@ -31,11 +32,6 @@ from tidegate_common.contract.jobs import JobState, JobStatus
 
 J = "0123456789abcdef0123456789abcdef"
 PATH = f"/api/sse/jobs/{J}"
-
-
-@pytest.fixture(params=["slim", "plain"])
-def streams(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
 
 
 class Answer:
@@ -100,6 +96,7 @@ async def until_end(stream: Stream) -> list[str]:
     return [event.data for event in found]
 
 
+@BOTH_PATHS
 async def test_a_watcher_gets_the_job_from_its_start_then_live_and_the_stream_ends_with_it(
     tmp_path: Path, streams: str
 ) -> None:
@@ -121,8 +118,8 @@ async def test_a_watcher_gets_the_job_from_its_start_then_live_and_the_stream_en
         assert running.gateway.hub.ended["done"] == 1
 
 
-async def test_a_watcher_that_comes_back_goes_on_after_its_last_event(tmp_path: Path, streams: str) -> None:
-    async with scene(tmp_path, streams=streams) as (_, job, running):
+async def test_a_watcher_that_comes_back_goes_on_after_its_last_event(tmp_path: Path) -> None:
+    async with scene(tmp_path) as (_, job, running):
         first = await job.write("1")
         await job.write("2")
         async with open_stream(running.url, headers={"last-event-id": first}, path=PATH) as stream:
@@ -132,9 +129,9 @@ async def test_a_watcher_that_comes_back_goes_on_after_its_last_event(tmp_path: 
 
 
 async def test_any_number_watches_also_after_the_end_and_who_has_it_all_is_told_not_to_come_back(
-    tmp_path: Path, streams: str
+    tmp_path: Path,
 ) -> None:
-    async with scene(tmp_path, streams=streams) as (_, job, running), AsyncExitStack() as stack:
+    async with scene(tmp_path) as (_, job, running), AsyncExitStack() as stack:
         early = [await stack.enter_async_context(open_stream(running.url, path=PATH)) for _ in range(5)]
         await job.write("1")
         middle = [await stack.enter_async_context(open_stream(running.url, path=PATH)) for _ in range(5)]

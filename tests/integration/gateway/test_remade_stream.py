@@ -30,13 +30,8 @@ from tidegate_common.runtime.tasks import end
 J1 = "0123456789abcdef" * 2
 
 
-@pytest.fixture(params=["slim", "plain"])
-def streams(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
-async def test_open_streams_are_ended_and_told_the_gap_when_they_come_back(tmp_path: Path, streams: str) -> None:
-    async with broker(tmp_path) as (server, bus), running_gateway(server.url, streams=streams) as running:
+async def test_open_streams_are_ended_and_told_the_gap_when_they_come_back(tmp_path: Path) -> None:
+    async with broker(tmp_path) as (server, bus), running_gateway(server.url) as running:
         publisher = EventPublisher(bus, History(bus), deadline_seconds=20)
         async with open_stream(running.url, {"client_id": "a"}) as stream:
             await stream.connected()
@@ -170,9 +165,7 @@ async def test_a_client_that_finds_the_new_life_makes_it_known_for_all_others(tm
 
 
 @pytest.mark.parametrize("way", ["the store is empty", "the stream is deleted"])
-async def test_who_comes_late_to_the_new_life_gets_the_gap_and_then_all_of_it(
-    tmp_path: Path, streams: str, way: str
-) -> None:
+async def test_who_comes_late_to_the_new_life_gets_the_gap_and_then_all_of_it(tmp_path: Path, way: str) -> None:
     """NATS came back with an empty store, and events were there before a client of the old life came back.
 
     It was told the gap and got none of them: it was placed at the new stream's end.
@@ -181,7 +174,7 @@ async def test_who_comes_late_to_the_new_life_gets_the_gap_and_then_all_of_it(
     tails = ("client.a", "topic.t.x", "topic.u.x", "broadcast", "client.b")
     async with AsyncExitStack() as servers:
         server = await servers.enter_async_context(nats_server(tmp_path / "old"))
-        async with connected(server.url) as bus, running_gateway(server.url, streams=streams) as running:
+        async with connected(server.url) as bus, running_gateway(server.url) as running:
             publisher = EventPublisher(bus, History(bus), deadline_seconds=20)
             async with open_stream(running.url, query) as there:
                 await there.connected()

@@ -29,12 +29,6 @@ from tidegate_common.contract.subjects import Subjects
 from tidegate_common.errors import BrokerUnavailable
 from tidegate_common.runtime.tasks import end, spawn
 
-
-@pytest.fixture(params=["slim", "plain"])
-def streams(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
 RIGHTS = """
 authorization { users: [ { user: a, password: b, permissions: {
   subscribe: { deny: "$JS.EVENT.>" }, publish: { deny: "$JS.API.STREAM.UPDATE.>" } } } ] }
@@ -75,9 +69,7 @@ async def _put_back(bus: Bus, saved: Backup) -> None:
 
 
 @pytest.mark.parametrize("noted", ["noted at once", "noted later"])
-async def test_an_id_up_to_the_restored_place_resumes_and_one_past_it_gets_the_gap(
-    tmp_path: Path, streams: str, noted: str
-) -> None:
+async def test_an_id_up_to_the_restored_place_resumes_and_one_past_it_gets_the_gap(tmp_path: Path, noted: str) -> None:
     """Every id of before got a gap: the epoch came from the stream's creation time, which a restore sets anew."""
     async with broker(tmp_path) as (server, bus):
         await _note(bus)
@@ -91,7 +83,7 @@ async def test_an_id_up_to_the_restored_place_resumes_and_one_past_it_gets_the_g
         if noted == "noted later":
             await _note(bus)
         assert not set(new) & {*first, *lost}, "no id is given twice"
-        async with running_gateway(server.url, streams=streams) as running:
+        async with running_gateway(server.url) as running:
             for count, event_id in enumerate(first, 1):
                 async with open_stream(running.url, {"client_id": "a"}, {"last-event-id": event_id}) as stream:
                     assert (await stream.connected())["resumed"]
@@ -107,10 +99,8 @@ async def test_an_id_up_to_the_restored_place_resumes_and_one_past_it_gets_the_g
                     assert await _heard(stream, 4) == ["new 5", "new 6", "new 7", "new 8"]
 
 
-async def test_who_comes_back_after_a_restore_goes_on_and_only_who_had_more_is_told(
-    tmp_path: Path, streams: str
-) -> None:
-    async with broker(tmp_path) as (server, bus), running_gateway(server.url, streams=streams) as running:
+async def test_who_comes_back_after_a_restore_goes_on_and_only_who_had_more_is_told(tmp_path: Path) -> None:
+    async with broker(tmp_path) as (server, bus), running_gateway(server.url) as running:
         await _note(bus)
         async with (
             open_stream(running.url, {"client_id": "a", "topic": "t.*"}) as a,

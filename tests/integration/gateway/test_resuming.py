@@ -14,6 +14,7 @@ from tests.support.bus import broker
 from tests.support.gateway import open_stream, running_gateway
 from tests.support.nats import nats_server
 from tests.support.waiting import until
+from tests.support.ways import BOTH_PATHS
 from tidegate_common.bus.connection import Bus
 from tidegate_common.bus.events.history import PAGE, History, Position
 from tidegate_common.bus.events.publisher import Durable, EventPublisher
@@ -23,15 +24,8 @@ from tidegate_common.contract.events import Event
 from tidegate_common.errors import BrokerUnavailable
 
 
-@pytest.fixture(params=["slim", "plain"])
-def streams(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
-async def test_what_was_missed_is_replayed_in_order_over_all_tails_and_then_it_is_live(
-    tmp_path: Path, streams: str
-) -> None:
-    async with broker(tmp_path) as (server, bus), running_gateway(server.url, streams=streams) as running:
+async def test_what_was_missed_is_replayed_in_order_over_all_tails_and_then_it_is_live(tmp_path: Path) -> None:
+    async with broker(tmp_path) as (server, bus), running_gateway(server.url) as running:
         publisher = EventPublisher(bus, History(bus))
         query = {"client_id": "a", "user_id": "u", "topic": ["t.*", "*.x"]}
         async with open_stream(running.url, query) as stream:
@@ -144,12 +138,10 @@ async def test_one_gap_says_that_the_id_is_of_another_life_though_a_subject_is_f
 
 
 @pytest.mark.parametrize("way", ["header", "query", "body"])
-async def test_an_id_of_any_length_is_answered_as_any_other_that_is_none_of_ours(
-    tmp_path: Path, streams: str, way: str
-) -> None:
+async def test_an_id_of_any_length_is_answered_as_any_other_that_is_none_of_ours(tmp_path: Path, way: str) -> None:
     """Over 256 characters it was refused with 422, after which EventSource never comes back."""
     long = "x" * 5000
-    async with broker(tmp_path) as (server, _), running_gateway(server.url, streams=streams) as running:
+    async with broker(tmp_path) as (server, _), running_gateway(server.url) as running:
         params = {"last_event_id": long} if way == "query" else None
         headers = {"last-event-id": long} if way == "header" else None
         body = {"last_event_id": long} if way == "body" else None
@@ -159,9 +151,9 @@ async def test_an_id_of_any_length_is_answered_as_any_other_that_is_none_of_ours
             assert (gap["reason"], gap["from"], gap["to"]) == ("epoch", long[:64], stream.events[0].id)
 
 
-async def test_streams_stay_open_while_nats_is_away_and_get_what_came_meanwhile(tmp_path: Path, streams: str) -> None:
+async def test_streams_stay_open_while_nats_is_away_and_get_what_came_meanwhile(tmp_path: Path) -> None:
     async with broker(tmp_path) as (server, bus):
-        settings = {"heartbeat_seconds": 0.2, "streams": streams}
+        settings = {"heartbeat_seconds": 0.2}
         async with running_gateway(server.url, **settings) as running:
             publisher = EventPublisher(bus, History(bus), deadline_seconds=20)
             async with open_stream(running.url, {"client_id": "a"}) as stream:
@@ -257,6 +249,7 @@ async def test_a_replay_that_is_interrupted_between_two_pages_loses_neither(
         assert history.failed
 
 
+@BOTH_PATHS
 async def test_stopping_a_gateway_tells_its_clients_and_ends_in_time(tmp_path: Path, streams: str) -> None:
     async with broker(tmp_path) as (server, _), running_gateway(server.url, streams=streams) as running:
         async with open_stream(running.url) as one, open_stream(running.url) as other:
@@ -286,6 +279,7 @@ class Waiting(History):
         return await super().position()
 
 
+@BOTH_PATHS
 async def test_a_stream_that_is_still_being_attached_when_a_drain_begins_is_told_so_too(
     tmp_path: Path, streams: str
 ) -> None:
@@ -308,6 +302,7 @@ async def test_a_stream_that_is_still_being_attached_when_a_drain_begins_is_told
         assert running.gateway.admission.active == 0
 
 
+@BOTH_PATHS
 async def test_a_client_that_does_not_read_is_closed_and_loses_nothing_when_it_comes_back(
     tmp_path: Path, streams: str
 ) -> None:

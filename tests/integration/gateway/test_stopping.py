@@ -6,12 +6,11 @@ import time
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 
-import pytest
-
 from tests.support.bus import broker
 from tests.support.gateway import open_stream
 from tests.support.ports import free_port
 from tests.support.processes import service
+from tests.support.ways import BOTH_PATHS
 from tidegate_common.bus.events.history import History
 from tidegate_common.bus.events.publisher import EventPublisher
 from tidegate_common.contract.events import Event
@@ -23,7 +22,7 @@ async def cut(writer: asyncio.StreamWriter) -> None:
         await writer.wait_closed()
 
 
-@pytest.mark.parametrize("streams", ["slim", "plain"])
+@BOTH_PATHS
 async def test_peers_that_do_not_read_hold_up_no_stop_and_are_no_error(tmp_path: Path, streams: str) -> None:
     """It waited for them for the drain time once more, after that for the closing, and logged an error about them."""
     port, drain_seconds = free_port(), 2

@@ -5,17 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import pytest
 
 from tests.support.bus import broker
 from tests.support.gateway import open_stream, running_gateway
 from tests.support.waiting import until
-
-
-@pytest.fixture(params=["slim", "plain"])
-def streams(request: pytest.FixtureRequest) -> str:
-    """Both kinds of stream are held to the same tests."""
-    return str(request.param)
+from tests.support.ways import BOTH_PATHS
 
 
 async def test_headers_over_the_limit_are_refused_whether_whole_or_endless(tmp_path: Path) -> None:
@@ -43,6 +37,7 @@ async def test_headers_over_the_limit_are_refused_whether_whole_or_endless(tmp_p
         assert (await client.get(f"{running.url}/healthz")).status_code == 200
 
 
+@BOTH_PATHS
 async def test_limits_in_all_and_from_one_address_refuse_with_a_time_to_come_back(tmp_path: Path, streams: str) -> None:
     async with broker(tmp_path) as (server, _), httpx.AsyncClient() as client:
         async with running_gateway(server.url, max_connections=2, streams=streams) as running:

@@ -10,17 +10,13 @@ import pytest
 from tests.support.bus import broker
 from tests.support.gateway import open_stream, running_gateway
 from tests.support.waiting import until
+from tests.support.ways import BOTH_PATHS
 from tidegate_common.bus.events.history import History
 from tidegate_common.bus.events.publisher import EventPublisher
 from tidegate_common.contract.events import Event
 
 
-@pytest.fixture(params=["slim", "plain"])
-def streams(request: pytest.FixtureRequest) -> str:
-    """Both kinds of stream are held to the same tests."""
-    return str(request.param)
-
-
+@BOTH_PATHS
 async def test_the_first_frame_says_who_and_where_one_is(tmp_path: Path, streams: str) -> None:
     async with broker(tmp_path) as (server, bus), running_gateway(server.url, streams=streams) as running:
         history = History(bus)
@@ -38,11 +34,11 @@ async def test_the_first_frame_says_who_and_where_one_is(tmp_path: Path, streams
             assert 1000 <= first.retry <= 3000
 
 
-async def test_a_page_of_the_own_origin_and_of_another_get_the_same_stream(tmp_path: Path, streams: str) -> None:
+async def test_a_page_of_the_own_origin_and_of_another_get_the_same_stream(tmp_path: Path) -> None:
     """The former passes by the middleware: what it gets is the same but for what CORS adds."""
     async with broker(tmp_path) as (server, bus):
         origin = "https://app.example.org"
-        async with running_gateway(server.url, streams=streams, cors_origins=(origin,)) as running:
+        async with running_gateway(server.url, cors_origins=(origin,)) as running:
             async with (
                 open_stream(running.url, {"client_id": "ann"}) as own,
                 open_stream(running.url, {"client_id": "ann"}, {"origin": origin}) as other,
@@ -68,8 +64,8 @@ async def test_a_client_without_an_id_is_given_one(tmp_path: Path) -> None:
             assert all(re.fullmatch(r"[A-Za-z0-9_-]{22}", client_id) for client_id in ids)
 
 
-async def test_each_kind_of_address_reaches_its_connections_in_stream_order(tmp_path: Path, streams: str) -> None:
-    async with broker(tmp_path) as (server, bus), running_gateway(server.url, streams=streams) as running:
+async def test_each_kind_of_address_reaches_its_connections_in_stream_order(tmp_path: Path) -> None:
+    async with broker(tmp_path) as (server, bus), running_gateway(server.url) as running:
         publisher = EventPublisher(bus, History(bus))
         query = {"client_id": "c.1", "user_id": "ann@example.org", "topic": ["prices.*", "alerts.>", "prices.eur"]}
         async with open_stream(running.url, query) as stream, open_stream(running.url, {"client_id": "c.1"}) as twin:
@@ -109,8 +105,8 @@ async def test_a_volatile_event_has_no_id_and_comes_once_through_overlapping_top
             assert heard[0].id == first_id, "an event without an id leaves the client's last id as it was"
 
 
-async def test_post_takes_the_same_fields_as_json(tmp_path: Path, streams: str) -> None:
-    async with broker(tmp_path) as (server, bus), running_gateway(server.url, streams=streams) as running:
+async def test_post_takes_the_same_fields_as_json(tmp_path: Path) -> None:
+    async with broker(tmp_path) as (server, bus), running_gateway(server.url) as running:
         async with open_stream(running.url, body={"client_id": "p", "topic": "news"}) as stream:
             assert (await stream.connected())["client_id"] == "p"
             await EventPublisher(bus, History(bus)).durable("topic.news", Event("t", "hi"), headers={})
@@ -193,9 +189,9 @@ async def test_one_subscription_for_each_distinct_subject_gone_with_its_last_con
         assert running.gateway.subscriptions.received == before, "the server still sends what nobody listens to"
 
 
-async def test_nothing_of_a_stream_waits_for_a_heartbeat_to_be_forgotten(tmp_path: Path, streams: str) -> None:
+async def test_nothing_of_a_stream_waits_for_a_heartbeat_to_be_forgotten(tmp_path: Path) -> None:
     """100,000 streams that came and went within one heartbeat's time once cost 16 MB that never came back."""
-    async with broker(tmp_path) as (server, _), running_gateway(server.url, streams=streams) as running:
+    async with broker(tmp_path) as (server, _), running_gateway(server.url) as running:
         async with open_stream(running.url, {"client_id": "a"}) as stream:
             await stream.connected()
             kept = running.gateway.heartbeat._slices
@@ -204,6 +200,7 @@ async def test_nothing_of_a_stream_waits_for_a_heartbeat_to_be_forgotten(tmp_pat
         assert sum(map(len, kept)) == 0
 
 
+@BOTH_PATHS
 async def test_heartbeats_come_and_an_idle_stream_is_closed_with_a_word(tmp_path: Path, streams: str) -> None:
     async with broker(tmp_path) as (server, _):
         async with running_gateway(server.url, heartbeat_seconds=0.1, idle_seconds=1, streams=streams) as running:

@@ -194,12 +194,11 @@ async def test_who_asks_for_the_last_answer_of_a_connection_is_told_that_it_is(t
         assert (told.status, told.field("connection")) == (200, "")
 
 
-@pytest.mark.parametrize("streams", ["slim", "plain"])
-async def test_a_stream_before_another_request_ends_with_its_connection(tmp_path: Path, streams: str) -> None:
+async def test_a_stream_before_another_request_ends_with_its_connection(tmp_path: Path) -> None:
     """The server told the last request of its client's leaving, and not the one that was being answered: a plain
     stream with another request behind it held its place until it was idle for half an hour.
     """
-    async with scene(tmp_path, streams=streams) as (running, _):
+    async with scene(tmp_path) as (running, _):
         one = b"GET /api/sse?client_id=ann HTTP/1.1\r\n%s\r\n" % HOST
         told = await ask_by(Way.FAST, running, one + one)
         assert told.event("connected") is not None
