@@ -15,8 +15,9 @@ from tests.support.bus import SUBJECTS
 from tidegate_common.bus.connection import Bus, connect
 from tidegate_common.bus.events.history import History
 from tidegate_common.bus.events.publisher import EventPublisher
+from tidegate_common.bus.jobs.cancel import on_cancel
 from tidegate_common.bus.jobs.dequeue import JobQueue
-from tidegate_common.bus.jobs.records import JobRecords, on_cancel
+from tidegate_common.bus.jobs.records import JobRecords
 from tidegate_common.bus.streams.leaders import Leaders, Patience
 from tidegate_common.contract import events
 from tidegate_common.contract.answers import AiDone, AiError, AiResponse, AiRestart

@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 
 from msgspec.structs import replace
 
+from ai_worker.holders import Holders
+from ai_worker.lease import Lease
 from tests.support.bus import connected
 from tests.support.nats import NatsServer, nats_server
 from tests.support.ports import free_port
@@ -19,8 +21,9 @@ from tests.support.waiting import until
 from tidegate_common.bus.connection import Bus
 from tidegate_common.bus.events.history import History
 from tidegate_common.bus.events.publisher import EventPublisher
+from tidegate_common.bus.jobs.cancel import announce_cancel
 from tidegate_common.bus.jobs.enqueue import QueueWriter
-from tidegate_common.bus.jobs.records import JobRecords, announce_cancel
+from tidegate_common.bus.jobs.records import JobRecords
 from tidegate_common.bus.wire import headers
 from tidegate_common.contract.ids import EventId
 from tidegate_common.contract.jobs import Job, JobState, JobStatus
@@ -103,6 +106,18 @@ class Desk:
             return (await self.bus.jetstream.stream_info("TG_JOBS")).state.messages == 0
 
         await until(empty, "the queue is empty")
+
+
+async def job_of(asking: Desk, job_id: str = "j1") -> Job:
+    """What is in the queue under that record."""
+    created = (await asking.states.get(job_id)).created
+    return Job(job_id=job_id, kind="chat", tail="client.ann", params={}, created=created)
+
+
+def lease(asking: Desk, job: Job) -> Lease:
+    """Of one more attempt, whose worker says nothing."""
+    subject = asking.bus.subjects.fence(job.job_id)
+    return Lease(job, "", asking.states, Holders(asking.bus), asking.publisher, asking.history, subject)
 
 
 @asynccontextmanager

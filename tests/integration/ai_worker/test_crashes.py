@@ -9,7 +9,7 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
-from ai_worker.fence import Fence
+from ai_worker.lease import Fence
 from ai_worker.models.scripted import ANSWERS, THOUGHTS
 from tests.integration.ai_worker.support import FAST, SLOW, Desk, desk, office, worker
 from tests.support.processes import paused
@@ -214,7 +214,7 @@ async def test_an_end_that_was_recorded_but_not_written_is_written_by_the_next_w
             "pieces": 7,
         }
         await asking.states.change("j1", lambda state: replace(state, holder="gone-1", **ended))
-        fence = Fence(asking.publisher, asking.history, asking.bus.subjects, "j1", always)
+        fence = Fence(asking.publisher, asking.history, asking.bus.subjects.fence("j1"), "j1", always)
         await fence.raise_(attempt)
         async with worker(nats):
             last = await asking.end("j1")

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from opentelemetry.context import Context
 
-from ai_worker.fence import Fence
+from ai_worker.event_writer import EventWriter, Pace
 from ai_worker.handlers.handler import Work
+from ai_worker.lease import Fence
 from ai_worker.pieces import Text
-from ai_worker.relay import Pace, Relay
 from tests.support.bus import SUBJECTS
 from tests.support.cluster import leader, made, nats_cluster
 from tests.support.waiting import until
@@ -30,12 +30,12 @@ async def test_an_answer_survives_the_streams_leader_and_an_old_attempt_stays_ou
         async def mine() -> bool:
             return not overtaken
 
-        def relay(attempt: int, fence: Fence) -> Relay:
-            return Relay(publisher, Work("j1", attempt, Context()), "client.ann", fence, Pace(0, 1_000, 30))
+        def writer(attempt: int, fence: Fence) -> EventWriter:
+            return EventWriter(publisher, Work("j1", attempt, Context()), "client.ann", fence, Pace(0, 1_000, 30))
 
-        fence = Fence(publisher, history, bus.subjects, "j1", mine)
+        fence = Fence(publisher, history, bus.subjects.fence("j1"), "j1", mine)
         await fence.raise_(1)
-        old = relay(1, fence)
+        old = writer(1, fence)
         for number in range(100):
             await old.put(Text(f"{number} "))
         cluster.servers[await leader(bus)].run.process.send_signal(signal.SIGKILL)
@@ -43,7 +43,7 @@ async def test_an_answer_survives_the_streams_leader_and_an_old_attempt_stays_ou
             await old.put(Text(f"{number} "))
         await until(lambda: old.index == 200, "all pieces are stored", 60)
 
-        newer = Fence(publisher, history, bus.subjects, "j1", mine)
+        newer = Fence(publisher, history, bus.subjects.fence("j1"), "j1", mine)
         await newer.raise_(2)
         overtaken = True
         await old.put(Text("ghost"))

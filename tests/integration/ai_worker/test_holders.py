@@ -12,9 +12,9 @@ import msgspec
 import pytest
 
 from ai_worker.holders import Holders
+from ai_worker.lease import HeldByAnother
 from ai_worker.models.scripted import ANSWERS
-from ai_worker.records import Records
-from tests.integration.ai_worker.support import FAST, SLOW, Desk, desk, worker
+from tests.integration.ai_worker.support import FAST, SLOW, Desk, desk, job_of, lease, worker
 from tests.support.bus import connected
 from tests.support.nats import nats_server
 from tests.support.waiting import until
@@ -88,6 +88,7 @@ async def test_who_is_dead_or_paused_or_has_given_up_does_not_count_as_alive(tmp
     async with desk(tmp_path) as (nats, asking), connected(nats.url) as bus:
         own, others = Holders(bus), Holders(asking.bus)
         await own.serve()
+        await bus.round_trip()
         first, second = own.new(), own.new()
         with own.holding(first):
             assert await others.alive(first)
@@ -116,21 +117,24 @@ async def test_after_an_outage_a_worker_that_is_not_back_yet_is_waited_for(tmp_p
 
 async def test_a_record_whose_change_was_stored_but_not_confirmed_is_known_again(tmp_path: Path) -> None:
     """The repeat took the worker's own word for that of another, which had died: one failure for each lost answer."""
-    async with desk(tmp_path) as (_, asking):
-        records = Records(asking.states)
+    async with desk(tmp_path) as (nats, asking), connected(nats.url) as bus:
         await asking.ask("j1")
-        created = (await asking.states.get("j1")).created
-        job = Job(job_id="j1", kind="chat", tail="client.ann", params={}, created=created)
-
-        async def begin(holder: str, dead: str = "") -> tuple[int, int, str]:
-            state = await records.begin(job, "", holder, dead)
-            assert state is not None
-            return state.attempt, state.failures, state.holder
-
+        job = await job_of(asking)
+        first, other = lease(asking, job), lease(asking, job)
+        first_holders = Holders(bus)
+        first.holder = first_holders.new()
         for _ in range(2):
-            assert await begin("a-1") == (1, 0, "a-1")
-        assert await begin("b-1") == (1, 0, "a-1"), "it is not known to be dead"
-        assert await begin("b-1", dead="a-1") == (2, 1, "b-1")
+            state = await first.acquire()
+            assert state is not None
+            assert (state.attempt, state.failures, state.holder) == (1, 0, first.holder)
+        await first_holders.serve()
+        await bus.round_trip()
+        with first_holders.holding(first.holder), pytest.raises(HeldByAnother):
+            await other.acquire()
+        assert (await asking.states.get("j1")).holder == first.holder, "it is not known to be dead"
+        state = await other.acquire()
+        assert state is not None
+        assert (state.attempt, state.failures, state.holder) == (2, 1, other.holder)
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from ai_worker.errors import InvalidParams
+from ai_worker.job_errors import InvalidParams
 from ai_worker.models.model import ChatRequest
 from ai_worker.models.openai import OpenAIModel
 from ai_worker.pieces import Finish

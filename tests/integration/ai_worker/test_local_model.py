@@ -9,7 +9,7 @@ import httpx
 import pytest
 from msgspec.structs import replace
 
-from ai_worker.errors import PromptTooLong
+from ai_worker.job_errors import PromptTooLong
 from ai_worker.models.local import NAME, LocalModel, obstacle
 from ai_worker.models.model import ChatRequest
 from ai_worker.pieces import Text

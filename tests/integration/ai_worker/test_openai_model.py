@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from ai_worker.errors import BackendFailed, InvalidParams, JobError, ModelNotFound, PromptTooLong
+from ai_worker.job_errors import BackendFailed, InvalidParams, JobError, ModelNotFound, PromptTooLong
 from ai_worker.models.model import ChatRequest
 from ai_worker.models.openai import NO_KEY, Continue, OpenAIModel
 from ai_worker.pieces import CandidateEnd, Finish, Piece, Reasoning, Text, Used

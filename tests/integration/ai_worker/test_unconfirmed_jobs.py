@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from ai_worker.records import Records
-from tests.integration.ai_worker.support import Desk, desk, worker
+from tests.integration.ai_worker.support import Desk, desk, lease, worker
 from tests.integration.common.test_jobs import job
 from tests.support.waiting import until
 from tidegate_common.bus.events import writer as storing
@@ -75,7 +74,7 @@ async def test_a_job_that_a_worker_has_before_it_is_given_up_is_there(tmp_path: 
         putting = asyncio.create_task(hasty(asking).put(job("j1"), {}, ""))
         delivery = await (await JobQueue.open(asking.bus)).take(5)
         assert delivery is not None
-        assert await Records(asking.states).begin(delivery.job(), "")
+        assert await lease(asking, delivery.job()).acquire()
         assert (await putting).status is JobStatus.RUNNING
         assert (await asking.states.get("j1")).attempt == 1
 

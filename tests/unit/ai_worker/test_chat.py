@@ -5,11 +5,11 @@ from typing import Any
 import pytest
 from opentelemetry.context import Context
 
-from ai_worker.errors import InvalidParams, PromptTooLong
 from ai_worker.handlers.chat import Chat
 from ai_worker.handlers.handler import Work
-from ai_worker.models.asking import Asking
+from ai_worker.job_errors import InvalidParams, PromptTooLong
 from ai_worker.models.model import ChatRequest
+from ai_worker.models.traced import TracedModel
 from ai_worker.pieces import Finish, Piece, Text
 from ai_worker.settings import WorkerSettings
 from tidegate_common.contract.answers import Answer, Candidate
@@ -48,7 +48,7 @@ async def answer(params: dict[str, Any], **settings: Any) -> tuple[list[Piece], 
     model = Uncounting()
     with telemetry("test", {}) as signals:
         wanted = WorkerSettings(**settings)
-        chat = Chat(Asking(model, await model.start(), signals, wanted.ai_max_tokens), wanted)
+        chat = Chat(TracedModel(model, await model.start(), signals, wanted.ai_max_tokens), wanted)
         async with aclosing(chat(Work("j1", 1, Context()), params)) as pieces:
             return [piece async for piece in pieces], model.asked
 
@@ -92,7 +92,7 @@ async def test_what_the_job_says_of_sampling_reaches_the_model() -> None:
 async def test_a_text_that_has_begun_is_gone_on_from_and_nothing_else() -> None:
     with telemetry("test", {}) as signals:
         model = Uncounting()
-        chat = Chat(Asking(model, "first", signals), WorkerSettings())
+        chat = Chat(TracedModel(model, "first", signals), WorkerSettings())
         begun = Answer(candidates=[Candidate(content="It is")], pieces=2)
         assert chat.continues({"messages": user("hi")}, begun)
         assert not chat.continues({"messages": user("hi")}, Answer(candidates=[Candidate(reasoning="hm")], pieces=1))

@@ -9,12 +9,12 @@ import pytest
 from opentelemetry.context import Context
 from PIL import Image
 
-from ai_worker.errors import InvalidParams
 from ai_worker.handlers.handler import Handler, Work
 from ai_worker.handlers.loading import load_handlers
 from ai_worker.handlers.transform import passages
-from ai_worker.models.asking import Asking
+from ai_worker.job_errors import InvalidParams
 from ai_worker.models.model import ChatRequest
+from ai_worker.models.traced import TracedModel
 from ai_worker.pieces import Artifact, Finish, Piece, Progress, Segment, Text
 from ai_worker.settings import WorkerSettings
 from tidegate_common.contract.jobs import Usage
@@ -56,10 +56,10 @@ async def run(
     model = Shouting()
     with telemetry("test", {}) as signals:
         settings = WorkerSettings(ai_handlers=named, scripted_think_seconds=0)
-        asking = Asking(model, "first", signals, max_tokens)
-        handler: Handler = load_handlers(asking, settings)[kind]
+        traced = TracedModel(model, "first", signals, max_tokens)
+        handler: Handler = load_handlers(traced, settings)[kind]
         work = Work("j1", 1, Context())
-        work.give_model(asking)
+        work.give_model(traced)
         async with aclosing(handler(work, params)) as pieces:
             return [piece async for piece in pieces], model
 

@@ -3,7 +3,7 @@ from contextlib import aclosing
 
 import pytest
 
-from ai_worker.errors import BackendFailed
+from ai_worker.job_errors import BackendFailed
 from ai_worker.models.model import ChatRequest
 from ai_worker.models.scripted import ANSWERS, FAIL_AFTER, ScriptedModel
 from ai_worker.pieces import Finish, Piece, Reasoning, Text, Used

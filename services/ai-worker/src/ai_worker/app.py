@@ -7,26 +7,26 @@ import logging
 
 from starlette.applications import Starlette
 
-from ai_worker.answering import Answering, Limits, Services
+from ai_worker.attempt import Attempt, Limits, Services
 from ai_worker.catalogue import Catalogue
-from ai_worker.conclusion import Conclusion
+from ai_worker.consumer import JobConsumer
+from ai_worker.event_writer import Pace
 from ai_worker.handlers.handler import Handlers, Work
 from ai_worker.handlers.loading import load_handlers
 from ai_worker.holders import Holders
-from ai_worker.intake import Intake
-from ai_worker.models.asking import Asking
 from ai_worker.models.choice import build
 from ai_worker.models.model import ChatModel
-from ai_worker.records import Records
-from ai_worker.refusal import refuse
-from ai_worker.relay import Pace
+from ai_worker.models.traced import TracedModel
+from ai_worker.refusal import Refusal
 from ai_worker.settings import WorkerSettings
 from tidegate_common.bus.connection import Bus
 from tidegate_common.bus.events.history import History
 from tidegate_common.bus.events.publisher import EventPublisher
+from tidegate_common.bus.jobs.cancel import on_cancel
 from tidegate_common.bus.jobs.dead import DeadJobs
 from tidegate_common.bus.jobs.dequeue import Delivery, JobQueue
-from tidegate_common.bus.jobs.records import JobRecords, on_cancel
+from tidegate_common.bus.jobs.finish import JobEnds
+from tidegate_common.bus.jobs.records import JobRecords
 from tidegate_common.bus.requests.gateways import AllGateways
 from tidegate_common.bus.streams.leaders import Leaders
 from tidegate_common.bus.streams.upkeep import Upkeep
@@ -55,7 +55,7 @@ class Worker:
         settings: WorkerSettings,
         bus: Bus,
         leaders: Leaders,
-        states: JobRecords,
+        records: JobRecords,
         dead: DeadJobs,
         upkeep: Upkeep,
         signals: Telemetry,
@@ -67,53 +67,55 @@ class Worker:
         self._loaded = False
         history = History(bus, leaders)
         publisher = EventPublisher(bus, history, leaders=leaders)
-        records = Records(states)
+        ends = JobEnds(records, history, publisher)
         self._holders = Holders(bus)
-        conclusion = Conclusion(records, dead, history)
+        refusal = Refusal(ends)
         gateways = AllGateways(bus, doubt_seconds=settings.ai_doubt_seconds)
-        self._services = Services(publisher, history, bus.subjects, records, conclusion, gateways, self._holders)
+        self._services = Services(
+            publisher, history, bus.subjects, records, ends, dead, refusal, gateways, self._holders
+        )
         pace = Pace(settings.ai_coalesce_ms / 1000, settings.ai_coalesce_chars, settings.ai_patience_seconds)
         self._limits = Limits(settings.ai_job_seconds, settings.ai_ack_seconds, settings.ai_max_attempts, pace)
         self._handlers: Handlers = {}
-        self._asking: Asking | None = None
-        self.intake = Intake(
+        self._model: TracedModel | None = None
+        self.consumer = JobConsumer(
             self._open_queue,
-            self._answering,
+            self._attempt,
             self._refuse,
             settings.ai_concurrency,
             f"{settings.namespace}.jobs",
             lambda: self._handlers,
             signals,
         )
-        bus.on_reconnect += [self.intake.show_life, self.intake.renew]
+        bus.on_reconnect += [self.consumer.show_life, self.consumer.renew]
         self.readiness = Readiness(bus, upkeep.lacks, model=self._model_ready, queue=self._queue_open)
         self.app = Starlette(routes=health_routes(signals, self.readiness))
         problems.install(self.app)
         guard = self._guard = Guard(settings.http_limits())
-        intake, observe, refused = self.intake, signals.observe, publisher.refusals.counts
+        consumer, observe, refused = self.consumer, signals.observe, publisher.refusals.counts
         observe("counter", names.METRIC_PUBLISHES_REFUSED, lambda: refused, "{message}", "Publishes refused")
         observe("counter", names.METRIC_HTTP_REFUSED, lambda: guard.refused, "{request}", HTTP_REFUSED)
-        observe("updown", names.METRIC_JOBS_ACTIVE, lambda: len(intake.active), "{job}", "Jobs in hand")
-        observe("counter", names.METRIC_JOBS, lambda: dict(intake.outcomes), "{job}", "Attempts by how they ended")
+        observe("updown", names.METRIC_JOBS_ACTIVE, lambda: len(consumer.active), "{job}", "Jobs in hand")
+        observe("counter", names.METRIC_JOBS, lambda: dict(consumer.outcomes), "{job}", "Attempts by how they ended")
         observe(
             "counter", names.METRIC_FOREIGN, lambda: bus.foreign.counts, "{thing}", "Passed over on NATS", label="what"
         )
-        observe("gauge", names.METRIC_STRAYS, lambda: intake.strays, "{message}", "In the queue and nobody's job")
-        observe("gauge", names.METRIC_QUEUE_DEPTH, lambda: intake.depth, "{job}", "Jobs that wait for a worker")
+        observe("gauge", names.METRIC_STRAYS, lambda: consumer.strays, "{message}", "In the queue and nobody's job")
+        observe("gauge", names.METRIC_QUEUE_DEPTH, lambda: consumer.depth, "{job}", "Jobs that wait for a worker")
 
     async def run(self, model: ChatModel) -> None:
         """Loads the model, then takes jobs until the drain. Raises Unavailable where it can't be loaded."""
         default = await model.start()
         catalogue = Catalogue(model, default)
-        self._asking = Asking(model, default, self._signals, self._settings.ai_max_tokens, catalogue.label)
-        self._handlers = load_handlers(self._asking, self._settings)
+        self._model = TracedModel(model, default, self._signals, self._settings.ai_max_tokens, catalogue.label)
+        self._handlers = load_handlers(self._model, self._settings)
         self._loaded = True
         log.info("ready for jobs, model %s", default or "as each job names it")
-        stop_listening = on_cancel(self._bus, self.intake.cancel)
+        stop_listening = on_cancel(self._bus, self.consumer.cancel)
         await catalogue.serve(self._bus)
         await self._holders.serve()
         try:
-            await self.intake.run()
+            await self.consumer.run()
         finally:
             stop_listening()
             await catalogue.aclose()
@@ -123,28 +125,28 @@ class Worker:
 
     async def _drain(self) -> None:
         self.readiness.draining = True
-        await self.intake.drain(self._settings.drain_seconds * DRAIN_SHARE)
+        await self.consumer.drain(self._settings.drain_seconds * DRAIN_SHARE)
 
     async def _model_ready(self) -> None:
         if not self._loaded:
             raise Unavailable("model loading")
 
     async def _queue_open(self) -> None:
-        if self.intake.refused:
-            raise Unavailable(self.intake.refused)
+        if self.consumer.refused:
+            raise Unavailable(self.consumer.refused)
 
     async def _open_queue(self) -> JobQueue:
         await self._upkeep.look()
         return await JobQueue.open(self._bus, self._settings.ai_ack_seconds)
 
-    def _answering(self, job: Job, delivery: Delivery, work: Work) -> Answering:
-        assert self._asking is not None, "jobs are taken once the model is there"
-        work.give_model(self._asking)
-        return Answering(job, delivery, work, self._handlers, self._services, self._limits)
+    def _attempt(self, job: Job, delivery: Delivery, work: Work) -> Attempt:
+        assert self._model is not None, "jobs are taken once the model is there"
+        work.give_model(self._model)
+        return Attempt(job, delivery, work, self._handlers, self._services, self._limits)
 
     async def _refuse(self, delivery: Delivery, why: Unreadable) -> None:
         self._bus.foreign.note("job", "in the queue", str(why))
-        await refuse(delivery, self._services.publisher, self._services.records)
+        await self._services.refusal.refuse(delivery)
 
 
 async def main(settings: WorkerSettings) -> None:
@@ -155,8 +157,8 @@ async def main(settings: WorkerSettings) -> None:
             leaders = Leaders(bus, settings.patience())
             upkeep = Upkeep(bus, settings.stream_limits(), leaders, keeps=False, all_needed=True)
             await upkeep.start()
-            states, dead = JobRecords(bus, leaders), DeadJobs(bus)
-            worker = Worker(settings, bus, leaders, states, dead, upkeep, signals)
+            records, dead = JobRecords(bus, leaders), DeadJobs(bus)
+            worker = Worker(settings, bus, leaders, records, dead, upkeep, signals)
             model = build(settings)
             running = asyncio.create_task(worker.run(model))
             looking = asyncio.create_task(upkeep.run())

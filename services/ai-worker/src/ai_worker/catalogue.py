@@ -11,9 +11,9 @@ import msgspec
 from nats import errors as nats_errors
 from nats.aio.msg import Msg
 
-from ai_worker.errors import JobError
-from ai_worker.models.asking import OTHER
+from ai_worker.job_errors import JobError
 from ai_worker.models.model import ChatModel
+from ai_worker.models.traced import OTHER
 from tidegate_common.bus.connection import Bus
 from tidegate_common.contract.jobs import Models
 from tidegate_common.runtime.tasks import end, spawn

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 
 import msgspec
+from msgspec.structs import replace
 
-from ai_worker.errors import InvalidParams
-from ai_worker.records import Records
-from tidegate_common.bus.events.publisher import EventPublisher
+from ai_worker.job_errors import InvalidParams
 from tidegate_common.bus.jobs.dequeue import Delivery
-from tidegate_common.contract.answers import AiError
-from tidegate_common.contract.events import JOB, JOB_END, Event
+from tidegate_common.bus.jobs.finish import JobEnds, refused
 from tidegate_common.contract.ids import is_job_id
+from tidegate_common.contract.jobs import JobState, JobStatus
 from tidegate_common.contract.soundness import is_tail
 from tidegate_common.contract.text import UNREADABLE, mended_json
-from tidegate_common.errors import Unavailable
+from tidegate_common.errors import NotFound, Unavailable
 from tidegate_common.telemetry import propagation
 
 log = logging.getLogger(__name__)
+
+_ERROR = InvalidParams("it is no job that this worker knows")
+_TEXT = f"{_ERROR.code}: {_ERROR}"
 
 
 class _Envelope(msgspec.Struct):
@@ -31,24 +34,39 @@ class _Envelope(msgspec.Struct):
 _ENVELOPE = msgspec.json.Decoder(_Envelope)
 
 
-async def refuse(delivery: Delivery, publisher: EventPublisher, records: Records) -> None:
-    """Tells whoever asked, where that can be read, and takes the message out of the queue.
+class Refusal:
+    """Takes such messages out of the queue."""
 
-    Raises BrokerUnavailable; the message comes again then.
-    """
-    envelope = _envelope(delivery)
-    if envelope is not None:
+    def __init__(self, ends: JobEnds) -> None:
+        self._ends = ends
+
+    async def refuse(self, delivery: Delivery) -> None:
+        """Tells whoever asked, if that can be read, and takes the message out of the queue.
+
+        Raises BrokerUnavailable; the message comes again then.
+        """
+        envelope = _envelope(delivery)
+        if envelope is not None:
+            try:
+                await self._tell(envelope, delivery)
+            except Unavailable:
+                raise
+            except Exception:  # it would come again with the message, which is not to stay for that
+                log.exception("nobody is told that a message of the queue is no job")
+        await delivery.discard()
+
+    async def _tell(self, envelope: _Envelope, delivery: Delivery) -> None:
         try:
-            await _tell(envelope, delivery, publisher, records)
-        except Unavailable:
-            raise
-        except Exception:  # it would come again with the message, which is not to stay for that
-            log.exception("nobody is told that a message of the queue is no job")
-    await delivery.discard()
+            state, here = await self._ends.record(envelope.job_id, partial(refused, error=_TEXT))
+        except NotFound:  # of what has no record, or one that can't be read, the message id alone tells a repeat
+            state, here = _without_record(envelope), True
+        if state.error == _TEXT:
+            trace = propagation.extract(delivery.headers)
+            await self._ends.complete(replace(state, tail=envelope.tail), look=not here, trace=trace)
 
 
 def _envelope(delivery: Delivery) -> _Envelope | None:
-    """None where nobody can be told."""
+    """None if nobody can be told."""
     try:
         envelope = _ENVELOPE.decode(mended_json(delivery.payload))
     except UNREADABLE:
@@ -56,14 +74,8 @@ def _envelope(delivery: Delivery) -> _Envelope | None:
     return envelope if is_job_id(envelope.job_id) and is_tail(envelope.tail) else None
 
 
-async def _tell(envelope: _Envelope, delivery: Delivery, publisher: EventPublisher, records: Records) -> None:
-    error = InvalidParams("it is no job that this worker knows")
-    text = f"{error.code}: {error}"
-    state = await records.refuse(envelope.job_id, text)
-    if state is None or (state.error == text and not state.end):
-        data = AiError(job_id=envelope.job_id, code=error.code, message=str(error))
-        headers = {JOB: envelope.job_id, JOB_END: "1"}
-        propagation.inject(headers, propagation.extract(delivery.headers))
-        event = Event("ai_error", msgspec.json.encode(data).decode())
-        receipt = await publisher.durable(envelope.tail, event, headers=headers, message_id=f"{envelope.job_id}:end")
-        await records.ended(envelope.job_id, receipt.id)
+def _without_record(envelope: _Envelope) -> JobState:
+    """As the record would be, if there were one."""
+    return JobState(
+        job_id=envelope.job_id, kind="", status=JobStatus.FAILED, created=0, updated=0, tail=envelope.tail, error=_TEXT
+    )

@@ -23,7 +23,7 @@ from publisher_api.settings import PublisherSettings
 from tidegate_common.bus.connection import Bus
 from tidegate_common.bus.events.history import History
 from tidegate_common.bus.events.publisher import EventPublisher
-from tidegate_common.bus.jobs.cancel import Cancelling
+from tidegate_common.bus.jobs.cancel import Cancellation
 from tidegate_common.bus.jobs.dead import DeadJobs
 from tidegate_common.bus.jobs.enqueue import QueueWriter
 from tidegate_common.bus.jobs.records import JobRecords
@@ -79,7 +79,7 @@ async def build(settings: PublisherSettings, bus: Bus, signals: Telemetry) -> Bu
     jobs = JobEndpoints(
         submitter,
         JobLookup(states, history),
-        Cancelling(bus, states, publisher, history),
+        Cancellation(bus, states, publisher, history),
         DeadLetters(dead, submitter),
         settings.max_body_bytes,
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
-from tidegate_common.contract.jobs import JobState, JobStatus, Usage
+from tidegate_common.contract.jobs import Usage
 from tidegate_common.contract.text import UNREADABLE, mended_json
 
 RESPONSE = "ai_response"
@@ -109,20 +109,6 @@ class AiError(msgspec.Struct, frozen=True, kw_only=True):
     code: str
     message: str
     done: bool = True
-
-
-def last_event(state: JobState) -> tuple[str, AiDone | AiError]:
-    """The last event, its type and its data, of a job that has ended and whose record is `state`."""
-    if state.status is JobStatus.FAILED:
-        code, _, message = (state.error or "").partition(": ")
-        return ERROR, AiError(job_id=state.job_id, code=code or "internal_error", message=message)
-    return RESPONSE, AiDone(
-        job_id=state.job_id,
-        index=state.pieces,
-        finish_reason=state.finish_reason or "stop",
-        usage=state.usage or Usage(),
-        model=state.model,
-    )
 
 
 class Candidate(msgspec.Struct, kw_only=True, omit_defaults=True):

@@ -8,10 +8,10 @@ from typing import Any
 
 import msgspec
 
-from ai_worker.errors import InvalidParams, PromptTooLong
 from ai_worker.handlers.handler import Work
-from ai_worker.models.asking import Asking
+from ai_worker.job_errors import InvalidParams, PromptTooLong
 from ai_worker.models.model import ChatRequest
+from ai_worker.models.traced import TracedModel
 from ai_worker.pieces import Piece
 from ai_worker.settings import WorkerSettings
 from tidegate_common.contract.answers import Answer
@@ -23,22 +23,22 @@ MAX_CANDIDATES = 8
 class Chat:
     """Goes on from what an earlier worker has stored, where the model can."""
 
-    def __init__(self, asking: Asking, settings: WorkerSettings) -> None:
-        self._asking = asking
+    def __init__(self, model: TracedModel, settings: WorkerSettings) -> None:
+        self._model = model
         self._settings = settings
 
     async def __call__(self, work: Work, params: dict[str, Any]) -> AsyncGenerator[Piece]:
         request = self._request(params)
         if work.earlier is not None:
             request = msgspec.structs.replace(request, prefix=work.earlier.candidates[0].content)
-        async with aclosing(self._asking.ask(request, work)) as answer:
+        async with aclosing(self._model.ask(request, work)) as answer:
             async for piece in answer:
                 yield piece
 
     def continues(self, params: dict[str, Any], earlier: Answer) -> bool:
         """A text that has begun, of a single candidate: several have several places, and thinking has no end yet."""
         single = params.get("n", 1) == 1 and len(earlier.candidates) == 1
-        return self._asking.continues and single and bool(earlier.candidates[0].content)
+        return self._model.continues and single and bool(earlier.candidates[0].content)
 
     def _request(self, params: dict[str, Any]) -> ChatRequest:
         """Raises InvalidParams, PromptTooLong."""
@@ -55,8 +55,8 @@ class Chat:
             raise PromptTooLong(f"{limit} characters are allowed")
         return ChatRequest(
             messages=chat.messages,
-            model=chat.model or self._asking.default,
-            max_tokens=self._asking.limit(chat.max_tokens),
+            model=chat.model or self._model.default,
+            max_tokens=self._model.limit(chat.max_tokens),
             temperature=chat.temperature,
             n=chat.n,
             top_p=chat.top_p,

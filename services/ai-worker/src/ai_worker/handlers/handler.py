@@ -8,8 +8,8 @@ from typing import Any, Protocol, runtime_checkable
 
 from opentelemetry.context import Context
 
-from ai_worker.models.asking import Asking, Call
 from ai_worker.models.model import ChatRequest
+from ai_worker.models.traced import Call, TracedModel
 from ai_worker.pieces import Piece
 from tidegate_common.contract.answers import Answer
 from tidegate_common.contract.jobs import ChatMessage, Usage
@@ -26,23 +26,23 @@ class Work:
         """What an earlier attempt's worker had stored before it died, for a handler that goes on from there."""
         self.calls: list[Call] = []
         """Of the model, in this attempt."""
-        self._asking: Asking | None = None
+        self._model: TracedModel | None = None
 
     @property
     def used(self) -> Usage | None:
         """What the calls of the model have used so far; None where none was made."""
         return sum((call.usage for call in self.calls), Usage()) if self.calls else None
 
-    def give_model(self, asking: Asking) -> None:
+    def give_model(self, model: TracedModel) -> None:
         """What `ask` asks."""
-        self._asking = asking
+        self._model = model
 
     async def ask(self, prompt: str, *, max_tokens: int | None = None) -> AsyncGenerator[Piece]:
         """The worker's model's answer to `prompt`, in a span of its own. Raises JobError."""
-        assert self._asking is not None, "a worker gives each job its model"
-        limit = self._asking.limit(max_tokens)
-        request = ChatRequest(messages=[ChatMessage("user", prompt)], model=self._asking.default, max_tokens=limit)
-        async with aclosing(self._asking.ask(request, self)) as answer:
+        assert self._model is not None, "a worker gives each job its model"
+        limit = self._model.limit(max_tokens)
+        request = ChatRequest(messages=[ChatMessage("user", prompt)], model=self._model.default, max_tokens=limit)
+        async with aclosing(self._model.ask(request, self)) as answer:
             async for piece in answer:
                 yield piece
 
@@ -53,7 +53,7 @@ class Handler(Protocol):
 
 
 @runtime_checkable
-class Continuing(Protocol):
+class ResumableHandler(Protocol):
     """A handler that can go on from what is stored; one that can't starts again, after an `ai_restart`."""
 
     def continues(self, params: dict[str, Any], earlier: Answer) -> bool:

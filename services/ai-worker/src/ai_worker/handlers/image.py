@@ -16,8 +16,8 @@ import msgspec
 from msgspec import Meta
 from PIL import Image
 
-from ai_worker.errors import InvalidParams
 from ai_worker.handlers.handler import Work
+from ai_worker.job_errors import InvalidParams
 from ai_worker.pieces import Artifact, Finish, Piece, Progress
 
 STEPS = (16, 8, 4, 2, 1)

@@ -10,7 +10,7 @@ from ai_worker.handlers.handler import Handler, Handlers
 from ai_worker.handlers.image import image
 from ai_worker.handlers.transcribe import ScriptedSource, Transcribe
 from ai_worker.handlers.transform import Transform
-from ai_worker.models.asking import Asking
+from ai_worker.models.traced import TracedModel
 from ai_worker.settings import WorkerSettings
 from tidegate_common.errors import ConfigError
 
@@ -20,20 +20,20 @@ GROUP = "tidegate.handlers"
 VARIABLE = "TIDEGATE_AI_HANDLERS"
 
 
-def shipped(asking: Asking, settings: WorkerSettings) -> dict[str, Handler]:
+def shipped(model: TracedModel, settings: WorkerSettings) -> dict[str, Handler]:
     """The kinds that every worker has."""
     source = ScriptedSource(settings.scripted_think_seconds)
     return {
-        "chat": Chat(asking, settings),
-        "transform": Transform(asking, settings),
+        "chat": Chat(model, settings),
+        "transform": Transform(model, settings),
         "image.progressive": image,
         "transcribe": Transcribe({"scripted": source}),
     }
 
 
-def load_handlers(asking: Asking, settings: WorkerSettings) -> Handlers:
+def load_handlers(model: TracedModel, settings: WorkerSettings) -> Handlers:
     """All of them. Raises ConfigError, with a line for each that can't be had."""
-    found: dict[str, Handler] = shipped(asking, settings)
+    found: dict[str, Handler] = shipped(model, settings)
     faults: list[str] = []
     named = [(point.name, point.value, f"the entry point {point.name}") for point in entry_points(group=GROUP)]
     for text in settings.ai_handlers:

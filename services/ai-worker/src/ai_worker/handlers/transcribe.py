@@ -12,8 +12,8 @@ from typing import Any, Literal, Protocol
 
 import msgspec
 
-from ai_worker.errors import InvalidParams
 from ai_worker.handlers.handler import Work
+from ai_worker.job_errors import InvalidParams
 from ai_worker.pieces import Finish, Piece, Progress, Segment
 
 

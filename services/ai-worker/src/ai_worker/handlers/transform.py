@@ -13,10 +13,10 @@ from typing import Annotated, Any, NamedTuple
 import msgspec
 from msgspec import Meta
 
-from ai_worker.errors import InvalidParams
 from ai_worker.handlers.handler import Work
-from ai_worker.models.asking import Asking
+from ai_worker.job_errors import InvalidParams
 from ai_worker.models.model import ChatRequest
+from ai_worker.models.traced import TracedModel
 from ai_worker.pieces import Finish, Piece, Progress, Text
 from ai_worker.settings import WorkerSettings
 from tidegate_common.contract.jobs import ChatMessage, Usage
@@ -71,8 +71,8 @@ def _cut(text: str, most: int) -> tuple[int, int]:
 class Transform:
     """Yields the passages' answers one after another, and how much of the text is done."""
 
-    def __init__(self, asking: Asking, settings: WorkerSettings) -> None:
-        self._asking = asking
+    def __init__(self, model: TracedModel, settings: WorkerSettings) -> None:
+        self._model = model
         self._settings = settings
 
     async def __call__(self, work: Work, params: dict[str, Any]) -> AsyncGenerator[Piece]:
@@ -80,7 +80,7 @@ class Transform:
             wanted = msgspec.convert(params, TransformParams)
         except msgspec.ValidationError as error:
             raise InvalidParams(str(error)) from error
-        limit = self._asking.limit()
+        limit = self._model.limit()
         most = PASSAGE if limit is None else min(PASSAGE, max(SMALLEST, CHARACTERS_PER_TOKEN * limit))
         parts = passages(wanted.text, most)
         outer, usage, last, cut = work.trace, Usage(), Finish("stop"), False
@@ -89,7 +89,7 @@ class Transform:
                 yield Progress(number / len(parts))
             work.trace = outer  # each call of the model is a span beside the others
             if passage.text.strip():
-                async with aclosing(self._asking.ask(self._request(wanted, passage.text), work)) as answer:
+                async with aclosing(self._model.ask(self._request(wanted, passage.text), work)) as answer:
                     async for piece in answer:
                         if isinstance(piece, Finish):
                             last, usage = piece, usage + (piece.usage or Usage())
@@ -104,7 +104,7 @@ class Transform:
         told = f"{wanted.instruction}. Answer with the resulting text alone, without comments."
         return ChatRequest(
             messages=[ChatMessage("system", told), ChatMessage("user", text)],
-            model=wanted.model or self._asking.default,
-            max_tokens=self._asking.limit(),
+            model=wanted.model or self._model.default,
+            max_tokens=self._model.limit(),
             temperature=wanted.temperature,
         )

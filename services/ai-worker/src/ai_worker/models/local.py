@@ -16,8 +16,8 @@ from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ai_worker.models.candidates import several
 from ai_worker.models.model import ChatRequest
-from ai_worker.models.several import several
 from ai_worker.pieces import Piece, Used
 from tidegate_common.errors import Unavailable
 

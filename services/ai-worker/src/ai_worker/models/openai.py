@@ -11,10 +11,10 @@ from typing import Any, Literal
 import httpx2
 from openai import AuthenticationError, OpenAIError, omit
 
-from ai_worker.errors import JobError
+from ai_worker.job_errors import JobError
 from ai_worker.models import chunks
-from ai_worker.models.failures import BrokeOff, Unreadable, failure, pause, refuses_name
-from ai_worker.models.limits import MAX_COMPLETION_TOKENS, MAX_TOKENS, OTHER, LimitNames
+from ai_worker.models.endpoint_failures import BrokenStream, UnreadableStream, failure, pause, refuses_name
+from ai_worker.models.limit_names import MAX_COMPLETION_TOKENS, MAX_TOKENS, OTHER, LimitNames
 from ai_worker.models.model import ChatRequest
 from ai_worker.pieces import CandidateEnd, Finish, Piece, Used
 from tidegate_common.contract.jobs import Usage
@@ -104,7 +104,7 @@ class OpenAIModel:
                         begun = begun or not isinstance(piece, Used)
                         yield piece
                 return
-            except (OpenAIError, httpx2.HTTPError, BrokeOff, Unreadable) as error:
+            except (OpenAIError, httpx2.HTTPError, BrokenStream, UnreadableStream) as error:
                 if request.max_tokens is not None and not (begun or exchanged) and refuses_name(error, limit):
                     # Under its other name at once: no answer was begun, so this is no try.
                     limit, exchanged = OTHER[limit], True
@@ -118,7 +118,7 @@ class OpenAIModel:
             await asyncio.sleep(seconds)
 
     async def _once(self, request: ChatRequest, model: str, limit: str) -> AsyncGenerator[Piece | Used]:
-        """One question, and what comes of it. Raises what the client does, BrokeOff, Unreadable."""
+        """One question, and what comes of it. Raises what the client does, BrokenStream, UnreadableStream."""
         choices = chunks.Choices(request.n)
         usage: Usage | None = None
         async with await self._ask(request, model, limit) as answer, aclosing(_read(answer)) as found:
@@ -138,7 +138,7 @@ class OpenAIModel:
                     for end in ends:
                         yield end
             if len(choices.reasons) < request.n and not _is_over(answer):
-                raise BrokeOff
+                raise BrokenStream
         yield Finish(choices.reasons[min(choices.reasons)] if choices.reasons else "stop", usage, model)
 
     async def _ask(self, request: ChatRequest, model: str, limit: str) -> Any:
@@ -179,14 +179,14 @@ class OpenAIModel:
 
 
 async def _read(answer: Any) -> AsyncGenerator[object]:
-    """The chunks of an answer. Raises what the client does for an endpoint that fails, and Unreadable."""
+    """The chunks of an answer. Raises what the client does for an endpoint that fails, and UnreadableStream."""
     try:
         async for chunk in answer:
             yield chunk
     except (OpenAIError, httpx2.HTTPError):
         raise
     except Exception as error:  # of JSON that is none, or of a depth that nobody reads: it would come again
-        raise Unreadable from error
+        raise UnreadableStream from error
 
 
 def _is_over(answer: Any) -> bool:

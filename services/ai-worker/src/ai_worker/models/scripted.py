@@ -12,9 +12,9 @@ import re
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
-from ai_worker.errors import BackendFailed
+from ai_worker.job_errors import BackendFailed
+from ai_worker.models.candidates import several
 from ai_worker.models.model import ChatRequest
-from ai_worker.models.several import several
 from ai_worker.pieces import Finish, Piece, Reasoning, Text, Used
 from tidegate_common.contract.jobs import Usage
 

@@ -19,7 +19,7 @@ from gateway.openai.request import Completion
 from tidegate_common.bus.connection import Bus
 from tidegate_common.bus.events.history import History
 from tidegate_common.bus.events.publisher import EventPublisher
-from tidegate_common.bus.jobs.cancel import Cancelling
+from tidegate_common.bus.jobs.cancel import Cancellation
 from tidegate_common.bus.jobs.enqueue import QueueWriter
 from tidegate_common.bus.jobs.events import end_place
 from tidegate_common.bus.jobs.records import JobRecords
@@ -60,7 +60,7 @@ class Completions:
         self._history = history
         self._seconds = seconds
         self._submitter = JobSubmitter(bus, history, QueueWriter(bus, publisher, states), tracer)
-        self._cancelling = Cancelling(bus, states, publisher, history)
+        self._cancelling = Cancellation(bus, states, publisher, history)
         self._cancels: set[asyncio.Task[None]] = set()
         self._uncancelled = Trouble(
             log, "a job could not be cancelled at once: its worker finds out that nobody waits for it"

@@ -14,7 +14,7 @@ from publisher_api.bodies import CHAT_BODY, JOB_BODY, RETRY_BODY, JobFields, cha
 from publisher_api.http.endpoints import answer
 from publisher_api.jobs.dead import MOST, DeadLetters
 from publisher_api.jobs.lookup import JobLookup, shown
-from tidegate_common.bus.jobs.cancel import Cancelling
+from tidegate_common.bus.jobs.cancel import Cancellation
 from tidegate_common.bus.jobs.submit import JobSubmitter
 from tidegate_common.contract.ids import keyed_id, new_job_id
 from tidegate_common.contract.jobs import CHAT, DeadJob, JobState, request_hash
@@ -32,11 +32,11 @@ class JobEndpoints:
     """All of them; each raises TidegateErrors, which become problem details."""
 
     def __init__(
-        self, submitter: JobSubmitter, lookup: JobLookup, cancelling: Cancelling, dead: DeadLetters, max_body_bytes: int
+        self, submitter: JobSubmitter, lookup: JobLookup, cancels: Cancellation, dead: DeadLetters, max_body_bytes: int
     ) -> None:
         self._submitter = submitter
         self._lookup = lookup
-        self._cancelling = cancelling
+        self._cancels = cancels
         self._dead = dead
         self._max_body_bytes = max_body_bytes
 
@@ -85,7 +85,7 @@ class JobEndpoints:
     async def one(self, request: Request) -> Response:
         job_id = request.path_params["job_id"]
         if request.method == "DELETE":
-            state = await self._cancelling.cancel(job_id)
+            state = await self._cancels.cancel(job_id)
             return answer(shown(state), 200 if state.status.final else 202)
         state, found = await self._lookup.find(job_id)
         return answer({**shown(state), "answer": found}, 200)

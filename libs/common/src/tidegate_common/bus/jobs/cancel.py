@@ -1,73 +1,57 @@
-"""Ends jobs that nobody wants any more."""
+"""The cancel of a job: a job that waits is ended at once, one that a worker has is ended by that worker.
+
+Compare-and-set on the record decides between a cancel and a worker that begins the job in the same moment. The wish
+reaches the worker on two ways: the announcement is quick and may be lost; the record keeps it, and a worker looks there
+every few seconds, and when it takes the job.
+"""
 
 from __future__ import annotations
 
-import msgspec
-from msgspec.structs import replace
+from collections.abc import Callable
 
 from tidegate_common.bus.connection import Bus
 from tidegate_common.bus.events.history import History
 from tidegate_common.bus.events.publisher import EventPublisher
-from tidegate_common.bus.jobs.events import find_end
-from tidegate_common.bus.jobs.records import JobRecords, announce_cancel
-from tidegate_common.contract.answers import last_event
-from tidegate_common.contract.events import JOB, JOB_END, Event
-from tidegate_common.contract.jobs import JobState, JobStatus, Usage
-from tidegate_common.telemetry import propagation
-
-CANCELLED = "cancelled"
+from tidegate_common.bus.jobs.finish import JobEnds, cancelled
+from tidegate_common.bus.jobs.records import JobRecords
+from tidegate_common.contract.jobs import JobState, JobStatus
+from tidegate_common.errors import BrokerUnavailable
 
 
-class Cancelling:
-    """A job that waits is ended here, at once; one that a worker has is ended by that worker."""
+class Cancellation:
+    """Asks for the ends of jobs that nobody wants any more."""
 
     def __init__(self, bus: Bus, states: JobRecords, publisher: EventPublisher, history: History) -> None:
         self._bus = bus
-        self._states = states
-        self._publisher = publisher
-        self._history = history
+        self._ends = JobEnds(states, history, publisher)
 
     async def cancel(self, job_id: str) -> JobState:
         """Asks for the job's end, however often; a job that has ended stays as it is.
 
-        Compare-and-set decides between this and a worker that begins the job at that moment. The record keeps the wish
-        for a worker that takes the job later, the announcement reaches one that has it now. Raises NotFound,
-        BrokerUnavailable: then a repeat does what is still to be done.
+        Raises NotFound, BrokerUnavailable: then a repeat does what is still to be done.
         """
-
-        ended_here = False
-
-        def wish(state: JobState) -> JobState | None:
-            nonlocal ended_here
-            ended_here = state.status is JobStatus.QUEUED
-            if ended_here:
-                return replace(
-                    state,
-                    status=JobStatus.CANCELLED,
-                    cancel=True,
-                    finish_reason=CANCELLED,
-                    usage=state.usage or Usage(),
-                )
-            return None if state.status.final or state.cancel else replace(state, cancel=True)
-
-        state = await self._states.change(job_id, wish)
+        state, here = await self._ends.record(job_id, cancelled)
         if not state.status.final:
             await announce_cancel(self._bus, job_id)
-        elif state.status is JobStatus.CANCELLED and not state.end and state.tail:
-            # Ended by an earlier call, which did not get so far as to note its event: that may be there all the same.
-            found = "" if ended_here else await find_end(self._history, job_id, state.tail, state.start)
-            state = await self._note(state, found or await self._say_so(state))
+        elif state.status is JobStatus.CANCELLED and state.tail:
+            # Every other end is its worker's to complete, who still has the job's message.
+            state = await self._ends.complete(state, look=not here)
         return state
 
-    async def _say_so(self, state: JobState) -> str:
-        """Writes the job's last event; gives its id. The message id is the same for a worker that writes it now."""
-        event_type, data = last_event(state)
-        headers = {JOB: state.job_id, JOB_END: "1"}
-        propagation.inject(headers)
-        event = Event(event_type, msgspec.json.encode(data).decode())
-        return (await self._publisher.durable(state.tail, event, headers=headers, message_id=f"{state.job_id}:end")).id
 
-    async def _note(self, state: JobState, event_id: str) -> JobState:
-        return await self._states.change(
-            state.job_id, lambda found: None if found.end else replace(found, end=event_id)
-        )
+async def announce_cancel(bus: Bus, job_id: str) -> None:
+    """Tells the worker that may have the job in hand. Raises BrokerUnavailable."""
+    if not bus.connected:
+        raise BrokerUnavailable("NATS is away")
+    await bus.client.publish(bus.subjects.cancel(job_id), b"")
+
+
+def on_cancel(bus: Bus, called: Callable[[str], None]) -> Callable[[], None]:
+    """Calls `called` with a job's id each time its cancel is announced, until the function returned is called."""
+    prefix = len(bus.subjects.cancel(""))
+
+    def receive(subject: bytes, _: bytes, __: bytes) -> None:
+        called(subject.decode(errors="replace")[prefix:])
+
+    sid = bus.client.subscribe_direct(bus.subjects.cancel("*"), receive)
+    return lambda: bus.client.unsubscribe_direct(sid)

@@ -1,4 +1,4 @@
-"""What is known of each job, and the word that one is to be cancelled."""
+"""What is known of each job."""
 
 from __future__ import annotations
 
@@ -129,24 +129,3 @@ class JobRecords:
         text = f"the record of job {job_id} can't be read"
         other = of_another_release(value, job_id)
         raise Unreadable(text) if other is None else OtherRelease(text, other.updated)
-
-
-async def announce_cancel(bus: Bus, job_id: str) -> None:
-    """Tells the worker that may have the job in hand. Raises BrokerUnavailable."""
-    if not bus.connected:
-        raise BrokerUnavailable("NATS is away")
-    await bus.client.publish(bus.subjects.cancel(job_id), b"")
-
-
-Cancelled = Callable[[str], None]
-
-
-def on_cancel(bus: Bus, called: Cancelled) -> Callable[[], None]:
-    """Calls `called` with a job's id each time its cancelling is announced, until the function returned is called."""
-    prefix = len(bus.subjects.cancel(""))
-
-    def receive(subject: bytes, _: bytes, __: bytes) -> None:
-        called(subject.decode(errors="replace")[prefix:])
-
-    sid = bus.client.subscribe_direct(bus.subjects.cancel("*"), receive)
-    return lambda: bus.client.unsubscribe_direct(sid)

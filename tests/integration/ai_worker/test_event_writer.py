@@ -5,19 +5,22 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 from opentelemetry.context import Context
 
-from ai_worker.errors import OutputTooLarge
-from ai_worker.fence import Fence, Mine
+from ai_worker.event_writer import BACKLOG, EventWriter, Pace
 from ai_worker.handlers.handler import Work
+from ai_worker.job_errors import OutputTooLarge
+from ai_worker.lease import Fence, Mine
 from ai_worker.pieces import Artifact, CandidateEnd, Piece, Progress, Reasoning, Segment, Text
-from ai_worker.relay import BACKLOG, Pace, Relay
 from tests.integration.ai_worker.support import Desk, desk
 from tests.support.processes import paused
 from tests.support.waiting import until
 from tidegate_common.bus.events.history import History
-from tidegate_common.contract.answers import AiDone, AnswerBuilder
-from tidegate_common.contract.jobs import Usage
+from tidegate_common.bus.jobs.enqueue import record_of
+from tidegate_common.bus.jobs.finish import last_event
+from tidegate_common.contract.answers import AnswerBuilder
+from tidegate_common.contract.jobs import Job, JobState, JobStatus, Usage
 from tidegate_common.errors import BrokerUnavailable, Superseded
 from tidegate_common.runtime.tasks import end
 
@@ -28,21 +31,27 @@ async def always() -> bool:
     return True
 
 
-async def relay(
+async def writer(
     asking: Desk, window: float, attempt: int = 1, patience: float = 5, size: int = 1_000, mine: Mine = always
-) -> Relay:
-    fence = Fence(asking.publisher, asking.history, asking.bus.subjects, "j1", mine)
+) -> EventWriter:
+    fence = Fence(asking.publisher, asking.history, asking.bus.subjects.fence("j1"), "j1", mine)
     await fence.raise_(attempt)
     work = Work("j1", attempt, Context())
-    return Relay(asking.publisher, work, "client.ann", fence, Pace(window, size, patience))
+    return EventWriter(asking.publisher, work, "client.ann", fence, Pace(window, size, patience))
 
 
 async def send(asking: Desk, window: float, attempt: int = 1, pieces: Sequence[Piece] = PIECES) -> None:
-    writing = await relay(asking, window, attempt)
+    writing = await writer(asking, window, attempt)
     for piece in pieces:
         await writing.put(piece)
     await writing.finish()
-    await writing.last("ai_response", AiDone(job_id="j1", index=writing.index, finish_reason="stop", usage=Usage(1, 2)))
+    await writing.store(last_event(ended_at(writing.index)))
+
+
+def ended_at(pieces: int) -> JobState:
+    """The record of a job that is done after so many events."""
+    asked = Job(job_id="j1", kind="chat", tail="client.ann", params={}, created=1)
+    return replace(record_of(asked, "", 1), status=JobStatus.DONE, usage=Usage(1, 2), pieces=pieces)
 
 
 async def test_without_a_window_each_piece_is_an_event_of_its_own(tmp_path: Path) -> None:
@@ -67,7 +76,7 @@ async def test_with_a_window_pieces_of_one_type_go_together_and_none_is_lost(tmp
 
 async def test_the_first_piece_leaves_at_once_and_the_next_ones_wait_for_the_window(tmp_path: Path) -> None:
     async with desk(tmp_path) as (_, asking):
-        writing = await relay(asking, 60)
+        writing = await writer(asking, 60)
         await writing.put(Text("a"))
         await until(lambda: asking.text("j1") == "a", "the first piece")
         await writing.put(Text("b"))
@@ -89,7 +98,7 @@ async def test_an_event_that_is_sent_again_is_stored_once(tmp_path: Path) -> Non
 
 async def test_a_broker_that_stays_away_ends_the_writing(tmp_path: Path) -> None:
     async with desk(tmp_path) as (nats, asking):
-        writing = await relay(asking, 0, patience=0.1)
+        writing = await writer(asking, 0, patience=0.1)
         await nats.run.stop()
         await until(lambda: not asking.bus.connected, "the connection is lost")
         await writing.put(Text("a"))
@@ -99,7 +108,7 @@ async def test_a_broker_that_stays_away_ends_the_writing(tmp_path: Path) -> None
 
 async def test_enough_text_does_not_wait_for_the_window(tmp_path: Path) -> None:
     async with desk(tmp_path) as (_, asking):
-        writing = await relay(asking, 60, size=10)
+        writing = await writer(asking, 60, size=10)
         await writing.put(Text("a"))
         await until(lambda: asking.text("j1") == "a", "the first piece")
         for _ in range(5):
@@ -111,7 +120,7 @@ async def test_enough_text_does_not_wait_for_the_window(tmp_path: Path) -> None:
 
 async def test_a_handler_that_is_faster_than_the_stream_waits(tmp_path: Path) -> None:
     async with desk(tmp_path) as (nats, asking):
-        writing = await relay(asking, 60, size=1_000_000)
+        writing = await writer(asking, 60, size=1_000_000)
         async with paused(nats.run):
             pieces = asyncio.create_task(put_for_ever(writing))
             await until(lambda: writing.taken >= BACKLOG, "the backlog is full")
@@ -123,7 +132,7 @@ async def test_a_handler_that_is_faster_than_the_stream_waits(tmp_path: Path) ->
             await writing.drop()
 
 
-async def put_for_ever(writing: Relay) -> None:
+async def put_for_ever(writing: EventWriter) -> None:
     while True:
         await writing.put(Text("a"))
 
@@ -167,10 +176,10 @@ async def test_an_attempt_that_was_overtaken_can_not_write_any_more(tmp_path: Pa
         async def overtaken() -> bool:
             return False
 
-        old = await relay(asking, 0, mine=overtaken)
+        old = await writer(asking, 0, mine=overtaken)
         await old.put(Text("old"))
         await until(lambda: asking.text("j1") == "old", "the old one writes")
-        new = await relay(asking, 0, attempt=2)
+        new = await writer(asking, 0, attempt=2)
         await old.put(Text("ghost"))
         with pytest.raises(Superseded):
             await old.finish()
@@ -181,7 +190,7 @@ async def test_an_attempt_that_was_overtaken_can_not_write_any_more(tmp_path: Pa
 
 async def test_a_fence_that_the_streams_limits_dropped_is_raised_again(tmp_path: Path) -> None:
     async with desk(tmp_path) as (_, asking):
-        writing = await relay(asking, 0)
+        writing = await writer(asking, 0)
         await asking.bus.jetstream.purge_stream("TG_EVENTS", subject=asking.bus.subjects.fence("j1"))
         await writing.put(Text("a"))
         await writing.finish()

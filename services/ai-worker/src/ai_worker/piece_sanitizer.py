@@ -1,4 +1,4 @@
-"""Makes pieces that an event can hold: of text that ends within a character, of numbers that JSON does not have."""
+"""Makes of pieces what an event can hold: text that ends within a character, numbers that JSON does not have."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tidegate_common.contract.text import mended
 REASON_CHARACTERS = 200
 
 
-class Halves:
+class PieceSanitizer:
     """Joins surrogate pairs that were split over two pieces; a half that has no other becomes U+FFFD.
 
     Models write tokens, which may end within a character, and some servers hand on what they have then. So a piece's

@@ -10,10 +10,11 @@ from contextlib import suppress
 
 from opentelemetry.trace import Span, SpanKind, StatusCode, set_span_in_context
 
-from ai_worker.answering import Answering, Outcome, Stop
+from ai_worker.attempt import Attempt
 from ai_worker.handlers.handler import Handlers, Work
-from ai_worker.relay import RETRY_SECONDS
+from ai_worker.outcomes import Outcome, Stop
 from tidegate_common.bus.jobs.dequeue import Delivery, JobQueue
+from tidegate_common.bus.requests.retry import RETRY_SECONDS
 from tidegate_common.contract.jobs import Job
 from tidegate_common.errors import QueueGone, QueueRefused, TidegateError, Unreadable
 from tidegate_common.runtime.tasks import end, spawn
@@ -31,12 +32,12 @@ DEPTH_SECONDS = 5.0
 STRAYS_EVERY = 12
 """Looks at the queue's length for one at what in it is nobody's job, which lists all of its subjects."""
 
-Start = Callable[[Job, Delivery, Work], Answering]
+Start = Callable[[Job, Delivery, Work], Attempt]
 Refuse = Callable[[Delivery, Unreadable], Awaitable[None]]
 OpenQueue = Callable[[], Awaitable[JobQueue]]
 
 
-class Intake:
+class JobConsumer:
     """`active` are the jobs in hand, by id; `outcomes` counts how attempts ended; `depth` is the queue's length;
     `strays` are messages in it that no worker takes; `refused` says why NATS does not open it, empty where it does."""
 
@@ -60,8 +61,8 @@ class Intake:
         self._queue: JobQueue | None = None
         self._stopping = asyncio.Event()
         self._taking = asyncio.Lock()
-        self._tasks: dict[asyncio.Task[None], Answering] = {}
-        self.active: dict[str, Answering] = {}
+        self._tasks: dict[asyncio.Task[None], Attempt] = {}
+        self.active: dict[str, Attempt] = {}
         self.outcomes: Counter[str] = Counter()
         self.depth = 0
         self._idle = Trouble(log, "no jobs are taken for now", "jobs are taken again")
@@ -91,8 +92,8 @@ class Intake:
 
     async def show_life(self) -> None:
         """NATS is back: it may have counted the time of its absence as silence."""
-        for answering in self._tasks.values():
-            await answering.show_life()
+        for attempt in self._tasks.values():
+            await attempt.show_life()
 
     async def renew(self) -> None:
         """The queue is opened anew: the server that came back may not know it any more."""
@@ -114,8 +115,8 @@ class Intake:
                 pass  # the request that is under way ends first: it would take again what is given back
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=max(0.0, given - asyncio.get_running_loop().time()))
-        for answering in self._tasks.values():
-            answering.stop(Stop.HANDED_BACK)
+        for attempt in self._tasks.values():
+            attempt.stop(Stop.HANDED_BACK)
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=max(HAND_BACK_SECONDS, seconds / 4))
 
@@ -148,11 +149,11 @@ class Intake:
             return
         span, work = self._spans(job, delivery)
         with propagation.attached(work.trace):  # the task keeps it, for its logs
-            answering = self._start(job, delivery, work)
+            attempt = self._start(job, delivery, work)
             await self._slots.acquire()  # there is one; from here on it is the task's to give back
-            self.active[job.job_id] = answering
-            task = spawn(self._answer(answering, span), "a job")
-        self._tasks[task] = answering
+            self.active[job.job_id] = attempt
+            task = spawn(self._run(attempt, span), "a job")
+        self._tasks[task] = attempt
         task.add_done_callback(self._tasks.pop)
 
     def _spans(self, job: Job, delivery: Delivery) -> tuple[Span, Work]:
@@ -181,20 +182,20 @@ class Intake:
         span = self._tracer.start_span(f"process {name}", parent, SpanKind.CONSUMER, process)
         return span, Work(job.job_id, 0, set_span_in_context(span, parent))
 
-    async def _answer(self, answering: Answering, span: Span) -> None:
+    async def _run(self, attempt: Attempt, span: Span) -> None:
         outcome = Outcome.ABANDONED
         try:
-            outcome = await answering.run()
+            outcome = await attempt.run()
         finally:
-            span.set_attributes({names.JOB_ATTEMPT: answering.attempt, names.JOB_OUTCOME: str(outcome)})
+            span.set_attributes({names.JOB_ATTEMPT: attempt.number, names.JOB_OUTCOME: str(outcome)})
             if outcome is Outcome.FAILED:
                 span.set_status(StatusCode.ERROR)
             span.end()
             self._slots.release()
             self.outcomes[outcome] += 1
-            if self.active.get(answering.job.job_id) is answering:
-                del self.active[answering.job.job_id]
-            log.info("job %s: %s", answering.job.job_id, outcome)
+            if self.active.get(attempt.job.job_id) is attempt:
+                del self.active[attempt.job.job_id]
+            log.info("job %s: %s", attempt.job.job_id, outcome)
 
     def _note_strays(self, number: int) -> None:
         if number and number != self.strays:

@@ -12,7 +12,7 @@ from typing import Any
 import httpx2
 from openai import APIError, APIStatusError, APITimeoutError
 
-from ai_worker.errors import BackendFailed, InvalidParams, JobError, ModelNotFound, PromptTooLong
+from ai_worker.job_errors import BackendFailed, InvalidParams, JobError, ModelNotFound, PromptTooLong
 from ai_worker.models.values import count, word
 
 CONTEXT_CODES = {"context_length_exceeded", "exceed_context_size_error"}
@@ -37,11 +37,11 @@ _MODEL = re.compile(r"\bmodel\b", re.IGNORECASE)
 _TRY_AGAIN = {408, 409, 429}
 
 
-class BrokeOff(Exception):
+class BrokenStream(Exception):
     """The stream of an answer ended without its end."""
 
 
-class Unreadable(Exception):
+class UnreadableStream(Exception):
     """The stream of an answer holds what is no chunk of one: the question was taken all the same, and is paid."""
 
 
@@ -59,9 +59,9 @@ def failure(error: Exception, model: str) -> JobError:
         return InvalidParams(f"the model's backend does not take {word(param) or 'it'}")
     if status in (401, 403):
         return BackendFailed(f"The model's backend does not let this server in ({status}).")
-    if isinstance(error, Unreadable):
+    if isinstance(error, UnreadableStream):
         return BackendFailed("The model's answer could not be read.")
-    if isinstance(error, BrokeOff):
+    if isinstance(error, BrokenStream):
         return BackendFailed("The model broke off in the middle of its answer.")
     if _said_nothing(error):
         return BackendFailed("The model said nothing for too long.")
@@ -71,7 +71,11 @@ def failure(error: Exception, model: str) -> JobError:
 def pause(error: Exception, number: int) -> float | None:
     """Seconds after which to ask again, for the `number`th time; None where that would not help, or be paid twice."""
     status, _ = _said(error)
-    if isinstance(error, Unreadable) or _said_nothing(error) or (400 <= status < 500 and status not in _TRY_AGAIN):
+    if (
+        isinstance(error, UnreadableStream)
+        or _said_nothing(error)
+        or (400 <= status < 500 and status not in _TRY_AGAIN)
+    ):
         return None
     told = _retry_after(error.response.headers) if isinstance(error, APIStatusError) else None
     if told:

@@ -12,7 +12,7 @@ from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.trace import Span, SpanKind, StatusCode
 
-from ai_worker.errors import JobError
+from ai_worker.job_errors import JobError
 from ai_worker.models.model import ChatModel, ChatRequest
 from ai_worker.models.values import word
 from ai_worker.pieces import CandidateEnd, Finish, Piece, Used
@@ -27,14 +27,14 @@ OTHER = "other"
 """The label of a model that is not announced."""
 
 
-class Traced(Protocol):
+class Asker(Protocol):
     """What is worked on: it carries the trace that events go out with, and the calls of the model that were made."""
 
     trace: Context
     calls: list[Call]
 
 
-class Asking:
+class TracedModel:
     """The model, as handlers ask it."""
 
     def __init__(
@@ -70,7 +70,7 @@ class Asking:
             return max(1, min(wanted, MOST_TOKENS if self._max_tokens is None else self._max_tokens))
         return self._model.most if self._max_tokens is None else self._max_tokens
 
-    async def ask(self, request: ChatRequest, work: Traced) -> AsyncGenerator[Piece]:
+    async def ask(self, request: ChatRequest, work: Asker) -> AsyncGenerator[Piece]:
         """The answer, `Finish` last, with a usage that is counted in pieces where the backend counts none.
 
         `work.trace` is that of the call from here on. Raises JobError.
@@ -94,7 +94,7 @@ class Asking:
         finally:
             self._close(span, request, measured, error_type)
 
-    def _span(self, request: ChatRequest, work: Traced) -> Span:
+    def _span(self, request: ChatRequest, work: Asker) -> Span:
         attributes: dict[str, str | int | float] = {
             names.GEN_AI_OPERATION: "chat",
             names.GEN_AI_PROVIDER: self._model.provider,
