@@ -5,16 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from typing import Any
 
 import msgspec
-from nats import errors as nats_errors
-from nats.aio.msg import Msg
 
 from ai_worker.job_errors import JobError
 from ai_worker.models.model import ChatModel
 from ai_worker.models.traced import OTHER
 from tidegate_common.bus.connection import Bus
+from tidegate_common.bus.requests.responder import Responder
 from tidegate_common.contract.jobs import Models
 from tidegate_common.runtime.tasks import end, spawn
 from tidegate_common.telemetry.trouble import Trouble
@@ -38,14 +36,14 @@ class Catalogue:
         self._default = default
         self._known: list[str] = []
         self._asked = float("-inf")
-        self._subscription: Any = None
         self._silent = Trouble(log, "the backend does not say what models it has", "the backend says its models again")
-        self._unanswered = Trouble(log, "a question for the models was not answered")
         self._asking: asyncio.Task[None] | None = None
+        self._responder: Responder | None = None
 
     async def serve(self, bus: Bus) -> None:
         """From now on."""
-        self._subscription = await bus.client.subscribe(bus.subjects.models, queue=QUEUE, cb=self._answer)
+        self._responder = Responder(bus.subjects.models, self._answer)
+        await self._responder.serve(bus, QUEUE)
         self._look()
 
     def label(self, model: str) -> str:
@@ -58,10 +56,8 @@ class Catalogue:
     async def aclose(self) -> None:
         if self._asking is not None:
             await end([self._asking])
-        try:
-            await self._subscription.unsubscribe()
-        except nats_errors.Error as error:
-            log.debug("the catalogue was not closed: %s", error)
+        if self._responder is not None:
+            await self._responder.aclose()
 
     def _look(self) -> None:
         """Asks the backend beside what goes on, where that was not done just now."""
@@ -78,11 +74,8 @@ class Catalogue:
                 self._silent.note(error)
             self._asked = time.monotonic()
 
-    async def _answer(self, question: Msg) -> None:
+    async def _answer(self, _: bytes) -> bytes:
         await self._ask()
         default = self._default or (self._known[0] if self._known else "")
         models = self._known or ([default] if default else [])
-        try:
-            await question.respond(msgspec.json.encode(Models(models=models, default=default)))
-        except nats_errors.Error as error:
-            self._unanswered.note(error)
+        return msgspec.json.encode(Models(models=models, default=default))

@@ -7,22 +7,13 @@ every job, though its worker may be there and hold all that it has not been able
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import count
 from secrets import token_hex
 
-from nats import errors as nats_errors
-from nats.aio.msg import Msg
-
 from tidegate_common.bus.connection import Bus
-from tidegate_common.errors import BrokerUnavailable
-from tidegate_common.telemetry.trouble import Trouble
-
-log = logging.getLogger(__name__)
-
-UNANSWERED = Trouble(log, "a question for a job of this worker was not answered")
+from tidegate_common.bus.requests.responder import Responder
 
 ASK_SECONDS = 1.0
 """How long an answer is waited for: a process that is paused gives none."""
@@ -47,7 +38,7 @@ class Holders:
 
     async def serve(self) -> None:
         """Answers from now on, until the connection is closed: also while the process drains."""
-        await self._bus.client.subscribe(self._bus.subjects.holder(self._process), cb=self._answer)
+        await Responder(self._bus.subjects.holder(self._process), self._answer).serve(self._bus)
 
     def new(self) -> str:
         """A name for one more attempt."""
@@ -63,31 +54,22 @@ class Holders:
             self._held.discard(holder)
 
     async def alive(self, holder: str) -> bool:
-        """Whether `holder` runs its job. Raises BrokerUnavailable."""
+        """Whether `holder` runs its job. Raises BrokerUnavailable.
+
+        Nobody answers for a process that is gone, and a process that runs says which of its attempts are over. If
+        NATS was away just now, a process that does not answer may be on its way back: it is asked again for a while.
+        """
         loop = asyncio.get_running_loop()
         while True:
-            answer = await self._ask(holder)
+            answer = await self._bus.ask(
+                self._bus.subjects.holder(holder.partition("-")[0]), holder.encode(), ASK_SECONDS
+            )
             if answer or loop.time() - self._back >= SETTLE_SECONDS:
                 return answer == YES
             await asyncio.sleep(AGAIN_SECONDS)
 
-    async def _ask(self, holder: str) -> bytes:
-        """Empty where nobody answers."""
-        if not self._bus.connected:
-            raise BrokerUnavailable("NATS is away")
-        subject = self._bus.subjects.holder(holder.partition("-")[0])
-        try:
-            return (await self._bus.client.request(subject, holder.encode(), timeout=ASK_SECONDS)).data
-        except (nats_errors.NoRespondersError, TimeoutError):
-            return b""
-        except nats_errors.Error as error:
-            raise BrokerUnavailable("NATS does not ask the job's worker") from error
-
-    async def _answer(self, question: Msg) -> None:
-        try:
-            await question.respond(YES if question.data.decode(errors="replace") in self._held else NO)
-        except nats_errors.Error as error:
-            UNANSWERED.note(error)
+    async def _answer(self, question: bytes) -> bytes:
+        return YES if question.decode(errors="replace") in self._held else NO
 
     async def _come_back(self) -> None:
         self._back = asyncio.get_running_loop().time()
