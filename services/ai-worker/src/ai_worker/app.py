@@ -17,7 +17,7 @@ from ai_worker.holders import Holders
 from ai_worker.models.choice import build
 from ai_worker.models.model import ChatModel
 from ai_worker.models.traced import TracedModel
-from ai_worker.refusal import Refusal
+from ai_worker.refusal import refuse
 from ai_worker.settings import WorkerSettings
 from tidegate_common.bus.connection import Bus
 from tidegate_common.bus.events.history import History
@@ -51,14 +51,7 @@ class Worker:
     """The parts of one worker, wired. `handlers` is filled once the model is there."""
 
     def __init__(
-        self,
-        settings: WorkerSettings,
-        bus: Bus,
-        leaders: Leaders,
-        records: JobRecords,
-        dead: DeadJobs,
-        upkeep: Upkeep,
-        signals: Telemetry,
+        self, settings: WorkerSettings, bus: Bus, leaders: Leaders, upkeep: Upkeep, signals: Telemetry
     ) -> None:
         self._settings = settings
         self._upkeep = upkeep
@@ -67,13 +60,10 @@ class Worker:
         self._loaded = False
         history = History(bus, leaders)
         publisher = EventPublisher(bus, history, leaders=leaders)
+        records, dead, holders = JobRecords(bus, leaders), DeadJobs(bus), Holders(bus)
         ends = JobEnds(records, history, publisher)
-        self._holders = Holders(bus)
-        refusal = Refusal(ends)
         gateways = AllGateways(bus, doubt_seconds=settings.ai_doubt_seconds)
-        self._services = Services(
-            publisher, history, bus.subjects, records, ends, dead, refusal, gateways, self._holders
-        )
+        self._services = Services(publisher, history, bus.subjects, records, ends, dead, gateways, holders)
         pace = Pace(settings.ai_coalesce_ms / 1000, settings.ai_coalesce_chars, settings.ai_patience_seconds)
         self._limits = Limits(settings.ai_job_seconds, settings.ai_ack_seconds, settings.ai_max_attempts, pace)
         self._handlers: Handlers = {}
@@ -113,7 +103,7 @@ class Worker:
         log.info("ready for jobs, model %s", default or "as each job names it")
         stop_listening = on_cancel(self._bus, self.consumer.cancel)
         await catalogue.serve(self._bus)
-        await self._holders.serve()
+        await self._services.holders.serve()
         try:
             await self.consumer.run()
         finally:
@@ -146,7 +136,7 @@ class Worker:
 
     async def _refuse(self, delivery: Delivery, why: Unreadable) -> None:
         self._bus.foreign.note("job", "in the queue", str(why))
-        await self._services.refusal.refuse(delivery)
+        await refuse(delivery, self._services.ends)
 
 
 async def main(settings: WorkerSettings) -> None:
@@ -157,8 +147,7 @@ async def main(settings: WorkerSettings) -> None:
             leaders = Leaders(bus, settings.patience())
             upkeep = Upkeep(bus, settings.stream_limits(), leaders, keeps=False, all_needed=True)
             await upkeep.start()
-            records, dead = JobRecords(bus, leaders), DeadJobs(bus)
-            worker = Worker(settings, bus, leaders, records, dead, upkeep, signals)
+            worker = Worker(settings, bus, leaders, upkeep, signals)
             model = build(settings)
             running = asyncio.create_task(worker.run(model))
             looking = asyncio.create_task(upkeep.run())

@@ -43,7 +43,7 @@ from ai_worker.outcomes import (
     used_before,
 )
 from ai_worker.pieces import Finish
-from ai_worker.refusal import Refusal
+from ai_worker.refusal import refuse
 from tidegate_common.bus.events.history import History
 from tidegate_common.bus.events.publisher import EventPublisher
 from tidegate_common.bus.jobs.dead import DeadJobs
@@ -89,7 +89,6 @@ class Services(NamedTuple):
     records: JobRecords
     ends: JobEnds
     dead: DeadJobs
-    refusal: Refusal
     gateways: AllGateways
     holders: Holders
 
@@ -302,7 +301,7 @@ class Attempt:
 
     async def _refuse(self) -> Outcome:
         try:
-            await self._services.refusal.refuse(self._delivery)
+            await refuse(self._delivery, self._services.ends)
         except BrokerUnavailable as error:
             log.warning("job %s is left to another worker: %s", self.job.job_id, error)
             return Outcome.ABANDONED

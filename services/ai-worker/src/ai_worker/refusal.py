@@ -34,35 +34,20 @@ class _Envelope(msgspec.Struct):
 _ENVELOPE = msgspec.json.Decoder(_Envelope)
 
 
-class Refusal:
-    """Takes such messages out of the queue."""
+async def refuse(delivery: Delivery, ends: JobEnds) -> None:
+    """Tells whoever asked, if that can be read, and takes the message out of the queue.
 
-    def __init__(self, ends: JobEnds) -> None:
-        self._ends = ends
-
-    async def refuse(self, delivery: Delivery) -> None:
-        """Tells whoever asked, if that can be read, and takes the message out of the queue.
-
-        Raises BrokerUnavailable; the message comes again then.
-        """
-        envelope = _envelope(delivery)
-        if envelope is not None:
-            try:
-                await self._tell(envelope, delivery)
-            except Unavailable:
-                raise
-            except Exception:  # it would come again with the message, which is not to stay for that
-                log.exception("nobody is told that a message of the queue is no job")
-        await delivery.discard()
-
-    async def _tell(self, envelope: _Envelope, delivery: Delivery) -> None:
+    Raises BrokerUnavailable; the message comes again then.
+    """
+    envelope = _envelope(delivery)
+    if envelope is not None:
         try:
-            state, here = await self._ends.record(envelope.job_id, partial(refused, error=_TEXT))
-        except NotFound:  # of what has no record, or one that can't be read, the message id alone tells a repeat
-            state, here = _without_record(envelope), True
-        if state.error == _TEXT:
-            trace = propagation.extract(delivery.headers)
-            await self._ends.complete(replace(state, tail=envelope.tail), look=not here, trace=trace)
+            await _tell(envelope, delivery, ends)
+        except Unavailable:
+            raise
+        except Exception:  # it would come again with the message, which is not to stay for that
+            log.exception("nobody is told that a message of the queue is no job")
+    await delivery.discard()
 
 
 def _envelope(delivery: Delivery) -> _Envelope | None:
@@ -74,8 +59,12 @@ def _envelope(delivery: Delivery) -> _Envelope | None:
     return envelope if is_job_id(envelope.job_id) and is_tail(envelope.tail) else None
 
 
-def _without_record(envelope: _Envelope) -> JobState:
-    """As the record would be, if there were one."""
-    return JobState(
-        job_id=envelope.job_id, kind="", status=JobStatus.FAILED, created=0, updated=0, tail=envelope.tail, error=_TEXT
-    )
+async def _tell(envelope: _Envelope, delivery: Delivery, ends: JobEnds) -> None:
+    job_id, tail = envelope.job_id, envelope.tail
+    try:
+        state, here = await ends.record(job_id, partial(refused, error=_TEXT))
+    except NotFound:  # as the record would be; without one the message id alone tells a repeat
+        state, here = JobState(job_id=job_id, kind="", status=JobStatus.FAILED, created=0, updated=0, error=_TEXT), True
+    if state.error == _TEXT:
+        trace = propagation.extract(delivery.headers)
+        await ends.complete(replace(state, tail=tail), look=not here, trace=trace)

@@ -13,6 +13,7 @@ import importlib.util
 import os
 import secrets
 from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -103,11 +104,9 @@ class LocalModel:
     async def stream(self, request: ChatRequest) -> AsyncGenerator[Piece | Used]:
         assert self._client is not None, "start() comes first"
         answer = several(self._client.stream, request) if request.n > 1 else self._client.stream(request)
-        try:
-            async for piece in answer:
+        async with aclosing(answer) as pieces:
+            async for piece in pieces:
                 yield piece
-        finally:
-            await answer.aclose()
 
     async def aclose(self) -> None:
         if self._client is not None:

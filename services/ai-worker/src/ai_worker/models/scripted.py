@@ -55,12 +55,8 @@ class ScriptedModel:
         return ["scripted"]
 
     async def stream(self, request: ChatRequest) -> AsyncGenerator[Piece | Used]:
-        if request.n > 1:
-            async with aclosing(several(self._candidate, request)) as pieces:
-                async for piece in pieces:
-                    yield piece
-            return
-        async with aclosing(self._candidate(request)) as pieces:
+        answer = several(self._candidate, request) if request.n > 1 else self._candidate(request)
+        async with aclosing(answer) as pieces:
             async for piece in pieces:
                 yield piece
 
