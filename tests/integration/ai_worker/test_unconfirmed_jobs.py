@@ -10,18 +10,12 @@ from msgspec.structs import replace
 from tests.integration.ai_worker.support import Desk, desk, lease, worker
 from tests.integration.common.test_jobs import job
 from tests.support.waiting import until
-from tidegate_common.bus.events import writer as storing
 from tidegate_common.bus.events.publisher import EventPublisher
 from tidegate_common.bus.jobs.dequeue import JobQueue
 from tidegate_common.bus.jobs.enqueue import STORED_ONCE_SECONDS, QueueWriter
 from tidegate_common.bus.streams.definitions import StreamLimits, ensure_streams
 from tidegate_common.contract.jobs import Job, JobStatus
 from tidegate_common.errors import BrokerUnavailable, NotFound
-
-
-@pytest.fixture(autouse=True)
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(storing, "ATTEMPT_SECONDS", 0.3)
 
 
 def hasty(asking: Desk) -> QueueWriter:

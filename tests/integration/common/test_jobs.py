@@ -14,7 +14,7 @@ from tidegate_common.bus.connection import Bus
 from tidegate_common.bus.events.history import History
 from tidegate_common.bus.events.publisher import EventPublisher
 from tidegate_common.bus.jobs.cancel import announce_cancel, on_cancel
-from tidegate_common.bus.jobs.dequeue import POLL_SECONDS, Delivery, JobQueue
+from tidegate_common.bus.jobs.dequeue import Delivery, JobQueue
 from tidegate_common.bus.jobs.enqueue import QueueWriter, record_of
 from tidegate_common.bus.jobs.priority import LEVELS
 from tidegate_common.bus.jobs.queue_info import QueueState, consumer_of, queue_state
@@ -107,12 +107,13 @@ async def test_one_job_of_another_owner_is_taken_before_the_rest_of_many(tmp_pat
 
 async def test_a_worker_that_waits_is_told_of_a_new_job(tmp_path: Path) -> None:
     async with broker(tmp_path) as (_, bus):
-        states, queue = JobRecords(bus), await JobQueue.open(bus)
-        waiting = asyncio.create_task(taken(queue))
-        began = time.monotonic()
+        await JobQueue.open(bus)
+        states, queue = JobRecords(bus), JobQueue(bus, poll_seconds=60)
+        waiting = asyncio.create_task(queue.take(60))
+        await asyncio.sleep(0)
         await put(bus, states, "j1")
-        await (await waiting).done()
-        assert time.monotonic() - began < POLL_SECONDS, "it was found by looking, not by being told"
+        async with asyncio.timeout(20):
+            assert await waiting, "it was found by looking, not by being told"
 
 
 async def test_the_queues_state_is_known_before_a_worker_has_come(tmp_path: Path) -> None:

@@ -45,5 +45,5 @@ async def test_peers_that_do_not_read_hold_up_no_stop_and_are_no_error(tmp_path:
             await stream.next("n")
         began = time.monotonic()
         assert await run.stop(signal.SIGTERM) == 0
-        assert time.monotonic() - began < drain_seconds + 0.7
+        assert time.monotonic() - began < 2 * drain_seconds
         assert not run.said('"ERROR"'), run.output

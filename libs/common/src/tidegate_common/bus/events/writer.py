@@ -26,8 +26,6 @@ from tidegate_common.errors import (
     TooManyWaiting,
 )
 
-ATTEMPT_SECONDS = 2.0
-
 
 class Message(NamedTuple):
     """Its header block holds a message id: so it may be sent again, and is stored once."""
@@ -74,7 +72,8 @@ class StreamWriter:
         self._events = bus.subjects.events_stream
         self._inbound = bus.subjects.inbound("")
         self._last = 0
-        self._inbox = bus.new_inbox(self._hear, min(ATTEMPT_SECONDS, leaders.patience.deadline_seconds))
+        patience = leaders.patience
+        self._inbox = bus.new_inbox(self._hear, min(patience.attempt_seconds, patience.deadline_seconds))
         self.epoch: str | None = None
         """The event stream's, for whoever asks for it to note here; None again after all that makes it doubtful."""
         self.doubts = 0

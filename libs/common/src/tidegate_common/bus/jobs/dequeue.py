@@ -176,9 +176,10 @@ def _status(message: Msg) -> str | None:
 class JobQueue:
     """The queue as a worker sees it: a durable pull consumer for each level, shared by all workers."""
 
-    def __init__(self, bus: Bus, answer_seconds: float = ANSWER_SECONDS) -> None:
+    def __init__(self, bus: Bus, answer_seconds: float = ANSWER_SECONDS, poll_seconds: float = POLL_SECONDS) -> None:
         """NATS has `answer_seconds` to answer each request for a job."""
         self._bus = bus
+        self._poll_seconds = poll_seconds
         self._answer_seconds = answer_seconds
         self._inboxes = [_Inbox(bus, level, self._give_back) for level in LEVELS]
         self._left: list[_Inbox] = []
@@ -221,7 +222,7 @@ class JobQueue:
             if left <= 0:
                 return None
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(min(left, POLL_SECONDS)):
+                async with asyncio.timeout(min(left, self._poll_seconds)):
                     await self._notice.wait()
 
     async def _try(self, level: int) -> Msg | None:

@@ -40,6 +40,8 @@ class Patience(msgspec.Struct, frozen=True, kw_only=True):
 
     deadline_seconds: float = 3.0
     """While NATS is away, or does not answer."""
+    attempt_seconds: float = 2.0
+    """NATS has so long to confirm what was sent, before it is sent again."""
     election_seconds: float = 0.0
     """From the moment when a stream was seen to have no leader: so long an election may take. 0: none is waited out."""
     most: int = 2_000
