@@ -1,8 +1,8 @@
 """Reads a job's own stream within the gateway, for surfaces that make their answers of a job's events.
 
-A reader is a client as a browser is, but for the socket: its session listens to the job's filtered tail. If the hub
-ends that session before the job's end (`slow`: the backlog is full; `feed`: the stream gives nothing), the reader
-attaches again from the last id that it has. So one engine finds holes, repairs them and replays, for all who listen.
+A reader is a client as a browser is, but for the socket: its session listens to the job's filtered tail. The hub may
+end that session before the job's end (`slow`: the backlog is full; `feed`: the stream gives nothing, or is another).
+Then the reader attaches again from the last id that it has. So one engine finds holes, repairs them and replays.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ class JobReader:
                 self._size -= len(event.data) + EVENT_BYTES
                 if self._session.paused and self._size <= BACKLOG_BYTES // 4:
                     self._session.set_paused(False)
-                yield event.event_type.decode(errors="replace"), event.data
+                yield event.event_type.decode(), event.data
             if self.ended and self._error is None:
                 return
             await self._change()
@@ -139,8 +139,8 @@ class JobReader:
         self._news.set()
 
     async def _start(self) -> None:
-        # Who was too slow may be so still. It attaches at once all the same, since presence counts sessions: the replay
-        # waits for room, and if there is none for long the hub ends this session too.
+        # A reader that was too slow may be so still. It attaches at once all the same, since presence counts sessions.
+        # The replay waits for room, and if there is none for long the hub ends this session too.
         self._session.set_paused(self._size > BACKLOG_BYTES)
 
     def _welcome(self, position: EventId, _: bool) -> bytes:
@@ -153,7 +153,9 @@ class JobReader:
         """Called by the hub and by replays, as a socket's write."""
         for event in frame.events(chunks):
             if event.event_type == b"gap":  # ours: no job may name its events so
-                self._miss(_GAP.decode(event.data).reason)
+                # What has `expired` may have been others' events alone. If it was the job's, its indexes show it.
+                if _GAP.decode(event.data).reason == "epoch":
+                    self._error = NotFound("the stream that kept the job's events does not exist any more")
                 continue
             # An event without an id is late: the place is that of a later one.
             self._place = event.event_id or self._place
@@ -162,11 +164,6 @@ class JobReader:
         if self._size > BACKLOG_BYTES:
             self._session.set_paused(True)
         self._news.set()
-
-    def _miss(self, reason: str) -> None:
-        # What has `expired` may have been others' events alone. If it was the job's, its indexes show it.
-        if reason == "epoch":
-            self._error = NotFound("the stream that kept the job's events does not exist any more")
 
     def _look(self) -> None:
         """Gives up if the stream has given nothing for too long. A session is held while NATS is away."""
