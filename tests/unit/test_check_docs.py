@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from scripts.checking import metrics, settings
+from scripts.checking import files, metrics, settings
 from scripts.checking.pages import pages
 
 OPERATIONS = settings.OPERATIONS
@@ -15,7 +15,7 @@ def faults(path: str, old: str, new: str) -> list[str]:
     read = pages()
     assert old in read[path]
     read[path] = read[path].replace(old, new, 1)
-    return [*settings.faults(read), *metrics.faults(read)]
+    return [*settings.faults(read), *metrics.faults(read), *files.faults(read)]
 
 
 @pytest.mark.parametrize(
@@ -38,6 +38,14 @@ def faults(path: str, old: str, new: str) -> list[str]:
             "the reason max_age is missing",
         ),
         ("docs/ai.md", "client_token_usage", "client_tokens", "no metric gen_ai_client_tokens"),
+        (
+            files.ARCHITECTURE,
+            "`bus/jobs/enqueue.py`",
+            "`bus/jobs/queueing.py`",
+            "no file bus/jobs/queueing.py",
+        ),
+        (files.ARCHITECTURE, "`feed/audit.py`", "`sse/audit.py`", "there is no file sse/audit.py"),
+        (files.ARCHITECTURE, "jobs: submit, enqueue,", "jobs: submit, queueing,", "bus/jobs/: the page or the folder"),
     ],
 )
 def test_what_does_not_fit_is_named(path: str, old: str, new: str, named: str) -> None:
@@ -70,3 +78,12 @@ def test_a_metric_named_where_it_is_made_is_no_way_around(line: str) -> None:
     ]
     named = line.replace("name=", "").replace('"tidegate.hidden"', "names.METRIC_GAPS")
     assert not list(metrics.unnamed({"a.py": named}))
+
+
+def test_a_file_that_a_docstring_names_is_one_of_its_own_library_or_service() -> None:
+    """Two names of modules that had been renamed still stood in docstrings, since a file elsewhere had them."""
+    read = pages()
+    path = "services/gateway/src/gateway/app.py"
+    for name, there in (("frame.py", True), ("test_frame.py", True), ("feed/audit.py", True), ("enqueue.py", False)):
+        found = list(files.faults({**read, path: f'"""See {name}."""'}))
+        assert (f"{path}:1: there is no file {name}" not in found) == there, name

@@ -51,7 +51,7 @@ class Places:
         If two tails match it, NATS sends it once for each. A connection that breaks off between the two copies has
         brought it all the same: what one of the tails has heard is missing on none.
         """
-        # Any bytes: a tail that is no text was decoded so (bus/events/pages.py), and is its bytes again.
+        # Any bytes: a tail that is no text was decoded so (bus/requests/pages.py), and is its bytes again.
         subject = f"{self._outbound}{tail}".encode("utf-8", "surrogateescape")
         return any(self._places[each].has(subject, sequence) for each in tails if matches(each, tail))
 

@@ -1,7 +1,7 @@
 """Requests from pages of other origins: what both ways to the socket answer them with.
 
 The portable path has Starlette's CORSMiddleware. The fast path passes it by, and adds the same by `Cors.headers`:
-tests/integration/gateway/test_cors.py holds the two against each other.
+tests/integration/gateway/test_two_ways_in.py holds the two against each other.
 """
 
 from __future__ import annotations
