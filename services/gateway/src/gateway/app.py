@@ -35,7 +35,7 @@ from gateway.sse.console import console_routes
 from gateway.sse.cors import Cors
 from gateway.sse.endpoint import StreamEndpoint, farewell
 from gateway.sse.fastpath import FastPath
-from gateway.sse.jobs import JobStreams
+from gateway.sse.job_streams import JobStreams
 from gateway.sse.portable import stream_routes
 from gateway.workers import WORKER_PORTS, Worker
 from tidegate_common.bus.connection import Bus

@@ -19,7 +19,7 @@ from gateway.hub.heartbeat import Heartbeat
 from gateway.hub.session import Session
 from gateway.settings import GatewaySettings
 from gateway.sse.admission import Admission
-from gateway.sse.jobs import JobStreams
+from gateway.sse.job_streams import JobStreams
 from gateway.sse.request import Fields, StreamRequest, of_body, of_query
 from tidegate_common.contract.ids import EventId
 from tidegate_common.errors import Unavailable
