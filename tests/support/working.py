@@ -18,7 +18,8 @@ from tidegate_common.bus.events.publisher import EventPublisher
 from tidegate_common.bus.jobs.cancel import on_cancel
 from tidegate_common.bus.jobs.dequeue import JobQueue
 from tidegate_common.bus.jobs.records import JobRecords
-from tidegate_common.bus.streams.leaders import Leaders, Patience
+from tidegate_common.bus.streams.leaders import Leaders
+from tidegate_common.bus.streams.patience import Patience
 from tidegate_common.contract import events
 from tidegate_common.contract.answers import AiDone, AiError, AiResponse, AiRestart
 from tidegate_common.contract.events import Event

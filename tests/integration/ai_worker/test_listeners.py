@@ -19,7 +19,8 @@ from tests.support.processes import Running, paused, service
 from tests.support.waiting import until
 from tests.support.working import some_job
 from tidegate_common.bus.connection import Bus
-from tidegate_common.bus.requests.gateways import DOUBT_SECONDS, SILENCE_SECONDS, AllGateways, Count
+from tidegate_common.bus.requests.gateways import AllGateways, Count
+from tidegate_common.bus.requests.roll import DOUBT_SECONDS, SILENCE_SECONDS
 from tidegate_common.contract.jobs import Job, JobStatus, OnDisconnect
 from tidegate_common.runtime.tasks import end
 

@@ -20,7 +20,8 @@ from tidegate_common.bus.events.publisher import Durable, EventPublisher
 from tidegate_common.bus.events.refusals import Refusals
 from tidegate_common.bus.events.writer import Message, Stored, StreamWriter
 from tidegate_common.bus.streams.definitions import StreamLimits, ensure_streams
-from tidegate_common.bus.streams.leaders import Leaders, Patience
+from tidegate_common.bus.streams.leaders import Leaders
+from tidegate_common.bus.streams.patience import Patience
 from tidegate_common.bus.wire import headers
 from tidegate_common.contract.events import Event, Receipt
 from tidegate_common.errors import BrokerUnavailable, TooLarge

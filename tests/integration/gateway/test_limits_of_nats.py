@@ -13,6 +13,7 @@ from tests.support.gateway import RunningGateway, Stream, open_stream, running_g
 from tests.support.nats import nats_server
 from tests.support.publisher import running_publisher
 from tests.support.waiting import until
+from tidegate_common.bus.wire.limits import SPARE_SUBSCRIPTIONS
 
 MAX_PAYLOAD = 100_000
 TRACED = {
@@ -148,10 +149,10 @@ async def test_a_stream_that_nats_has_no_subscription_for_is_refused_and_the_oth
         assert await opened(gateway, stack, client_id="many", topic=topics) is None
         await until(lambda: gateway.bus.losses == 1 and gateway.bus.connected, "the limit was found out", 20)
         assert await opened(gateway, stack, client_id="many", topic=topics) is None
-        others = [await opened(gateway, stack, client_id=f"c{number}") for number in range(40)]
+        others = [await opened(gateway, stack, client_id=f"c{number}") for number in range(100)]
         heard = [stream for stream in others if stream is not None]
-        assert 5 <= len(heard) < 20
-        assert others[len(heard) :] == [None] * (40 - len(heard))
+        assert 60 <= len(heard) < 100 - SPARE_SUBSCRIPTIONS
+        assert others[len(heard) :] == [None] * (100 - len(heard))
         for stream in (first, heard[0], heard[-1]):
             name = "first" if stream is first else f"c{heard.index(stream)}"
             body = {"client_id": name, "event_type": "note", "data": 1, "receipt": True}
@@ -161,6 +162,6 @@ async def test_a_stream_that_nats_has_no_subscription_for_is_refused_and_the_oth
         await until(lambda: gateway.gateway.hub.audience(f"client.c{len(heard) - 1}") is None, "its place is free")
         assert await opened(gateway, stack, client_id="next") is not None
         assert gateway.bus.losses == 1
-        assert gateway.gateway.admission.refused["unavailable"] == 2 + 40 - len(heard)
+        assert gateway.gateway.admission.refused["unavailable"] == 2 + 100 - len(heard)
         for url in (gateway.url, str(client.base_url)):
             assert (await client.get(f"{url}/readyz")).status_code == 200

@@ -19,7 +19,8 @@ from tidegate_common.bus.events.refusals import Refusals
 from tidegate_common.bus.events.writer import Message, Stored, StreamWriter
 from tidegate_common.bus.jobs.records import JobRecords
 from tidegate_common.bus.requests.jetstream import JetStreamApi
-from tidegate_common.bus.streams.leaders import Leaders, Patience
+from tidegate_common.bus.streams.leaders import Leaders
+from tidegate_common.bus.streams.patience import Patience
 from tidegate_common.bus.wire import headers
 from tidegate_common.contract.jobs import JobState, JobStatus
 from tidegate_common.contract.subjects import Subjects

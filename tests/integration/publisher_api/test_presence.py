@@ -14,7 +14,8 @@ from tests.support.nats import nats_server
 from tests.support.publisher import running_publisher
 from tests.support.waiting import until
 from tidegate_common.bus.events.history import History
-from tidegate_common.bus.requests.gateways import LEARN_SECONDS, SILENCE_SECONDS, AllGateways, LiveGateways
+from tidegate_common.bus.requests.gateways import AllGateways
+from tidegate_common.bus.requests.roll import LEARN_SECONDS
 from tidegate_common.contract.gateways import Announcement
 from tidegate_common.errors import BrokerUnavailable
 
@@ -103,18 +104,6 @@ async def test_nats_going_away_ends_the_waiting_and_who_is_there_is_learned_anew
         async with nats_server(tmp_path, server.port):
             await until(lambda: bus.connected and not gateways.live.known, "the connection is back")
             assert gateways.live.now() == set()
-
-
-def test_a_gateway_that_says_nothing_for_some_time_is_forgotten() -> None:
-    now = [0.0]
-    live = LiveGateways(lambda: now[0])
-    live.said(Announcement("a"))
-    live.said(Announcement("b"))
-    now[0] = SILENCE_SECONDS - 0.1
-    live.said(Announcement("b"))
-    assert live.now() == {"a", "b"}
-    now[0] = SILENCE_SECONDS + 0.1
-    assert live.now() == {"b"}
 
 
 async def test_what_somebody_else_writes_to_the_control_subjects_harms_nothing(tmp_path: Path) -> None:

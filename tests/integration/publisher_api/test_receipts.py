@@ -15,7 +15,8 @@ from tests.support.hub import Peer
 from tests.support.publisher import running_publisher
 from tests.support.waiting import until
 from tidegate_common.bus.events.history import History, Position
-from tidegate_common.bus.requests.gateways import LEARN_SECONDS, AllGateways
+from tidegate_common.bus.requests.gateways import AllGateways
+from tidegate_common.bus.requests.roll import LEARN_SECONDS
 from tidegate_common.bus.streams.definitions import StreamLimits, ensure_streams
 
 

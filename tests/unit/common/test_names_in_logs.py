@@ -3,9 +3,9 @@
 import pytest
 from pythonjsonlogger.json import JsonFormatter
 
+from tidegate_common.bus.unusable import HANDLER, SUBJECT, Unusable
 from tidegate_common.bus.wire.connection_log import ConnectionLog
 from tidegate_common.bus.wire.server_errors import ServerError
-from tidegate_common.bus.wire.unusable import HANDLER, SUBJECT, Unusable
 
 FORMAT = JsonFormatter("%(message)s")
 

@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.waiting import until
 from tidegate_common.bus.jobs.priority import LEVELS, Held, OwnerCounts, level_of, turn
-from tidegate_common.bus.requests.callers import CALLER
+from tidegate_common.bus.streams.patience import CALLER
 from tidegate_common.errors import BrokerUnavailable
 
 

@@ -13,7 +13,7 @@ from nats.js import JetStreamContext
 
 from tidegate_common.bus.requests.inbox import Inbox, T
 from tidegate_common.bus.requests.jetstream import JetStreamApi
-from tidegate_common.bus.streams.foreign import Foreign
+from tidegate_common.bus.unusable import Foreign
 from tidegate_common.bus.wire import addresses
 from tidegate_common.bus.wire.addresses import Address, Tls
 from tidegate_common.bus.wire.client import BusClient
@@ -45,10 +45,11 @@ class Bus:
         self.inbox = self.new_inbox(bytes, ANSWER_SECONDS)
         """For all questions but those of who reads answers in their own way."""
         self.api = JetStreamApi(self)
-        self.on_reconnect: list[Callable[[], Awaitable[None]]] = []
-        """Called, in order, each time the connection is back and its subscriptions are in force again."""
+        # Those who listen depend on no order among them: a question that is under way has failed before any is called.
         self.on_disconnect: list[Callable[[], None]] = []
-        """Called, in order, each time the connection is lost, before any message of the next one can come."""
+        """Called each time the connection is lost, before any message of the next one can come."""
+        self.on_reconnect: list[Callable[[], Awaitable[None]]] = []
+        """Called each time the connection is back and its subscriptions are in force again, one after the other."""
         self.losses = 0
         """Connections lost so far."""
         self.refused: asyncio.Future[str] = asyncio.get_running_loop().create_future()

@@ -7,7 +7,7 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from tidegate_common.bus.requests.callers import CALLER
+from tidegate_common.bus.streams.patience import CALLER
 
 
 class AsgiCaller:

@@ -11,7 +11,7 @@ from msgspec import Meta
 from msgspec.structs import FieldInfo, fields
 
 from tidegate_common.bus.streams.definitions import StreamLimits
-from tidegate_common.bus.streams.leaders import Patience
+from tidegate_common.bus.streams.patience import Patience
 from tidegate_common.bus.wire import addresses
 from tidegate_common.bus.wire.addresses import Tls
 from tidegate_common.contract.subjects import Subjects

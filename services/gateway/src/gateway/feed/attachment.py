@@ -19,7 +19,7 @@ from gateway.hub.hub import Hub
 from gateway.hub.session import Session
 from gateway.hub.tails import overlapping
 from tidegate_common.bus.events.history import Position
-from tidegate_common.bus.requests.callers import CALLER
+from tidegate_common.bus.streams.patience import CALLER
 from tidegate_common.contract.ids import EventId
 
 Welcome = Callable[[EventId, bool], bytes]

@@ -23,10 +23,10 @@ from gateway.hub.tails import split
 from tidegate_common.bus.connection import Bus
 from tidegate_common.bus.events.origin import Origin, stamp
 from tidegate_common.bus.jobs.events import belongs
+from tidegate_common.bus.unusable import shown
 from tidegate_common.bus.wire import headers
 from tidegate_common.bus.wire.limits import NO_MORE
 from tidegate_common.bus.wire.tap import Deliver
-from tidegate_common.bus.wire.unusable import shown
 from tidegate_common.errors import SubscriptionRefused
 from tidegate_common.telemetry import names
 from tidegate_common.telemetry.propagation import extract

@@ -20,7 +20,7 @@ from gateway.sse.cors import Cors
 from gateway.sse.endpoint import HEADERS, NOTHING_MORE, PATH, StreamEndpoint
 from gateway.sse.request import StreamRequest
 from gateway.sse.socket_stream import SocketStream
-from tidegate_common.bus.requests.callers import CALLER
+from tidegate_common.bus.streams.patience import CALLER
 from tidegate_common.errors import TidegateError
 from tidegate_common.runtime.discard import Discard
 from tidegate_common.runtime.guard import Guard

@@ -14,7 +14,8 @@ from tidegate_common.bus.connection import Bus
 from tidegate_common.bus.events.history import History
 from tidegate_common.bus.events.refusals import AWAY, Refusals
 from tidegate_common.bus.events.writer import Ack, Message, Stored, StreamWriter, late
-from tidegate_common.bus.streams.leaders import NO_STREAM, Leaders, Patience
+from tidegate_common.bus.streams.leaders import NO_STREAM, Leaders
+from tidegate_common.bus.streams.patience import Patience
 from tidegate_common.bus.wire import headers as header_blocks
 from tidegate_common.contract.events import EVENT_TYPE, MESSAGE_ID, TTL, VOLATILE_ID, Event, Receipt
 from tidegate_common.contract.ids import EventId

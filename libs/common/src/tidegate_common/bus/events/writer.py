@@ -14,7 +14,8 @@ from tidegate_common.bus.events import refusals
 from tidegate_common.bus.events.refusals import Refusals
 from tidegate_common.bus.requests.jetstream import LEADERLESS, WRONG_LAST_SEQUENCE
 from tidegate_common.bus.streams.advisories import on_deletion, on_update
-from tidegate_common.bus.streams.leaders import Leaders, Wait
+from tidegate_common.bus.streams.leaders import Leaders
+from tidegate_common.bus.streams.patience import Wait
 from tidegate_common.errors import (
     BrokerUnavailable,
     CallerGone,
@@ -78,7 +79,8 @@ class StreamWriter:
         """The event stream's, for whoever asks for it to note here; None again after all that makes it doubtful."""
         self.doubts = 0
         """How often it has been doubtful: an answer to what was asked before the last time is not to be noted."""
-        bus.on_reconnect.append(self._forget_epoch)
+        # The server that comes back may have lost the stream, and made another. Until then it confirms nothing.
+        bus.on_disconnect.append(self._doubt)
         # Said before the stream that follows can confirm anything: it may be another, or the same restored.
         on_deletion(bus, self._doubt)
         on_update(bus, self._doubt)
@@ -212,10 +214,6 @@ class StreamWriter:
     def _doubt(self) -> None:
         self.epoch = None
         self.doubts += 1
-
-    async def _forget_epoch(self) -> None:
-        # The server that came back may have lost the stream, which was then made anew: ask before the next id.
-        self._doubt()
 
 
 def unconfirmed(bus: Bus, leaders: Leaders, stream: str) -> str:

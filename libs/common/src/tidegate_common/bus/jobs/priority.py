@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
-from tidegate_common.bus.requests.callers import CALLER
+from tidegate_common.bus.streams.patience import CALLER
 
 STARTS = (2, 8, 32)
 """Jobs of one owner in the queue from which on another waits on the second, third and fourth level."""

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import msgspec
 
 from tidegate_common.bus.connection import Bus
+from tidegate_common.bus.requests.roll import DOUBT_SECONDS, LiveGateways
 from tidegate_common.contract.gateways import Announcement, Answer, Question
 from tidegate_common.errors import BrokerUnavailable
 
@@ -22,22 +23,6 @@ ANNOUNCE_SECONDS = (0.8, 1.2)
 
 ASK_SECONDS = 1.0
 """How long an asker waits at most: a gateway that was killed is still expected for SILENCE_SECONDS."""
-
-SILENCE_SECONDS = 3.0
-"""A gateway that has said nothing for so long is forgotten."""
-
-DOUBT_SECONDS = 60.0
-"""A gateway that fell silent without saying that it leaves may still have its connections for so long.
-
-It is paused, or cut off from NATS, and a stream outlives that for up to a minute. The clients of a killed one have come
-back elsewhere by then.
-"""
-
-MOST_LEFT = 1000
-"""So many that have left are remembered for whoever asks."""
-
-LEARN_SECONDS = 1.5
-"""After connecting there may be gateways that have not been heard yet: answers are collected for the whole wait."""
 
 
 class Count(NamedTuple):
@@ -50,56 +35,6 @@ class Count(NamedTuple):
 _ANNOUNCEMENT = msgspec.json.Decoder(Announcement)
 _NOBODY = ""
 _ANSWER = msgspec.json.Decoder(Answer)
-
-
-class LiveGateways:
-    """The gateways that are there, by what they say. `clock` gives seconds."""
-
-    def __init__(self, clock: Callable[[], float], doubt_seconds: float = DOUBT_SECONDS) -> None:
-        self._clock = clock
-        self._doubt_seconds = doubt_seconds
-        self._heard: dict[str, float] = {}
-        self.left: set[str] = set()
-        """Those that said so, for whoever wants to know how they went."""
-        self._since = clock()
-
-    @property
-    def known(self) -> bool:
-        """Whether every gateway has had the time to announce itself."""
-        return self._clock() - self._since >= LEARN_SECONDS
-
-    @property
-    def doubted(self) -> bool:
-        """Whether there may be a gateway that does not speak.
-
-        One fell silent without saying that it leaves, or this has not listened for long enough to know of it.
-        """
-        now = self._clock()
-        silent = (now - heard for heard in self._heard.values())
-        return now - self._since < self._doubt_seconds or any(
-            SILENCE_SECONDS <= each < self._doubt_seconds for each in silent
-        )
-
-    def start_anew(self) -> None:
-        """Nothing was heard for some time: who is there has to be learned again."""
-        self._heard.clear()
-        self._since = self._clock()
-
-    def said(self, announcement: Announcement) -> None:
-        if announcement.leaving:
-            self._heard.pop(announcement.gateway, None)
-            if len(self.left) >= MOST_LEFT:
-                self.left.clear()
-            self.left.add(announcement.gateway)
-        else:
-            self._heard[announcement.gateway] = self._clock()
-
-    def now(self) -> set[str]:
-        """Ids of the gateways that are there; not of those that were silent for too long."""
-        now = self._clock()
-        oldest = now - max(SILENCE_SECONDS, self._doubt_seconds)
-        self._heard = {gateway: heard for gateway, heard in self._heard.items() if heard > oldest}
-        return {gateway for gateway, heard in self._heard.items() if heard > now - SILENCE_SECONDS}
 
 
 class _Asked:

@@ -1,15 +1,32 @@
-"""Says which gateways come, leave and fall silent, as one process hears them."""
+"""Which gateways are there, as one process hears them, and the lines that say who comes, leaves and falls silent."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 
 from tidegate_common.bus.connection import Bus
-from tidegate_common.bus.requests.gateways import SILENCE_SECONDS, LiveGateways
+from tidegate_common.contract.gateways import Announcement
 from tidegate_common.errors import BrokerUnavailable
 
 log = logging.getLogger(__name__)
+
+SILENCE_SECONDS = 3.0
+"""A gateway that has said nothing for so long is forgotten."""
+
+DOUBT_SECONDS = 60.0
+"""A gateway that fell silent without saying that it leaves may still have its connections for so long.
+
+It is paused, or cut off from NATS, and a stream outlives that for up to a minute. The clients of a killed one have come
+back elsewhere by then.
+"""
+
+MOST_LEFT = 1000
+"""So many that have left are remembered for whoever asks."""
+
+LEARN_SECONDS = 1.5
+"""After connecting there may be gateways that have not been heard yet: answers are collected for the whole wait."""
 
 LOOK_SECONDS = 1.0
 
@@ -17,6 +34,56 @@ SILENT = (
     f"has been silent for {SILENCE_SECONDS:g} s and has not said that it leaves: "
     "see whether it was killed, hangs, or is cut off from NATS"
 )
+
+
+class LiveGateways:
+    """The gateways that are there, by what they say. `clock` gives seconds."""
+
+    def __init__(self, clock: Callable[[], float], doubt_seconds: float = DOUBT_SECONDS) -> None:
+        self._clock = clock
+        self._doubt_seconds = doubt_seconds
+        self._heard: dict[str, float] = {}
+        self.left: set[str] = set()
+        """Those that said so, for whoever wants to know how they went."""
+        self._since = clock()
+
+    @property
+    def known(self) -> bool:
+        """Whether every gateway has had the time to announce itself."""
+        return self._clock() - self._since >= LEARN_SECONDS
+
+    @property
+    def doubted(self) -> bool:
+        """Whether there may be a gateway that does not speak.
+
+        One fell silent without saying that it leaves, or this has not listened for long enough to know of it.
+        """
+        now = self._clock()
+        silent = (now - heard for heard in self._heard.values())
+        return now - self._since < self._doubt_seconds or any(
+            SILENCE_SECONDS <= each < self._doubt_seconds for each in silent
+        )
+
+    def start_anew(self) -> None:
+        """Nothing was heard for some time: who is there has to be learned again."""
+        self._heard.clear()
+        self._since = self._clock()
+
+    def said(self, announcement: Announcement) -> None:
+        if announcement.leaving:
+            self._heard.pop(announcement.gateway, None)
+            if len(self.left) >= MOST_LEFT:
+                self.left.clear()
+            self.left.add(announcement.gateway)
+        else:
+            self._heard[announcement.gateway] = self._clock()
+
+    def now(self) -> set[str]:
+        """Ids of the gateways that are there; not of those that were silent for too long."""
+        now = self._clock()
+        oldest = now - max(SILENCE_SECONDS, self._doubt_seconds)
+        self._heard = {gateway: heard for gateway, heard in self._heard.items() if heard > oldest}
+        return {gateway for gateway, heard in self._heard.items() if heard > now - SILENCE_SECONDS}
 
 
 class Roll:

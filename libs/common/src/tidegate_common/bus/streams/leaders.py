@@ -13,11 +13,9 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-import msgspec
-
 from tidegate_common.bus.connection import Bus
-from tidegate_common.bus.requests.callers import CALLER
-from tidegate_common.errors import BrokerUnavailable, CallerGone, NotSent, TooManyWaiting
+from tidegate_common.bus.streams.patience import CALLER, Patience, Wait, wait_for
+from tidegate_common.errors import BrokerUnavailable, NotSent, TooManyWaiting
 
 T = TypeVar("T")
 
@@ -33,21 +31,6 @@ AGAIN_SECONDS = (0.05, 0.25)
 
 NO_STREAM = ""
 """Of what needs NATS alone."""
-
-
-class Patience(msgspec.Struct, frozen=True, kw_only=True):
-    """How long, and how many, wait for NATS in one process."""
-
-    deadline_seconds: float = 3.0
-    """While NATS is away, or does not answer."""
-    attempt_seconds: float = 2.0
-    """NATS has so long to confirm what was sent, before it is sent again."""
-    election_seconds: float = 0.0
-    """From the moment when a stream was seen to have no leader: so long an election may take. 0: none is waited out."""
-    most: int = 2_000
-    most_bytes: int = 64 << 20
-    copies: bool = False
-    """Whether other servers keep the streams too: then a leader that is silent may have gone."""
 
 
 class _Missing:
@@ -157,14 +140,14 @@ class Leaders:
         missing = self._missing.get(stream)
         left = max(0.0, until - self._now())
         if missing is None:
-            await _wait(None, min(left, random.uniform(*AGAIN_SECONDS)))
+            await wait_for(None, min(left, random.uniform(*AGAIN_SECONDS)))
             return
         back: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         missing.waiting.add(back)
         if missing.looking is None:
             missing.looking = asyncio.create_task(self._look(stream, missing))
         try:
-            await _wait(back, left)
+            await wait_for(back, left)
         finally:
             missing.waiting.discard(back)
 
@@ -219,46 +202,7 @@ class Leaders:
         return asyncio.get_running_loop().time()
 
 
-class Wait:
-    """One request's. It may end later than it was to at first, when the stream is seen to have no leader."""
-
-    def __init__(self, leaders: Leaders, stream: str, began: float) -> None:
-        self._leaders = leaders
-        self._stream = stream
-        self._began = began
-        deadline = leaders.patience.deadline_seconds
-        self._until = began + deadline
-        self._last = began + max(deadline, leaders.patience.election_seconds) + deadline
-
-    def left(self) -> float:
-        """Seconds until it is over."""
-        self._until = max(self._until, self._leaders.until(self._stream, self._began))
-        return self._until - asyncio.get_running_loop().time()
-
-    async def pause(self) -> None:
-        """Returns when there is something to try again, or it is over. Raises CallerGone."""
-        now, missing = asyncio.get_running_loop().time(), self._leaders.since(self._stream) is not None
-        await self._leaders.pause(self._stream, now + self.left())
-        if missing and self._leaders.since(self._stream) is None:
-            # A new leader has as long to answer as any.
-            fresh = asyncio.get_running_loop().time() + self._leaders.patience.deadline_seconds
-            self._until = max(self._until, min(fresh, self._last))
-
-
 def leader_of(info: Mapping[str, Any]) -> str | None:
     """Who leads the stream that `info` is of: a server's name, empty outside of a cluster; None for nobody."""
     cluster = info.get("cluster")
     return "" if cluster is None else cluster.get("leader") or None
-
-
-async def _wait(what: asyncio.Future[None] | None, seconds: float) -> None:
-    """Returns when `what` is done, or `seconds` are over. Raises CallerGone as soon as the caller has left."""
-    caller = CALLER.get()
-    gone = None if caller is None else caller.gone()
-    futures: set[asyncio.Future[Any]] = {future for future in (what, gone) if future is not None}
-    if futures:
-        await asyncio.wait(futures, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-    else:
-        await asyncio.sleep(seconds)
-    if gone is not None and gone.done():
-        raise CallerGone("whoever asked has gone")

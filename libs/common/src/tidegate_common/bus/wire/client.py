@@ -21,7 +21,7 @@ from nats.aio.subscription import Subscription
 from nats.js.api import Header
 from nats.protocol import command
 
-from tidegate_common.bus.wire import unusable
+from tidegate_common.bus import unusable
 from tidegate_common.bus.wire.link import Link
 from tidegate_common.bus.wire.tap import Deliver, Direct
 from tidegate_common.errors import SubscriptionRefused

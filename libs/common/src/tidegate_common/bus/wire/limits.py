@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-SPARE_SUBSCRIPTIONS = 80
-"""Kept free for what a process can't do without: pages of a replay, at most 64 at once, and its own few."""
+SPARE_SUBSCRIPTIONS = 16
+"""Kept free for what a process can't do without: answers, control subjects, the queue's inboxes."""
 
 NO_MORE = "NATS allows this process no more subscriptions (its max_subscriptions)"
 

@@ -17,13 +17,13 @@ from nats.aio.client import PING_PROTO, Client, Srv
 from nats.aio.transport import TcpTransport, Transport
 from nats.protocol import command
 
+from tidegate_common.bus.unusable import Unusable
 from tidegate_common.bus.wire.addresses import Address, Tls, tls_of
 from tidegate_common.bus.wire.connection_log import ConnectionLog
 from tidegate_common.bus.wire.dialogue import Dialogue
 from tidegate_common.bus.wire.greeting import connect_line, greet
 from tidegate_common.bus.wire.limits import NO_MORE
 from tidegate_common.bus.wire.server_errors import ConnectFailed, explained
-from tidegate_common.bus.wire.unusable import Unusable
 
 OPEN_SECONDS = 5.0
 """How long one attempt may take in all, once TCP is connected with the subscriptions of 10,000 streams."""

@@ -1,10 +1,16 @@
-"""Messages that came from NATS and could not be used: anybody may publish anything. Others go on, these are counted."""
+"""What comes from NATS and can't be used: anybody may publish anything. It is counted and told, and others go on.
+
+`Unusable` are messages that a connection could not hand over. `Foreign` are jobs, records and dead jobs that are not
+Tidegate's own, or of another release.
+"""
 
 from __future__ import annotations
 
 import logging
+from collections import Counter
 
 from tidegate_common.contract.subjects import without_name
+from tidegate_common.contract.text import mended
 from tidegate_common.telemetry.trouble import Trouble
 
 log = logging.getLogger(__name__)
@@ -34,3 +40,20 @@ class Unusable:
 def shown(subject: bytes) -> str:
     """`subject`, whatever it is, as text."""
     return subject[:256].decode("utf-8", "backslashreplace")
+
+
+WORDS = {"job": "message of the queue", "record": "job's record", "dead": "dead job"}
+
+
+class Foreign:
+    """`counts` are by what it was, of WORDS."""
+
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+        text = "a %s on NATS is not ours, or of another release, and was passed over"
+        self._troubles = {what: Trouble(log, text % words) for what, words in WORDS.items()}
+
+    def note(self, what: str, name: str, why: str) -> None:
+        """One more was passed over: what is called `name` here can't be used because of `why`."""
+        self.counts[what] += 1
+        self._troubles[what].note(fields={"found": mended(name)[:100], "why": why[:200]})
