@@ -42,7 +42,7 @@ class Streams:
     def admit(self, _: str) -> None:
         """There is always room."""
 
-    async def asked(self, *_: object) -> StreamRequest:
+    async def request_of(self, *_: object) -> StreamRequest:
         return StreamRequest("ann", [], None, ())
 
     async def open(self, _: StreamRequest, stream: Session, start: Callable[[], Awaitable[None]], *__: object) -> None:

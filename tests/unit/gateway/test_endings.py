@@ -6,7 +6,6 @@ import pytest
 
 from gateway import frame
 from gateway.hub.endings import Ending
-from gateway.sse.endpoint import farewell
 from tests.support.eventstream import EventStreamParser
 
 HOUR = 3_600_000
@@ -19,7 +18,7 @@ def test_who_is_to_stay_away_is_held_off_where_no_answer_would_do_it(ending: End
     A job's own stream answers 204 to who comes back, which ends an EventSource, and the sooner the better.
     """
     for _ in range(50):
-        waiting, closing = EventStreamParser().feed(frame.unchunk(farewell(ending)))
+        waiting, closing = EventStreamParser().feed(frame.unchunk(ending.farewell()))
         told = json.loads(closing.data)
         assert told["reason"] == ending.reason
         assert told["retry"] == waiting.retry

@@ -5,7 +5,7 @@ from tidegate_common.runtime.process import run
 
 async def start(settings: GatewaySettings) -> None:
     """This process's part: the gateway itself, or the parent of several, which needs nothing of what they do."""
-    if settings.workers > 1 and Worker.told() is None:
+    if settings.workers > 1 and Worker.from_environment() is None:
         await supervise(settings)
     else:
         from gateway.app import main

@@ -23,6 +23,7 @@ from gateway.feed.recovery import Recovery
 from gateway.feed.repair import Repairs
 from gateway.feed.replay import Replay
 from gateway.feed.subscriptions import Subscriptions
+from gateway.hub.endings import Ending
 from gateway.hub.heartbeat import Heartbeat
 from gateway.hub.hub import Hub
 from gateway.openai import caller
@@ -33,7 +34,7 @@ from gateway.settings import GatewaySettings
 from gateway.sse.admission import Admission
 from gateway.sse.console import console_routes
 from gateway.sse.cors import Cors
-from gateway.sse.endpoint import StreamEndpoint, farewell
+from gateway.sse.endpoint import StreamEndpoint
 from gateway.sse.fastpath import FastPath
 from gateway.sse.job_streams import JobStreams
 from gateway.sse.portable import stream_routes
@@ -72,7 +73,7 @@ class Gateway:
         leaders = Leaders(bus, structs.replace(patience, most=patience.most + settings.max_connections))
         self.upkeep = Upkeep(bus, settings.stream_limits(), leaders, keeps=False, all_needed=False)
         # Not the loop's call_soon: at the end of a read its events can be written without another turn of the loop.
-        self.hub = Hub(bus.client.at_end_of_read, farewell)
+        self.hub = Hub(bus.client.at_end_of_read, Ending.farewell)
         self.heartbeat = Heartbeat(
             self.hub,
             frame.chunk(frame.comment("heartbeat")),
@@ -88,7 +89,7 @@ class Gateway:
         self.readiness = Readiness(bus, self.upkeep.lacks)
         jobs = JobStreams(bus, self.history)
         self.streams = StreamEndpoint(settings, self.admission, self.attachments, self.heartbeat, jobs, signals)
-        self.hub.on_removed = self.streams.left
+        self.hub.on_removed = self.streams.forget
         self.cors = Cors(settings.cors_origins, caller.REQUEST_HEADERS)
         publisher = EventPublisher(bus, self.history, leaders=leaders)
         completions = Completions(
@@ -218,7 +219,7 @@ def _spare_collections() -> None:
 
 async def main(settings: GatewaySettings) -> None:
     """Runs a gateway until it is told to stop. Raises ConfigError, BrokerUnavailable where it can't start."""
-    worker = Worker.told()
+    worker = Worker.from_environment()
     sockets = _own_sockets(settings, worker)
     with telemetry("gateway") as signals:
         async with connected(settings, "gateway", signals) as bus:

@@ -51,7 +51,7 @@ class Worker(NamedTuple):
     """At its end when the parent is gone."""
 
     @classmethod
-    def told(cls) -> Worker | None:
+    def from_environment(cls) -> Worker | None:
         """This process's own; None where it is no worker."""
         text = os.environ.get(VARIABLE)
         return cls(*map(int, text.split(","))) if text else None

@@ -31,15 +31,18 @@ class Refusal(NamedTuple):
             "trace_id": trace_id(extract(context_fields(asked))),
         }
         body = json.dumps(problem).encode()
-        lines = b"".join(b"%s: %s\r\n" % header for header in headers)
-        return b"HTTP/1.1 %d %s\r\n%scontent-type: application/problem+json\r\ncontent-length: %d\r\n%s\r\n%s" % (
-            self.status,
-            self.status.phrase.encode(),
-            lines,
-            len(body),
-            b"connection: close\r\n",
-            body,
+        own = (
+            (b"content-type", b"application/problem+json"),
+            (b"content-length", b"%d" % len(body)),
+            (b"connection", b"close"),
         )
+        return encode_head(self.status, (*headers, *own)) + body
+
+
+def encode_head(status: HTTPStatus, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """The head of an answer that is written to a socket; `headers` are legal ones of ours."""
+    lines = b"".join(b"%s: %s\r\n" % header for header in headers)
+    return b"HTTP/1.1 %d %s\r\n%s\r\n" % (status, status.phrase.encode(), lines)
 
 
 INVALID = Refusal("invalid", HTTPStatus.BAD_REQUEST, "invalid-request", "this can't be read as HTTP")

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import random
 from enum import Enum
+
+from gateway import frame
 
 
 class Back(Enum):
-    """What a client is told about coming back: whether to, and the milliseconds of its `retry:`, from and to.
-
-    EventSource has no jitter of its own, so each client is told another time.
-    """
+    """What a client is told about coming back: whether to, and the milliseconds of its `retry:`, from and to."""
 
     SOON = (True, 1_000, 3_000)
     NOT_FOR_HOURS = (False, 6 * 3_600_000, 12 * 3_600_000)
@@ -24,6 +24,10 @@ class Back(Enum):
         self.reconnect = reconnect
         self.least = least
         self.most = most
+
+    def milliseconds(self) -> int:
+        """Another time for each client: EventSource has no jitter of its own."""
+        return random.randint(self.least, self.most)
 
 
 class Ending(Enum):
@@ -47,3 +51,7 @@ class Ending(Enum):
         self.reason = reason
         self.text = text
         self.back = back
+
+    def farewell(self) -> bytes:
+        """The last chunk of a stream that the gateway ends so."""
+        return frame.chunk(frame.closing(self.reason, self.back.milliseconds(), self.back.reconnect))

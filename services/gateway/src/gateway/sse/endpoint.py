@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import random
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
@@ -50,16 +49,6 @@ MOST_LISTED = 100
 """Names that a client is told to listen to; of more it is told their number."""
 
 
-def retry_milliseconds(back: Back = Back.SOON) -> int:
-    return random.randint(back.least, back.most)
-
-
-def farewell(ending: Ending) -> bytes:
-    """The last chunk of a stream that the gateway ends."""
-    back = ending.back
-    return frame.chunk(frame.closing(ending.reason, retry_milliseconds(back), back.reconnect))
-
-
 class Attach(Protocol):
     """The feed's side: makes a session live on `tails`, after `start` has sent the response head."""
 
@@ -76,7 +65,7 @@ class Attach(Protocol):
 
 
 class StreamEndpoint:
-    """Opens streams. What brings a request calls `admit`, `asked` and `open`, in this order."""
+    """Opens streams. A way to the socket calls `admit`, `request_of` and `open`, in this order."""
 
     def __init__(
         self,
@@ -117,7 +106,7 @@ class StreamEndpoint:
         """
         self._admission.check(address)
 
-    async def asked(
+    async def request_of(
         self, query: bytes, headers: Iterable[tuple[bytes, bytes]], job_id: str | None = None
     ) -> StreamRequest | None:
         """What a GET asks for; None for a watcher that has all of its job.
@@ -128,41 +117,43 @@ class StreamEndpoint:
         if job_id is None:
             return of_query(query, fields, self._settings.max_topics, self._ignored)
         try:
-            return await self._jobs.asked(job_id, query, fields, self._ignored)
+            return await self._jobs.request_of(job_id, query, fields, self._ignored)
         except Unavailable as error:
-            self._refused(error)
+            self._count_refused(error)
             raise
 
-    async def asked_by_body(self, request: Request) -> StreamRequest:
+    async def request_of_body(self, request: Request) -> StreamRequest:
         """What a POST asks for. Raises InvalidField, InvalidBody, TooLarge, UnsupportedMedia."""
         return await of_body(request, self._settings.max_topics, self._settings.max_body_bytes, self._ignored)
 
     async def open(
-        self, asked: StreamRequest, stream: Session, start: Callable[[], Awaitable[None]], method: str = "GET"
+        self, request: StreamRequest, stream: Session, start: Callable[[], Awaitable[None]], method: str = "GET"
     ) -> None:
         """Makes `stream` live, in a span of its own if it is sampled; `start` sends the response head.
 
         Raises TooManyConnections, TooManyFromAddress, BrokerUnavailable before that.
         """
         if self._telemetry.tracing:
-            with self._span(asked, method):
-                await self._attach(asked, stream, start)
+            with self._span(request, method):
+                await self._attach(request, stream, start)
         else:
-            await self._attach(asked, stream, start)
+            await self._attach(request, stream, start)
 
     @contextmanager
-    def _span(self, asked: StreamRequest, method: str) -> Iterator[None]:
+    def _span(self, request: StreamRequest, method: str) -> Iterator[None]:
         """Of the connecting alone: one that stayed open for hours would tell nothing until its end."""
-        route = PATH if asked.job_id is None else JOB_PATH
+        route = PATH if request.job_id is None else JOB_PATH
         facts = {"http.request.method": method, "http.route": route, "url.path": route}
-        span = self._telemetry.tracer.start_span(f"{method} {route}", caller(asked.context), SpanKind.SERVER, facts)
+        span = self._telemetry.tracer.start_span(f"{method} {route}", caller(request.context), SpanKind.SERVER, facts)
         if not span.is_recording():
             yield
             return
-        span.set_attribute(names.CLIENT_ID, asked.client_id)
-        if asked.job_id is not None:
-            path = f"{PATH}/jobs/{asked.job_id}"
-            span.set_attributes({names.JOB_ID: asked.job_id, names.JOB_TRACE_ID: asked.job_trace_id, "url.path": path})
+        span.set_attribute(names.CLIENT_ID, request.client_id)
+        if request.job_id is not None:
+            path = f"{PATH}/jobs/{request.job_id}"
+            span.set_attributes(
+                {names.JOB_ID: request.job_id, names.JOB_TRACE_ID: request.job_trace_id, "url.path": path}
+            )
         try:
             with trace.use_span(span, end_on_exit=True):
                 yield
@@ -170,50 +161,50 @@ class StreamEndpoint:
             note_trace(error, trace.format_trace_id(span.get_span_context().trace_id))
             raise
 
-    async def _attach(self, asked: StreamRequest, stream: Session, start: Callable[[], Awaitable[None]]) -> None:
+    async def _attach(self, request: StreamRequest, stream: Session, start: Callable[[], Awaitable[None]]) -> None:
         self._admission.enter(stream.address)
         self._attaching.add(stream)
 
         async def begin() -> None:
             await start()
-            self._begun(stream)
+            self._count_opened(stream)
             if stream.ending is None:
                 self._heartbeat.keep(stream)
 
         def welcome(position: EventId, resumed: bool) -> bytes:
-            known = resumed and asked.last_event_id is not None
+            known = resumed and request.last_event_id is not None
             here = str(position).encode()
             told = frame.Connected(
-                client_id=asked.client_id,
+                client_id=request.client_id,
                 resumed=known,
-                listening=asked.listening if len(asked.listening) <= MOST_LISTED else len(asked.listening),
-                job_id=asked.job_id or UNSET,
+                listening=request.listening if len(request.listening) <= MOST_LISTED else len(request.listening),
+                job_id=request.job_id or UNSET,
             )
-            return frame.chunk(frame.connected(told, here, retry_milliseconds()))
+            return frame.chunk(frame.connected(told, here, Back.SOON.milliseconds()))
 
         try:
             await self._attachments.attach(
-                stream, asked.tails, asked.last_event_id, begin, welcome, asked.since, asked.ends_at
+                stream, request.tails, request.last_event_id, begin, welcome, request.since, request.ends_at
             )
         except BaseException as error:
             if stream.ending is Ending.REFUSED:
-                self._refused(error)
+                self._count_refused(error)
             raise
 
-    def _begun(self, session: Session) -> None:
+    def _count_opened(self, session: Session) -> None:
         """Counts a stream once: each that has an ending was opened."""
         if session in self._attaching:
             self._attaching.discard(session)
             self._admission.opened()
 
-    def _refused(self, error: BaseException) -> None:
+    def _count_refused(self, error: BaseException) -> None:
         """Counts a stream that `error` has kept from being opened."""
         self._admission.refuse(UNAVAILABLE if isinstance(error, Unavailable) else ERROR)
 
-    def left(self, session: Session) -> None:
+    def forget(self, session: Session) -> None:
         """The connection is gone: its place is free. One that left, or was ended, while it was attached was opened."""
         if session.ending is not Ending.REFUSED:
-            self._begun(session)
+            self._count_opened(session)
         if session.ending in self._cut_off:
             self._cut_off[session.ending].note()
         self._attaching.discard(session)

@@ -26,14 +26,17 @@ from tidegate_common.runtime.discard import Discard
 from tidegate_common.runtime.guard import Guard
 from tidegate_common.runtime.hosts import Hosts
 from tidegate_common.runtime.problems import problem_response, unforeseen_response
+from tidegate_common.runtime.refusals import encode_head
 from tidegate_common.runtime.uvicorn_http.front import HttpServer
 from tidegate_common.runtime.uvicorn_http.protocol import BLANKS
 
 STREAM = PATH.encode()
 JOBS = STREAM + b"/jobs/"
 
-NOT_PLAIN = frozenset({b"content-length", b"transfer-encoding", b"expect", b"upgrade"})
+NOT_FAST = frozenset({b"content-length", b"transfer-encoding", b"expect", b"upgrade"})
 """With one of these headers a request is for uvicorn."""
+
+CLOSE, CHUNKED = (b"connection", b"close"), (b"transfer-encoding", b"chunked")
 
 
 class Head:
@@ -80,7 +83,7 @@ def read_head(data: bytes, max_bytes: int) -> Head | None:
             return None  # another path, or an id that is written in an odd way
         head.job_id = job_id.decode()
     for name, value in head.headers:
-        if name in NOT_PLAIN:
+        if name in NOT_FAST:
             return None
         if name == b"connection":
             option = value.lower()
@@ -116,11 +119,10 @@ class FastPath:
         # CORS and the answer's last header are told by the request alone; the date is of when the head goes out.
         own = self._cors.headers(head.headers)
         if head.closes:
-            own = [*own, (b"connection", b"close")]  # RFC 9112, 9.6
+            own = [*own, CLOSE]  # RFC 9112, 9.6
 
         def response_head() -> bytes:
-            lines = b"".join(b"%s: %s\r\n" % header for header in (*server.headers, *HEADERS, *own))
-            return b"HTTP/1.1 200 OK\r\n%stransfer-encoding: chunked\r\n\r\n" % lines
+            return encode_head(HTTPStatus.OK, (*server.headers, *HEADERS, *own, CHUNKED))
 
         stream = SocketStream(transport, server.connections, response_head, self._max_backlog)
         stream.address = server.client(peer, head.headers)
@@ -130,30 +132,27 @@ class FastPath:
         answer: Response | None = None
         try:
             self._endpoint.admit(stream.address)
-            asked = await self._asked(head, stream)
-            if asked is None:
+            wanted = await self._wanted(head, stream)
+            if wanted is None:
                 answer = Response(status_code=204, headers=NOTHING_MORE)
             else:
-                await self._endpoint.open(asked, stream, stream.start)
+                await self._endpoint.open(wanted, stream, stream.start)
         except (TidegateError, HTTPException) as error:
             answer = problem_response(error, head.headers)
         except Exception as error:
             answer = unforeseen_response(error, head.headers)
-        if answer is not None and not stream.begun and not transport.is_closing():
-            own = [*self._cors.headers(head.headers), (b"connection", b"close")]
-            lines = b"".join(b"%s: %s\r\n" % header for header in (*server.headers, *answer.raw_headers, *own))
-            status = HTTPStatus(answer.status_code)
-            line = b"HTTP/1.1 %d %s\r\n" % (status, status.phrase.encode())
-            transport.write(b"%s%s\r\n%s" % (line, lines, answer.body))
+        if answer is not None and not stream.head_sent and not transport.is_closing():
+            headers = (*server.headers, *answer.raw_headers, *self._cors.headers(head.headers), CLOSE)
+            transport.write(encode_head(HTTPStatus(answer.status_code), headers) + bytes(answer.body))
             server.connections.discard(stream)
             Discard(transport, server.connections, self.guard)
 
-    async def _asked(self, head: Head, stream: SocketStream) -> StreamRequest | None:
+    async def _wanted(self, head: Head, stream: SocketStream) -> StreamRequest | None:
         if head.job_id is None:
-            return await self._endpoint.asked(head.query, head.headers)
+            return await self._endpoint.request_of(head.query, head.headers)
         token = CALLER.set(stream)  # a job's record is waited for as long as its watcher is there
         try:
-            return await self._endpoint.asked(head.query, head.headers, head.job_id)
+            return await self._endpoint.request_of(head.query, head.headers, head.job_id)
         finally:
             CALLER.reset(token)
 
@@ -161,16 +160,16 @@ class FastPath:
 class FirstProtocol(asyncio.Protocol):
     """One connection before anybody knows what it is for: until its first bytes have come."""
 
-    __slots__ = ("_path", "_server", "_transport")
+    __slots__ = ("_fast", "_server", "_transport")
 
-    def __init__(self, path: FastPath, server: HttpServer) -> None:
-        self._path = path
+    def __init__(self, fast: FastPath, server: HttpServer) -> None:
+        self._fast = fast
         self._server = server
         self._transport: asyncio.Transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
-        guard, connections = self._path.guard, self._server.connections
+        guard, connections = self._fast.guard, self._server.connections
         if guard.admits(connections):
             connections.add(self)
             guard.heads.start(self._transport)
@@ -178,23 +177,23 @@ class FirstProtocol(asyncio.Protocol):
             self._transport.abort()
 
     def data_received(self, data: bytes) -> None:
-        path, server = self._path, self._server
+        fast, server = self._fast, self._server
         server.connections.discard(self)
         peer = self._transport.get_extra_info("peername")
-        head = read_head(data, path.guard.limits.head_bytes) if type(peer) is tuple else None
-        if head is None or not path.hosts.passes(head.headers):
+        head = read_head(data, fast.guard.limits.head_bytes) if type(peer) is tuple else None
+        if head is None or not fast.hosts.passes(head.headers):
             server.hand_over(self._transport, data)
             return
-        path.guard.heads.stop(self._transport)
-        path.begin(head, server, self._transport, str(peer[0]))
+        fast.guard.heads.stop(self._transport)
+        fast.begin(head, server, self._transport, str(peer[0]))
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._server.connections.discard(self)
-        self._path.guard.heads.stop(self._transport)
+        self._fast.guard.heads.stop(self._transport)
 
     def head_late(self) -> None:
         """Nothing has come in all the time that there is for a head: there is nobody to be told."""
-        self._path.guard.count("silent")
+        self._fast.guard.count("silent")
         self._transport.close()
 
     def shutdown(self) -> None:

@@ -23,7 +23,7 @@ class JobStreams:
         self._history = history
         self._states = JobRecords(bus, history.leaders)
 
-    async def asked(self, job_id: str, query: bytes, fields: Fields, ignored: Ignored) -> StreamRequest | None:
+    async def request_of(self, job_id: str, query: bytes, fields: Fields, ignored: Ignored) -> StreamRequest | None:
         """None for a client that has all of the job.
 
         Raises InvalidField, NotFound, HTTPException (404), Unavailable.

@@ -43,8 +43,8 @@ class PortablePath:
             return
         address = request.client.host if request.client else ""
         self._endpoint.admit(address)
-        asked = await self._asked(request)
-        if asked is None:
+        wanted = await self._wanted(request)
+        if wanted is None:
             await Response(status_code=204, headers=NOTHING_MORE)(scope, receive, send)
         elif request.method == "HEAD":
             await send({"type": "http.response.start", "status": 200, "headers": HEADERS})
@@ -52,13 +52,13 @@ class PortablePath:
         else:
             stream = PortableStream(send, scope.get("extensions", {}).get(ABORT), self._max_backlog)
             stream.address = address
-            await stream.run(receive, self._endpoint.open(asked, stream, stream.start, request.method))
+            await stream.run(receive, self._endpoint.open(wanted, stream, stream.start, request.method))
 
-    async def _asked(self, request: Request) -> StreamRequest | None:
+    async def _wanted(self, request: Request) -> StreamRequest | None:
         if request.method == "POST":
-            return await self._endpoint.asked_by_body(request)
+            return await self._endpoint.request_of_body(request)
         query, headers = request.scope["query_string"], request.scope["headers"]
-        return await self._endpoint.asked(query, headers, request.path_params.get("job_id"))
+        return await self._endpoint.request_of(query, headers, request.path_params.get("job_id"))
 
 
 class PortableStream(Session):
@@ -108,8 +108,8 @@ class PortableStream(Session):
         """Sends the response head, and from now on what is sent; nothing if the client has gone already."""
         if self._leaving.done():
             return
-        self._started = asyncio.get_running_loop().time()
         await self._send({"type": "http.response.start", "status": 200, "headers": HEADERS})
+        self._started = asyncio.get_running_loop().time()
         self._write_soon()
 
     def close(self, ending: Ending, farewell: bytes) -> None:

@@ -46,7 +46,7 @@ class SocketStream(Session, asyncio.Protocol):
         transport.set_protocol(self)
 
     @property
-    def begun(self) -> bool:
+    def head_sent(self) -> bool:
         """Whether the response head is out: from then on there is no other answer."""
         return self._head is None
 
@@ -76,7 +76,7 @@ class SocketStream(Session, asyncio.Protocol):
         if self.ending is not None:
             return
         self.ending = ending
-        if self.begun:
+        if self.head_sent:
             self._finish(farewell)
         else:
             self._farewell = farewell  # still being attached: said as soon as the head is out
@@ -101,7 +101,7 @@ class SocketStream(Session, asyncio.Protocol):
 
     def shutdown(self) -> None:
         """uvicorn's way of asking a connection to end. The hub drains one that is still being attached."""
-        if self.begun:
+        if self.head_sent:
             self.close(Ending.DRAIN, b"")
 
     def abort(self) -> None:
