@@ -1,6 +1,5 @@
 import asyncio
 import signal
-import time
 from pathlib import Path
 
 import pytest
@@ -151,11 +150,10 @@ async def test_new_limits_reach_an_existing_stream_and_lose_nothing(tmp_path: Pa
 
 
 async def test_connecting_to_nothing_names_the_address_without_its_password_and_the_variable() -> None:
-    started = time.monotonic()
+    url = "nats://user:secret@127.0.0.1:1"
     with pytest.raises(BrokerUnavailable) as caught:
-        async with asyncio.timeout(30), connect("nats://user:secret@127.0.0.1:1", Subjects.of("tg"), "test"):
+        async with asyncio.timeout(9), connect(url, Subjects.of("tg"), "test", connect_seconds=0.5):
             pass
     assert "127.0.0.1:1" in str(caught.value)
     assert "TIDEGATE_NATS_URL" in str(caught.value)
     assert "secret" not in str(caught.value)
-    assert time.monotonic() - started < 15

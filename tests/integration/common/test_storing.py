@@ -5,6 +5,7 @@ import itertools
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from nats.aio.msg import Msg
@@ -130,7 +131,9 @@ async def test_what_was_refused_while_nats_hung_is_not_sent_by_the_next_connecti
         await server.pause()
         large = [Durable("topic.large", Event("n", "x" * 500_000))] * 40
         sending = [asyncio.create_task(publisher.durable_all(large, headers={}))]
-        await until(lambda: bus.client.pending_data_size == 0, "the client has handed it over, and waits")
+        transport: Any = bus.client._transport
+        socket = transport._io_writer.transport
+        await until(lambda: socket.get_write_buffer_size() > 0, "the socket takes no more, and the client waits")
         sending.append(asyncio.create_task(publisher.durable_all(events(), headers={})))
         await until(lambda: bus.client.pending_data_size > 0, "this has to wait")
         await server.run.stop(signal.SIGKILL)

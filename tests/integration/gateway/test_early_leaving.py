@@ -145,7 +145,7 @@ async def test_a_client_that_leaves_while_it_is_attached_is_not_waited_for(
 @on_both_loops
 async def test_a_stream_that_nats_keeps_from_starting_was_refused(tmp_path: Path, job: bool) -> None:
     """It counted as opened, and as ended by `feed`."""
-    async with broker(tmp_path) as (server, _), running_gateway(server.url) as running:
+    async with broker(tmp_path) as (server, _), running_gateway(server.url, publish_deadline_seconds=0.3) as running:
         await server.run.stop(signal.SIGKILL)
         await until(lambda: not running.bus.connected, "the gateway notices")
         path = "/api/sse/jobs/0123456789abcdef0123456789abcdef" if job else "/api/sse"
