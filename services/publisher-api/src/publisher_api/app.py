@@ -122,7 +122,7 @@ async def build(settings: PublisherSettings, bus: Bus, signals: Telemetry) -> Bu
 
 
 async def main(settings: PublisherSettings) -> None:
-    """Runs publisher-api until it is told to stop. Raises ConfigError, BrokerUnavailable where it can't start."""
+    """Runs publisher-api until it is told to stop. Raises ConfigError, BrokerUnavailable if it can't start."""
     check_port_free(settings)
     with telemetry("publisher-api") as signals:
         async with connected(settings, "publisher-api", signals) as bus:

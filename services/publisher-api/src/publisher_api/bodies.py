@@ -112,7 +112,7 @@ RETRY_BODY = msgspec.json.Decoder(RetryBody)
 
 
 def tail_of(addressed: Addressed) -> str:
-    """Whom the caller means. Raises InvalidField where it is not exactly one, or its name is not allowed."""
+    """Whom the caller means. Raises InvalidField if it is not exactly one, or its name is not allowed."""
     given = [name for name in ("client_id", "user_id", "topic") if getattr(addressed, name) is not None]
     if len(given) != 1:
         what = "none of them was" if not given else f"{' and '.join(given)} were"

@@ -14,7 +14,7 @@ class PublisherSettings(CommonSettings, frozen=True, kw_only=True):
 
     port: Port = 8001
     cors_origins: tuple[str, ...] = ("http://127.0.0.1:8000", "http://localhost:8000")
-    """The console's own origins, where a gateway serves it on this machine."""
+    """The console's own origins, if a gateway serves it on this machine."""
     max_body_bytes: AtLeastOne = 1 << 20
     max_batch_bytes: AtLeastOne = 8 << 20
     max_batch_lines: AtLeastOne = 10_000

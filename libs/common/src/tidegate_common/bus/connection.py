@@ -143,7 +143,7 @@ async def connect(
 ) -> AsyncIterator[Bus]:
     """A connection to one of `urls` (comma list), closed at the end.
 
-    Raises BrokerUnavailable where none can be had within `connect_seconds`, ConfigError where `urls` can't be read.
+    Raises BrokerUnavailable if none can be had within `connect_seconds`, ConfigError if `urls` can't be read.
     """
     try:
         servers = addresses.read(urls)

@@ -1,4 +1,4 @@
-"""The exporters of spans and metrics, with one line where their endpoint fails and one where it is back.
+"""The exporters of spans and metrics, with one line when their endpoint fails and one when it is back.
 
 The SDK's own say two or three lines for each try, and not when it is over.
 """

@@ -1,6 +1,6 @@
 """Every name of a span, attribute and metric that Tidegate makes, in one place.
 
-Names of OpenTelemetry's semantic conventions (messaging, GenAI, HTTP) are used where they exist.
+Names of OpenTelemetry's semantic conventions (messaging, GenAI, HTTP) are used if they exist.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Trace context in and out of headers (W3C Trace Context), HTTP's and NATS's alike.
 
-Every request has a trace id, also where nothing is exported: the answer and the logs carry it.
+Every request has a trace id, also if nothing is exported: the answer and the logs carry it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ STATE_CHARACTERS = 512
 """What is kept of a `tracestate` (W3C Trace Context, 3.3.1.5); a caller may send ten thousand."""
 
 LONG_MEMBER = 128
-"""A member of the list that is longer goes first where the whole is too long (same place)."""
+"""A member of the list that is longer goes first if the whole is too long (same place)."""
 
 _IDS = RandomIdGenerator()
 
@@ -46,7 +46,7 @@ def context_fields(headers: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
 
 
 def extract(carrier: Mapping[str, str]) -> Context:
-    """The context that `carrier` holds; a new, unsampled trace where it holds none."""
+    """The context that `carrier` holds; a new, unsampled trace if it holds none."""
     context = caller(carrier)
     if trace.get_current_span(context).get_span_context().is_valid:
         return context
@@ -55,7 +55,7 @@ def extract(carrier: Mapping[str, str]) -> Context:
 
 
 def caller(carrier: Mapping[str, str]) -> Context:
-    """The context that `carrier` holds; an empty one where it holds none: there the sampler decides."""
+    """The context that `carrier` holds; an empty one if it holds none: there the sampler decides."""
     if not carrier:
         return Context()
     state = carrier.get("tracestate", "")
@@ -86,7 +86,7 @@ def inject(carrier: dict[str, str], context: Context | None = None) -> None:
 
 
 def trace_id(context: Context | None = None) -> str:
-    """The trace id of `context`, or of the current one: 32 hexadecimal digits, or empty where there is none."""
+    """The trace id of `context`, or of the current one: 32 hexadecimal digits, or empty if there is none."""
     found = trace.get_current_span(context).get_span_context()
     return trace.format_trace_id(found.trace_id) if found.is_valid else ""
 

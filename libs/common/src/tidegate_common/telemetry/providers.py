@@ -1,6 +1,6 @@
-"""Sets up OpenTelemetry from its standard environment variables; nothing is sent where no endpoint is named.
+"""Sets up OpenTelemetry from its standard environment variables; nothing is sent if no endpoint is named.
 
-Metrics are always collected, for `/metrics`. Spans are made only where they can go somewhere.
+Metrics are always collected, for `/metrics`. Spans are made only if they can go somewhere.
 """
 
 from __future__ import annotations
@@ -147,7 +147,7 @@ def telemetry(service: str, environ: Mapping[str, str] = os.environ) -> Iterator
 def send_rest(works: Mapping[str, Callable[[], object]], deadline: float) -> None:
     """Runs all of `works` at the same time until `deadline` (of `time.monotonic`); says which did not end by then.
 
-    The exporters of OpenTelemetry take up to half a minute each where their endpoint hangs, one after the other, and
+    The exporters of OpenTelemetry take up to half a minute each if their endpoint hangs, one after the other, and
     nothing interrupts them. So each has a daemon thread, which the process's end does not wait for.
     """
     threads = {name: threading.Thread(target=_run, args=(name, work), daemon=True) for name, work in works.items()}

@@ -42,7 +42,7 @@ class Trouble:
         self._lock = threading.Lock()
         self._reasons: set[str] = set()
         self._since: float | None = None
-        """When it began; None where all is well."""
+        """When it began; None if all is well."""
         self._said = self._noted = 0.0
         self._times = self._unsaid = 0
         self._timer: asyncio.TimerHandle | None = None
@@ -102,7 +102,7 @@ class Trouble:
         self._log.log(self._level, "%s%s%s", self._text, why, more, exc_info=error, extra=fields)
 
     def _arm(self) -> None:
-        """What is counted is said when its time has come, where there is an event loop to do it."""
+        """What is counted is said when its time has come, if there is an event loop to do it."""
         if self._timer is not None:
             return
         try:

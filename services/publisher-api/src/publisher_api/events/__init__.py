@@ -1,1 +1,1 @@
-"""Events: checked, sent alone or in batches, and counted where a receipt is wanted."""
+"""Events: checked, sent alone or in batches, and counted if a receipt is wanted."""

@@ -2,7 +2,7 @@
 
 The stream knows a key for two minutes, and answers whatever comes under it with the first event's place. So what is
 stored there is compared: who gets it, its type, its data, and for how long it is replayed. This is asked of the server
-only where it says that it has the key already; a first event costs no more.
+only if it says that it has the key already; a first event costs no more.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Repeats:
         self._bus = bus
 
     async def check(self, sent: Durable, receipt: Receipt) -> None:
-        """Raises KeyReused where `receipt`, a duplicate's, is that of another event than `sent`.
+        """Raises KeyReused if `receipt`, a duplicate's, is that of another event than `sent`.
 
         Where the first event is not kept any more nobody can tell, and its answer stands. Raises BrokerUnavailable.
         """

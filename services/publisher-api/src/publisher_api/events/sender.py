@@ -29,8 +29,8 @@ from tidegate_common.telemetry.spans import producer
 class Sent(msgspec.Struct, frozen=True):
     """An event that was accepted: `stored` is None for a volatile one.
 
-    `delivered` counts the connections that it was written to, where `counted` says that this was asked for: None where
-    it can't be told. `complete` is False where some gateway did not answer in time.
+    `delivered` counts the connections that it was written to, if `counted` says that this was asked for: None if
+    it can't be told. `complete` is False if some gateway did not answer in time.
     """
 
     stored: Receipt | None
@@ -81,7 +81,7 @@ class EventSender:
         return Outgoing(tail, published, event_of(published, self._max_ttl), key)
 
     async def send(self, outgoing: Outgoing) -> Sent:
-        """Publishes it, and asks the gateways for the receipt where one is wanted.
+        """Publishes it, and asks the gateways for the receipt if one is wanted.
 
         Raises TooLarge, BrokerUnavailable: then nothing was confirmed; KeyReused, and nothing was sent.
         """
@@ -116,7 +116,7 @@ class EventSender:
         return [letter.found for letter in letters]
 
     def _letters(self, lines: Sequence[Outgoing]) -> list[_Letter]:
-        """`lines`, each with its headers, and a span of its own where the trace is recorded."""
+        """`lines`, each with its headers, and a span of its own if the trace is recorded."""
         if left_out():  # for all of them: a line of a batch costs 18 µs so
             shared: dict[str, str] = {}
             inject(shared)
@@ -137,7 +137,7 @@ class EventSender:
             await asyncio.gather(*repeated)
 
     async def _compare(self, letter: _Letter, receipt: Receipt) -> None:
-        """A repeat has the first one's answer only where it is the same event."""
+        """A repeat has the first one's answer only if it is the same event."""
         try:
             await self._repeats.check(letter.durable(), receipt)
         except TidegateError as error:

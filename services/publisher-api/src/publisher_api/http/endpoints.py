@@ -105,7 +105,7 @@ def _line(result: LineResult) -> dict[str, Any]:
 
 
 def _facts(sent: Sent) -> dict[str, Any]:
-    """`id`, null for a volatile event; `duplicate` where it is one; `delivered` where it was asked for."""
+    """`id`, null for a volatile event; `duplicate` if it is one; `delivered` if it was asked for."""
     found: dict[str, Any] = {"id": sent.stored.id if sent.stored else None}
     if sent.stored is not None and sent.stored.duplicate:
         found["duplicate"] = True

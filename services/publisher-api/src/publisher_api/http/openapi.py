@@ -24,14 +24,14 @@ class Accepted(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Presence(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Open connections that hear what is sent to the name; `incomplete` where a gateway did not answer in time."""
+    """Open connections that hear what is sent to the name; `incomplete` if a gateway did not answer in time."""
 
     connections: int
     incomplete: bool = False
 
 
 class Ended(msgspec.Struct, frozen=True, omit_defaults=True):
-    """How many connections were ended; `incomplete` where a gateway did not answer in time."""
+    """How many connections were ended; `incomplete` if a gateway did not answer in time."""
 
     ended: int
     incomplete: bool = False
@@ -103,7 +103,7 @@ class DeadList(msgspec.Struct, frozen=True):
 
 
 class ProblemDetails(msgspec.Struct, frozen=True, omit_defaults=True):
-    """An error (RFC 9457). `field` and `allowed` where one field is at fault, `queued` where the queue is full."""
+    """An error (RFC 9457). `field` and `allowed` if one field is at fault, `queued` if the queue is full."""
 
     type: str
     title: str

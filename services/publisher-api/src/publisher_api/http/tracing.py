@@ -1,4 +1,4 @@
-"""Each request in a trace: a recorded SERVER span where traces go somewhere, a bare trace id where they don't."""
+"""Each request in a trace: a recorded SERVER span if traces go somewhere, a bare trace id if they don't."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _ROUTES = re.compile(
 
 
 def traced(app: ASGIApp, telemetry: Telemetry) -> ASGIApp:
-    """`app` within a trace: the caller's, where it brings one."""
+    """`app` within a trace: the caller's, if it brings one."""
     if telemetry.tracing:
         os.environ.setdefault(STABLE_HTTP, "http")
         within = OpenTelemetryMiddleware(

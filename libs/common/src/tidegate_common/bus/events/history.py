@@ -27,10 +27,10 @@ PAGE = 256
 """Events on a page at most."""
 
 GATHER_SECONDS = 0.002
-"""Between two questions for the position where many ask: those who come meanwhile share the next one."""
+"""Between two questions for the position if many ask: those who come meanwhile share the next one."""
 
 POSITION_SECONDS = 2.0
-"""How long the leader has to tell the stream's position: where there is none, nobody answers."""
+"""How long the leader has to tell the stream's position: if there is none, nobody answers."""
 
 BEHIND_SECONDS = 0.05
 """Between two looks at a copy of the stream that is behind its leader."""
@@ -54,7 +54,7 @@ class Position(NamedTuple):
         return Life(self.epoch, self.earlier)
 
     def place(self, event_id: EventId) -> int | None:
-        """The sequence of that event here; None where it is of another life, or past the end."""
+        """The sequence of that event here; None if it is of another life, or past the end."""
         place = self.life.place(event_id)
         return place if place is not None and place <= self.last else None
 
@@ -67,7 +67,7 @@ class History:
     """Reads the event stream."""
 
     def __init__(self, bus: Bus, leaders: Leaders | None = None) -> None:
-        """`leaders` is who waits for the stream to have one, where a caller does."""
+        """`leaders` is who waits for the stream to have one, if a caller does."""
         self._bus = bus
         self.leaders = leaders or Leaders(bus)
         self._stream = bus.subjects.events_stream
@@ -154,7 +154,7 @@ class History:
     async def after(self, tail: str, sequence: int, upto: int) -> AsyncIterator[Stored]:
         """Events on `tail` (wildcards allowed) with sequences over `sequence` up to `upto`, in order, page by page.
 
-        Raises BrokerUnavailable, also where only a copy of the stream answers that stays behind its leader.
+        Raises BrokerUnavailable, also if only a copy of the stream answers and stays behind its leader.
         """
         loop = asyncio.get_running_loop()
         goal = await self.last_on(tail) if self._copies else 0

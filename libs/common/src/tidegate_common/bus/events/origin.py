@@ -52,7 +52,7 @@ class Origin:
     def republished(self, block: bytes, subject: bytes) -> tuple[int, int] | None:
         """Sequence of a message that was heard on `subject`, and of the one before it on its subject (0 for none).
 
-        None where the stream has not written it: it was never stored, another stream republished it, or somebody sent
+        None if the stream has not written it: it was never stored, another stream republished it, or somebody sent
         on what the stream wrote to another subject. Costs 0.7 µs.
         """
         # By words, since splitting at line ends takes 0.2 µs more. All words but the subject are the server's own.
@@ -85,7 +85,7 @@ class Origin:
 
 
 def stamp(block: bytes) -> bytes | None:
-    """When a republished message was stored (RFC 3339); None where the block does not end as the server's do."""
+    """When a republished message was stored (RFC 3339); None if the block does not end as the server's do."""
     lines = block.rsplit(b"\r\n", 4)
     return lines[1][_STAMP_AT:] if len(lines) == 5 and lines[1].startswith(_STAMP) else None
 

@@ -39,7 +39,7 @@ class EventPublisher:
     def __init__(
         self, bus: Bus, history: History, deadline_seconds: float = 3.0, leaders: Leaders | None = None
     ) -> None:
-        """`leaders` has the deadline, where it is given, and waits for elections as it says."""
+        """`leaders` has the deadline, if it is given, and waits for elections as it says."""
         leaders = leaders or Leaders(bus, Patience(deadline_seconds=deadline_seconds))
         self._bus = bus
         self._history = history
@@ -64,7 +64,7 @@ class EventPublisher:
 
         The same `message_id` within the stream's duplicate window stores nothing and gives the first one's id; without
         one, nothing is a duplicate: what the stream knows already is what this call has sent before.
-        `headers` are sent along (trace context). Raises BrokerUnavailable where the stream did not confirm within
+        `headers` are sent along (trace context). Raises BrokerUnavailable if the stream did not confirm within
         the deadline, TooLarge.
         """
         (found,) = await self.durable_all([Durable(tail, event, message_id, ttl_seconds)], headers=headers)
@@ -88,7 +88,7 @@ class EventPublisher:
         ]
 
     async def volatile(self, tail: str, event: Event, *, headers: Mapping[str, str]) -> None:
-        """Hands `event` to whoever listens for `tail` now; waits where NATS is away for a moment.
+        """Hands `event` to whoever listens for `tail` now; waits if NATS is away for a moment.
 
         Raises BrokerUnavailable, TooLarge.
         """
@@ -180,7 +180,7 @@ class EventPublisher:
         return f"{self._name}{next(self._count):09x}"  # all of one length: what is allowed at most is the same for all
 
     def _check_size(self, block: bytes, payload: bytes, room: int = 0) -> None:
-        """Raises TooLarge where the server would close the connection: headers count for it, too."""
+        """Raises TooLarge if the server would close the connection: headers count for it, too."""
         limit = int(self._bus.client.max_payload) - len(block) - room
         if len(payload) > limit:
             raise TooLarge("the event's data", max(0, limit))

@@ -20,7 +20,7 @@ STORAGE_FULL = "storage_full"
 """A limit of NATS's storage is reached: of the server or of the account."""
 
 STREAM_FULL = "stream_full"
-"""The stream's own limits, where it discards what is new: the job queue's, by its making."""
+"""The stream's own limits, if it discards what is new: the job queue's, by its making."""
 
 STREAM_REFUSES = "stream_refuses"
 """The stream is sealed, or not as Tidegate makes it."""
@@ -97,7 +97,7 @@ class Refusals:
                 self._end(stream)
 
     def of(self, stream: str) -> str | None:
-        """Why publishes to `stream` are refused at present, where its leader says nothing of it."""
+        """Why publishes to `stream` are refused at present, if its leader says nothing of it."""
         spell = self._now.get(stream)
         return spell.text if spell is not None and spell.present and spell.reason in NEEDS_CARE else None
 

@@ -42,7 +42,7 @@ class _ApiError(msgspec.Struct):
 
 
 class Ack(msgspec.Struct):
-    """A stream's answer: the message is its `seq`th, `duplicate` where it had been that already."""
+    """A stream's answer: the message is its `seq`th, `duplicate` if it had been that already."""
 
     stream: str = ""
     seq: int = 0
@@ -51,7 +51,7 @@ class Ack(msgspec.Struct):
 
 
 class Stored(NamedTuple):
-    """What confirms a message, and the event stream's epoch at that moment, where it was known."""
+    """What confirms a message, and the event stream's epoch at that moment, if it was known."""
 
     ack: Ack
     epoch: str | None
@@ -165,7 +165,7 @@ class StreamWriter:
         return Stored(ack, self.epoch)
 
     def _settled(self, heard: Stored | None, stream: str) -> Result | None:
-        """None where the message may be sent again."""
+        """None if the message may be sent again."""
         if heard is None:
             self._leaders.silent(stream)
             return None

@@ -258,7 +258,7 @@ class JobQueue:
         return await strays(self._bus)
 
     async def depth(self) -> int:
-        """Jobs that wait for a worker. Raises QueueGone, and BrokerUnavailable where NATS does not answer."""
+        """Jobs that wait for a worker. Raises QueueGone, and BrokerUnavailable if NATS does not answer."""
         infos = [await consumer_info(self._bus, level) for level in LEVELS]
         if None in infos:
             raise QueueGone(f"{self._bus.subjects.jobs_stream}, or a consumer of the workers on it, was not there")

@@ -66,7 +66,7 @@ class JobSubmitter:
         """Queues `job`, once for one id; gives its record, which an earlier call may have made.
 
         Raises QueueFull, BrokerUnavailable, TooLarge: then there is no such job, unless it had a record before.
-        Raises KeyReused where that record is of another request.
+        Raises KeyReused if that record is of another request.
         """
         # A kind that only workers know is its asker's word: a span's name is not made of it.
         name = f"{self._subject}.{CHAT}" if job.kind == CHAT else self._subject

@@ -79,7 +79,7 @@ class AllGateways:
         return await self.ask(self._bus.subjects.presence, tail, wait_seconds, job_id=job_id)
 
     async def listeners(self, tail: str, wait_seconds: float, job_id: str) -> Count:
-        """As `presence`, for what can't be taken back: complete only where no gateway is doubted either."""
+        """As `presence`, for what can't be taken back: complete only if no gateway is doubted either."""
         doubted = self.live.doubted
         found = await self.presence(tail, wait_seconds, job_id)
         # Before and after: one may have fallen silent meanwhile, or spoken again without having been asked.

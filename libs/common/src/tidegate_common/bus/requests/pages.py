@@ -145,5 +145,5 @@ class _Answer:
 
 
 def at_once(max_payload: int) -> int:
-    """How many pages may be asked for at once where an event may have `max_payload` bytes."""
+    """How many pages may be asked for at once if an event may have `max_payload` bytes."""
     return max(1, min(AT_ONCE, ON_THE_WAY_BYTES // (PAGE_BYTES + max_payload)))

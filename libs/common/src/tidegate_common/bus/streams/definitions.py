@@ -1,4 +1,4 @@
-"""The streams and the buckets that the contract names: made where they are missing, and told apart by epoch."""
+"""The streams and the buckets that the contract names: made if they are missing, and told apart by epoch."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ DUPLICATE_SECONDS = 120
 """How long a stream knows the id of a message: twice as long as any publish may be tried."""
 
 INFO_SECONDS = 2.0
-"""How long a stream's leader has to say what it is: where there is none, nobody answers."""
+"""How long a stream's leader has to say what it is: if there is none, nobody answers."""
 
 SECOND = 1_000_000_000
 
@@ -106,7 +106,7 @@ def _records(subjects: Subjects, limits: StreamLimits) -> dict[str, Any]:
 
 
 def _dead(subjects: Subjects, limits: StreamLimits) -> dict[str, Any]:
-    """A bucket of its own kind: where it is full the oldest go, so that no job is kept from ending."""
+    """A bucket of its own kind: if it is full the oldest go, so that no job is kept from ending."""
     return {
         **_bucket(subjects.dead_bucket, limits.dead_job_seconds, limits.replicas),
         "max_bytes": limits.max_dead_bytes,
@@ -132,7 +132,7 @@ async def ensure_streams(bus: Bus, limits: StreamLimits, *, update: bool) -> Non
     """Makes the streams and the buckets that are missing; with `update`, gives existing ones `limits`.
 
     That loses nothing they keep. All services make them, so that any may start first; one alone updates. Raises
-    StreamDiffers where a stream is something else, which no update changes, and BrokerUnavailable.
+    StreamDiffers if a stream is something else, which no update changes, and BrokerUnavailable.
     """
     for config in configs(bus.subjects, limits):
         info = await made(bus.api, config)
@@ -141,7 +141,7 @@ async def ensure_streams(bus: Bus, limits: StreamLimits, *, update: bool) -> Non
 
 
 async def made(api: JetStreamApi, config: Mapping[str, Any]) -> dict[str, Any] | None:
-    """What JetStream says of the stream; None where it was missing and is made now. Raises BrokerUnavailable."""
+    """What JetStream says of the stream; None if it was missing and is made now. Raises BrokerUnavailable."""
     name = config["name"]
     try:
         return await api.call(f"STREAM.INFO.{name}", seconds=INFO_SECONDS)

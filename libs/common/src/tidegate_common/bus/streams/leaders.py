@@ -26,7 +26,7 @@ ANSWER_SECONDS = 1.0
 """A leader that does not answer within this time is looked for again."""
 
 AGAIN_SECONDS = (0.05, 0.25)
-"""Between two tries where no leader is known to be missing: NATS is away, or did not answer."""
+"""Between two tries if no leader is known to be missing: NATS is away, or did not answer."""
 
 
 NO_STREAM = ""
@@ -133,7 +133,7 @@ class Leaders:
             self.waiting_bytes -= size
 
     async def pause(self, stream: str, until: float) -> None:
-        """Returns when a leader of `stream` is there, or, where none is known to be missing, after a moment.
+        """Returns when a leader of `stream` is there, or, if none is known to be missing, after a moment.
 
         At loop time `until` at the latest. Raises CallerGone.
         """
@@ -154,7 +154,7 @@ class Leaders:
     async def outlast(self, stream: str, ask: Callable[[], Awaitable[T]], *, repeatable: bool = False) -> T:
         """What `ask` gives, asked again while NATS is away or `stream` has no leader.
 
-        `repeatable`: also where it may have been done already and that was not confirmed. Raises what `ask` does in the
+        `repeatable`: also if it may have been done already and that was not confirmed. Raises what `ask` does in the
         end, TooManyWaiting, CallerGone.
         """
         began, kinds = self._now(), BrokerUnavailable if repeatable else NotSent

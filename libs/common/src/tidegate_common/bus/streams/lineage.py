@@ -1,4 +1,4 @@
-"""Notes the event stream's life in its metadata, and begins a new one where the stream was restored.
+"""Notes the event stream's life in its metadata, and begins a new one if the stream was restored.
 
 That a stream was restored by JetStream's API shows: it has another time of creation than was noted, and no two
 processes can take that for different lives. A copy of the store's files that is put back does not show, unless this
@@ -68,7 +68,7 @@ class Lineage:
         """The first look. Where nothing can be noted yet, a later one does it.
 
         But a restore that the operator tells of has to be noted before anything is stored, or ids are given again.
-        Raises BrokerUnavailable where it can't be for `seconds`.
+        Raises BrokerUnavailable if it can't be for `seconds`.
         """
         deadline = asyncio.get_running_loop().time() + seconds
         while not await self._try() and self._told:
@@ -121,7 +121,7 @@ class Lineage:
         return True
 
     def _life(self, info: dict[str, Any], position: Position, notes: Notes | None) -> Life:
-        """The life that the stream is in; another than its position tells where only this process can know."""
+        """The life that the stream is in; another than its position tells if only this process can know."""
         created, last, life, seen = str(info["created"]), int(info["state"]["last_seq"]), position.life, self._seen
         told = self._told if self._told != (notes.restored if notes else "") else ""
         same = seen.created == created and not position.copies
@@ -132,7 +132,7 @@ class Lineage:
         before = seen.life.shared(life.epoch) if same else None
         if not lost and before is None and not (told and (last or notes)):
             return life
-        # His word makes one epoch in all processes, but is no new one where it has been taken already.
+        # His word makes one epoch in all processes, but is no new one if it has been taken already.
         mark = info.get("ts") if lost or before is not None else told
         epoch = epoch_of(self._stream, f"{created} {mark} {life.epoch}")
         return life.followed(epoch, last if before is None else min(last, before))

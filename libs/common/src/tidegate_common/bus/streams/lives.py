@@ -38,14 +38,14 @@ class Life(NamedTuple):
     earlier: tuple[Earlier, ...] = ()
 
     def shared(self, epoch: str) -> int | None:
-        """The sequence up to which this life is that of `epoch` too; None where it is not known."""
+        """The sequence up to which this life is that of `epoch` too; None if it is not known."""
         for each in reversed(self.earlier):
             if each.epoch == epoch:
                 return each.upto
         return None
 
     def place(self, event_id: EventId) -> int | None:
-        """The sequence of the event of that id in this life; None where the id can't be one of its."""
+        """The sequence of the event of that id in this life; None if the id can't be one of its."""
         if event_id.epoch == self.epoch:
             return event_id.sequence
         upto = self.shared(event_id.epoch)
@@ -67,7 +67,7 @@ class Notes(NamedTuple):
 
     @classmethod
     def parse(cls, metadata: Mapping[str, str] | None) -> Notes | None:
-        """None where nothing is noted, or nothing that can be read."""
+        """None if nothing is noted, or nothing that can be read."""
         metadata = metadata or {}
         epoch, created = metadata.get(EPOCH, ""), metadata.get(CREATED, "")
         words = metadata.get(EARLIER, "").split()

@@ -26,7 +26,7 @@ class Caller(Protocol):
 
 
 CALLER: ContextVar[Caller | None] = ContextVar("caller", default=None)
-"""None where nobody waits for an answer, and in what is done for several callers at once."""
+"""None if nobody waits for an answer, and in what is done for several callers at once."""
 
 
 class Patience(msgspec.Struct, frozen=True, kw_only=True):

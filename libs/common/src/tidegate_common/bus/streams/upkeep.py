@@ -1,4 +1,4 @@
-"""The streams as one process finds them: waited for at the start, made where they are missing, looked at ever after.
+"""The streams as one process finds them: waited for at the start, made if they are missing, looked at ever after.
 
 What differs, has no leader or lacks a copy is said once, when it begins and when it is over, and readiness is told.
 """
@@ -74,7 +74,7 @@ class Upkeep:
     ) -> None:
         """`keeps`: whether it changes what differs, as one service alone does. `all_needed`: else the event stream.
 
-        `refusals` are those of the process's own publishes, where readiness is to say that they are refused.
+        `refusals` are those of the process's own publishes, if readiness is to say that they are refused.
         """
         self._refusals = refusals
         self._bus = bus
@@ -203,7 +203,7 @@ class Upkeep:
             self._over(stream, "consumers")
 
     async def _try_again(self) -> None:
-        """Stores something, where publishes were refused: a process that is not ready gets none to find out by."""
+        """Stores something, if publishes were refused: a process that is not ready gets none to find out by."""
         if self._refusals is None or not self._refusals.lasting:
             return
         with contextlib.suppress(BrokerUnavailable):  # it still refuses: said already
@@ -248,7 +248,7 @@ class Upkeep:
         return [each for each in differences(self._configs[name], info["config"]) if not each.of_what_is_kept]
 
     def _too_small(self) -> str:
-        """What to say where NATS takes no messages of the size that Tidegate needs; empty where it does."""
+        """What to say if NATS takes no messages of the size that Tidegate needs; empty if it does."""
         size = int(self._bus.client.max_payload)
         if size >= LEAST_PAYLOAD:
             return ""

@@ -21,7 +21,7 @@ class Address(NamedTuple):
 
     @property
     def netloc(self) -> str:
-        """`host:port`, with brackets where they are needed: for a URL, and to be shown."""
+        """`host:port`, with brackets if they are needed: for a URL, and to be shown."""
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
     def credentials(self) -> dict[str, str]:
@@ -68,7 +68,7 @@ def _address(number: int, url: str) -> Address:
 
 
 def tls_of(ca_file: str, cert_file: str, key_file: str, *, first: bool) -> Tls:
-    """Raises ValueError where a file can't be used."""
+    """Raises ValueError if a file can't be used."""
     try:
         context = ssl.create_default_context(cafile=ca_file or None)
     except (OSError, ssl.SSLError) as error:

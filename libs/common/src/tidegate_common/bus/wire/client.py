@@ -53,7 +53,7 @@ class DirectSubscription(Direct):
         self._subject = subject
         self.deliver = deliver
         self.refused = refused
-        """None where nothing works without it."""
+        """None if nothing works without it."""
 
     async def _drain(self) -> None:
         """Nothing is queued here, so there is nothing to wait for."""
@@ -70,8 +70,8 @@ class BusClient(Link):
         What is sent later on this connection, a request for instance, reaches the server after the subscription;
         unless it is to be sent `at_once` it goes along with that. The subscription outlives reconnects.
 
-        One that can be done without has `refused`, which is called, later and never from inside this call, where NATS
-        does not take the subscription (again). Raises SubscriptionRefused where it is known that it would not.
+        One that can be done without has `refused`, which is called, later and never from inside this call, if NATS
+        does not take the subscription (again). Raises SubscriptionRefused if it is known that it would not.
         """
         line = command.sub_cmd(subject, "", self._sid + 1)
         reason = self.limits.refusal(len(line), len(self._subs), spare=refused is not None)

@@ -20,7 +20,7 @@ PATIENT_SHARE = 0.5
 
 
 class ConnectionLog:
-    """Counts refusals: where NATS is there and says no, trying again for ever helps nobody."""
+    """Counts refusals: if NATS is there and says no, trying again for ever helps nobody."""
 
     def __init__(self, refused_seconds: float) -> None:
         self._patience = refused_seconds

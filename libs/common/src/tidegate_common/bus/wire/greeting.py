@@ -1,4 +1,4 @@
-"""The first words of a connection: the server's INFO, TLS where it is wanted, and the CONNECT that answers."""
+"""The first words of a connection: the server's INFO, TLS if it is wanted, and the CONNECT that answers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ BUFFER_BYTES = 32_768
 
 
 async def greet(transport: TcpTransport, address: Address, tls: Callable[[], Tls], name: str) -> dict[str, Any]:
-    """Reads what the server says of itself and, where one side wants it, begins TLS with a server called `name`.
+    """Reads what the server says of itself and, if one side wants it, begins TLS with a server called `name`.
 
     `tls` is called only if TLS is spoken: to read the certificates of all authorities takes 20 ms. An address with
     `tls://` is never spoken to in the clear: its password would be. Raises ConnectFailed, ServerError, ssl.SSLError,

@@ -38,7 +38,7 @@ TRACE_PARENT = _start(events.TRACE_PARENT)
 TRACE_STATE = _start(events.TRACE_STATE)
 
 NO_FIELDS = b"NATS/1.0\r\n\r\n"
-"""The block of a message without a field, which the client sends where it sends one at all."""
+"""The block of a message without a field, which the client sends if it sends one at all."""
 
 
 def block(fields: Mapping[str, str]) -> bytes:
@@ -50,7 +50,7 @@ def block(fields: Mapping[str, str]) -> bytes:
 
 
 def field(block: bytes, name: bytes) -> bytes | None:
-    """Value of the first field `name` (written as the constants above are) in `block`; None where it is missing."""
+    """Value of the first field `name` (written as the constants above are) in `block`; None if it is missing."""
     start = block.find(name)
     if start < 0:
         return None

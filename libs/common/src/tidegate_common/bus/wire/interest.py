@@ -13,7 +13,7 @@ from tidegate_common.bus.wire.server_errors import ConnectFailed, ServerError
 
 
 class Interest(Client):
-    """nats-py's client, which knows what its server allows. Whoever has a subscription is told where it is refused."""
+    """nats-py's client, which knows what its server allows. Whoever has a subscription is told if it is refused."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -132,7 +132,7 @@ class Interest(Client):
     async def _flush_pending(self, force_flush: bool = False) -> None:
         """As nats-py's, where whoever waits (`force_flush`) would do so until there is another connection.
 
-        Raises ConnectionReconnectingError where this one is lost.
+        Raises ConnectionReconnectingError if this one is lost.
         """
         if self.is_connected:
             writing = self._write_soon()

@@ -170,7 +170,7 @@ class Link(Dialogue):
     # --- losing, and having again ------------------------------------------------------------------------------
 
     def _start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """A part of the connection's life: where one ends, the connection has."""
+        """A part of the connection's life: if one ends, the connection has."""
         task = asyncio.create_task(work)
         self._work.append(task)
         task.add_done_callback(self._ended)

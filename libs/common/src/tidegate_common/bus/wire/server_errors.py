@@ -71,7 +71,7 @@ class ServerError(nats_errors.Error):
 
     @property
     def denied(self) -> str | None:
-        """The subject of a subscription that is not allowed, where it says so."""
+        """The subject of a subscription that is not allowed, if it says so."""
         if not self.text.startswith(SUBSCRIPTION_DENIED):
             return None
         return self._quoted[len(SUBSCRIPTION_DENIED) :].partition('"')[2].partition('"')[0]

@@ -20,7 +20,7 @@ MAX_LINE_BYTES = 1 << 20
 """Of a line that is no message; an INFO names every server of a cluster."""
 
 Deliver = Callable[[bytes, bytes, bytes], None]
-"""Takes a message's subject, its raw header block (empty where there is none) and its payload. Should not raise."""
+"""Takes a message's subject, its raw header block (empty if there is none) and its payload. Should not raise."""
 
 
 class Direct:
@@ -56,7 +56,7 @@ class Tap:
         self._stats = stats
         self._pieces: list[bytes] = []
         self._missing = 0
-        """Bytes that the message in `_pieces` lacks, where its size is known: it is looked at once it is whole."""
+        """Bytes that the message in `_pieces` lacks, if its size is known: it is looked at once it is whole."""
         self._reading = False
         self._after: list[Callable[[], object]] = []
         self.closed = False
