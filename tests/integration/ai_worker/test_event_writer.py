@@ -17,8 +17,8 @@ from tests.integration.ai_worker.support import Desk, desk
 from tests.support.processes import paused
 from tests.support.waiting import until
 from tidegate_common.bus.events.history import History
-from tidegate_common.bus.jobs.enqueue import record_of
 from tidegate_common.bus.jobs.finish import last_event
+from tidegate_common.bus.jobs.records import record_of
 from tidegate_common.contract.answers import AnswerBuilder
 from tidegate_common.contract.jobs import Job, JobState, JobStatus, Usage
 from tidegate_common.errors import BrokerUnavailable, Superseded

@@ -15,10 +15,10 @@ from tidegate_common.bus.events.history import History
 from tidegate_common.bus.events.publisher import EventPublisher
 from tidegate_common.bus.jobs.cancel import announce_cancel, on_cancel
 from tidegate_common.bus.jobs.dequeue import Delivery, JobQueue
-from tidegate_common.bus.jobs.enqueue import QueueWriter, record_of
+from tidegate_common.bus.jobs.enqueue import QueueWriter
 from tidegate_common.bus.jobs.priority import LEVELS
 from tidegate_common.bus.jobs.queue_info import QueueState, consumer_of, queue_state
-from tidegate_common.bus.jobs.records import JobRecords
+from tidegate_common.bus.jobs.records import JobRecords, record_of
 from tidegate_common.bus.streams.definitions import StreamLimits
 from tidegate_common.contract.jobs import Job, JobState, JobStatus
 from tidegate_common.errors import BrokerUnavailable, NotFound, QueueFull, QueueGone, TooLarge

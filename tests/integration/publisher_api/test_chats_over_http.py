@@ -15,8 +15,8 @@ from tidegate_common.bus.events.publisher import Durable, EventPublisher
 from tidegate_common.bus.jobs.cancel import on_cancel
 from tidegate_common.bus.jobs.dead import DeadJobs
 from tidegate_common.bus.jobs.dequeue import JobQueue
-from tidegate_common.bus.jobs.enqueue import QueueWriter, record_of
-from tidegate_common.bus.jobs.records import JobRecords
+from tidegate_common.bus.jobs.enqueue import QueueWriter
+from tidegate_common.bus.jobs.records import JobRecords, record_of
 from tidegate_common.bus.wire import headers
 from tidegate_common.bus.wire.headers import field
 from tidegate_common.contract.answers import AiDone, AiResponse

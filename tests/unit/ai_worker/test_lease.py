@@ -6,7 +6,7 @@ import pytest
 from msgspec.structs import replace
 
 from ai_worker.lease import begun, handed_back, holds
-from tidegate_common.bus.jobs.enqueue import record_of
+from tidegate_common.bus.jobs.records import record_of
 from tidegate_common.contract.jobs import Job, JobState, JobStatus, Usage
 
 JOB = Job(job_id="j1", kind="chat", tail="client.ann", params={}, created=5)

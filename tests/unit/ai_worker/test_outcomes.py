@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from ai_worker.job_errors import BackendFailed, InvalidParams, JobError, JobTimeout, OutputTooLarge, TooManyAttempts
 from ai_worker.outcomes import Stop, dead_job, end_of, hindrance, result_of, time_limit, used, used_before
 from ai_worker.pieces import Finish
-from tidegate_common.bus.jobs.enqueue import record_of
+from tidegate_common.bus.jobs.records import record_of
 from tidegate_common.contract.answers import Answer
 from tidegate_common.contract.jobs import Job, JobStatus, Usage
 from tidegate_common.errors import BrokerUnavailable, Superseded

@@ -7,8 +7,8 @@ import json
 import pytest
 from msgspec.structs import replace
 
-from tidegate_common.bus.jobs.enqueue import record_of
 from tidegate_common.bus.jobs.finish import End, cancelled, ended, last_event, refused
+from tidegate_common.bus.jobs.records import record_of
 from tidegate_common.contract.jobs import Job, JobStatus, Usage
 
 QUEUED = record_of(Job(job_id="j1", kind="chat", tail="client.ann", params={}, created=5), "", 5)

@@ -27,8 +27,7 @@ from msgspec.structs import replace
 from ai_worker.holders import Holders
 from tidegate_common.bus.events.history import History
 from tidegate_common.bus.events.publisher import EventPublisher
-from tidegate_common.bus.jobs.enqueue import record_of
-from tidegate_common.bus.jobs.records import JobRecords
+from tidegate_common.bus.jobs.records import JobRecords, record_of
 from tidegate_common.contract.jobs import Job, JobState, JobStatus, Usage
 from tidegate_common.contract.text import UNREADABLE
 from tidegate_common.errors import BrokerUnavailable, NotFound, Superseded, Unreadable

@@ -9,7 +9,7 @@ from contextlib import ExitStack
 import pytest
 
 from tests.support.waiting import until
-from tidegate_common.bus.jobs.priority import LEVELS, Held, OwnerCounts, level_of, turn
+from tidegate_common.bus.jobs.priority import LEVELS, JobsInQueue, OwnerCounts, level_of, turn
 from tidegate_common.bus.streams.patience import CALLER
 from tidegate_common.errors import BrokerUnavailable
 
@@ -29,16 +29,16 @@ class Queue:
     """What the queue holds of each owner. It answers when it is told to."""
 
     def __init__(self) -> None:
-        self.asked: list[tuple[str, asyncio.Future[Held]]] = []
+        self.asked: list[tuple[str, asyncio.Future[JobsInQueue]]] = []
 
-    async def ask(self, owner: str) -> Held:
+    async def ask(self, owner: str) -> JobsInQueue:
         self.asked.append((owner, asyncio.get_running_loop().create_future()))
         return await self.asked[-1][1]
 
     async def answer(self, number: int, of_owner: int, last: int) -> None:
         """As soon as it was asked that question, from 0 on."""
         await until(lambda: len(self.asked) > number, "the queue is asked")
-        self.asked[number][1].set_result(Held(of_owner, of_owner, last))
+        self.asked[number][1].set_result(JobsInQueue(of_owner, of_owner, last))
 
 
 async def test_entries_that_come_at_once_share_a_question_and_count_those_before_them() -> None:
@@ -90,7 +90,7 @@ async def test_the_answer_comes_to_those_who_stay_when_the_first_of_them_leaves(
     queue = Queue()
     callers: list[object] = []
 
-    async def ask(owner: str) -> Held:
+    async def ask(owner: str) -> JobsInQueue:
         callers.append(CALLER.get())
         return await queue.ask(owner)
 

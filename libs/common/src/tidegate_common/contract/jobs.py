@@ -61,7 +61,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     owner: str = ""
     """Whose share of the workers it takes; if empty, that of `tail`."""
     start: str = ""
-    """Event id of the stream's place when the job was made: all of its events come after it."""
+    """Event id of the stream's position when the job was made: all of its events come after it."""
     deadline: float | None = None
     """When it has to be done."""
     on_disconnect: OnDisconnect = OnDisconnect.CONTINUE

@@ -1,7 +1,7 @@
-"""Query strings: decoded as UTF-8 or not at all, and without a parameter that nobody reads.
+"""What a request says in its query string and its headers, decoded as UTF-8 or not at all.
 
 A parameter with a slip of the pen (`topics=` for `topic=`) asks for something that never comes, so it is refused as an
-unknown field of a body is. What other people's software adds to addresses on its own is ignored.
+unknown field of a body is. Parameters that other people's software adds to addresses on its own are ignored.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from tidegate_common.contract.subjects import encode_token
 from tidegate_common.errors import InvalidField
 
 IGNORED = frozenset(
@@ -144,3 +145,8 @@ def idempotency_key(request: Request) -> str | None:
     if key is not None and not _KEY.fullmatch(key):
         raise InvalidField("Idempotency-Key", "1 to 128 visible ASCII characters")
     return key
+
+
+def address_owner(request: Request) -> str:
+    """The owner of jobs that name nobody: the address that a trusted proxy tells, or else the peer's."""
+    return f"address.{encode_token(request.client.host if request.client else 'none')}"

@@ -8,9 +8,8 @@ from typing import NamedTuple
 from starlette.requests import Request
 
 from tidegate_common.contract.jobs import OnDisconnect
-from tidegate_common.contract.subjects import encode_token
 from tidegate_common.errors import InvalidField
-from tidegate_common.runtime.query import idempotency_key, single
+from tidegate_common.runtime.query import address_owner, idempotency_key, single
 
 ON_DISCONNECT = "Tidegate-On-Disconnect"
 REQUEST_HEADERS = [
@@ -49,10 +48,7 @@ class Caller(NamedTuple):
 def caller_of(request: Request) -> Caller:
     """Raises InvalidField."""
     secret = request.headers.get("authorization")
-    if secret:
-        name = f"key.{hashlib.sha256(secret.encode()).hexdigest()[:32]}"
-    else:
-        name = f"address.{encode_token(request.client.host if request.client else 'none')}"
+    name = f"key.{hashlib.sha256(secret.encode()).hexdigest()[:32]}" if secret else address_owner(request)
     key = idempotency_key(request)
     # A caller that sends a key means to come back.
     wish = single(request, ON_DISCONNECT) or (OnDisconnect.CANCEL if key is None else OnDisconnect.CONTINUE)

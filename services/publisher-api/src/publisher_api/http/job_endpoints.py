@@ -18,10 +18,10 @@ from tidegate_common.bus.jobs.cancel import Cancellation
 from tidegate_common.bus.jobs.submit import JobSubmitter
 from tidegate_common.contract.ids import keyed_id, new_job_id
 from tidegate_common.contract.jobs import CHAT, DeadJob, JobState, request_hash
-from tidegate_common.contract.subjects import encode_token, job_tail
+from tidegate_common.contract.subjects import job_tail
 from tidegate_common.errors import InvalidField
 from tidegate_common.runtime.body import decode, read_body
-from tidegate_common.runtime.query import idempotency_key, once
+from tidegate_common.runtime.query import address_owner, idempotency_key, once
 
 LISTED = 100
 PARAMETERS = {"/api/ai/dead": ("limit",)}
@@ -74,7 +74,7 @@ class JobEndpoints:
             params,
             tail=tail,
             # With its own tail as the owner, each job would be the first one of its owner, and go before all others.
-            owner=_asker(request) if tail == job_tail(job_id) else "",
+            owner=address_owner(request) if tail == job_tail(job_id) else "",
             request="" if key is None else request_hash(*asked),
             seconds=fields.deadline_seconds,
             on_disconnect=fields.on_disconnect,
@@ -107,11 +107,6 @@ class JobEndpoints:
         # Read for its media type: a page of another origin sends none of JSON without being allowed to (CORS).
         decode(RETRY_BODY, await read_body(request, self._max_body_bytes) or b"{}")
         return answer({**_started(await self._dead.retry(job_id)), "retry_of": job_id}, 202)
-
-
-def _asker(request: Request) -> str:
-    """By the address, as OpenAI's front has it: what a trusted proxy names, or the peer's."""
-    return f"address.{encode_token(request.client.host if request.client else 'none')}"
 
 
 def _started(state: JobState) -> dict[str, str]:

@@ -68,7 +68,7 @@ class DeadJobs:
         return found[:most], max(0, state["messages"] - unreadable)
 
     async def _between(self, first: int, last: int) -> list[DeadJob | None]:
-        """Those at the places `first` to `last`, in order; None for what can't be read."""
+        """Those with sequences from `first` to `last`, in order; None for what can't be read."""
         found: list[DeadJob | None] = []
         while first <= last:
             page = await self._pages.page({"seq": first, "next_by_subj": f"{self._bucket.prefix}>", "batch": WINDOW})

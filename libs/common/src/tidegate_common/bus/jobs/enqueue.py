@@ -15,9 +15,9 @@ from msgspec.structs import replace
 
 from tidegate_common.bus.connection import Bus
 from tidegate_common.bus.events.publisher import EventPublisher
-from tidegate_common.bus.jobs.priority import Entry, Held, OwnerCounts, level_of
+from tidegate_common.bus.jobs.priority import Entry, JobsInQueue, OwnerCounts, level_of
 from tidegate_common.bus.jobs.queue_info import holds, stream_state
-from tidegate_common.bus.jobs.records import JobRecords
+from tidegate_common.bus.jobs.records import JobRecords, record_of
 from tidegate_common.contract.jobs import Job, JobState, JobStatus
 from tidegate_common.errors import BrokerUnavailable, KeyReused, NotFound, QueueFull, TidegateError, Unreadable
 
@@ -26,22 +26,6 @@ DEAD_JOB_BYTES = 4096
 
 STORED_ONCE_SECONDS = 100
 """Within this time the stream takes a repeated job for the one that it has. (Its window is of 120 seconds.)"""
-
-
-def record_of(job: Job, trace_id: str, now: float) -> JobState:
-    """The record of a job that has just been queued."""
-    return JobState(
-        job_id=job.job_id,
-        kind=job.kind,
-        status=JobStatus.QUEUED,
-        created=job.created,
-        updated=now,
-        trace_id=trace_id,
-        tail=job.tail,
-        owner=job.owner,
-        start=job.start,
-        request=job.request,
-    )
 
 
 class QueueWriter:
@@ -58,7 +42,7 @@ class QueueWriter:
         self._bus = bus
         self._publisher = publisher
         self._states = states
-        self._counts = OwnerCounts(self._held)
+        self._counts = OwnerCounts(self._count)
         self._on_put = on_put
 
     async def put(self, job: Job, headers: Mapping[str, str], trace_id: str) -> JobState:
@@ -90,15 +74,15 @@ class QueueWriter:
             # Waits for both, whatever becomes of one: if NATS goes, both fail, and the second error would be unheard.
             await asyncio.gather(making, counting, return_exceptions=True)
             revision = making.result()
-            held = counting.result()
+            count = counting.result()
             if not revision:  # an earlier call has made the record, under the same key or for the same request
                 state = await self._earlier(job)
                 # As of that call: the time is a part of the message id, and the owner of the subject.
                 job = replace(job, created=state.created, owner=state.owner or job.owner)
                 if state.status is not JobStatus.QUEUED or await self._is_there(job):
                     return state, None
-            level = level_of(held.of_owner)
-            entry.sequence = await self._store(replace(job, revision=revision), level, headers, held)
+            level = level_of(count.of_owner)
+            entry.sequence = await self._store(replace(job, revision=revision), level, headers, count)
         except TidegateError:
             # The record goes only if this call has made it: else an earlier call's job may be in the queue. And it
             # stays if a worker has changed it: then this job was stored, though that was not confirmed.
@@ -119,7 +103,7 @@ class QueueWriter:
             raise KeyReused("another key, or the same request as the first time")
         return state
 
-    async def _store(self, job: Job, level: int, headers: Mapping[str, str], held: Held) -> int:
+    async def _store(self, job: Job, level: int, headers: Mapping[str, str], count: JobsInQueue) -> int:
         """Gives the job's sequence in the queue."""
         subject = self._bus.subjects.job(job.kind, level, job.owner or job.tail)
         # The time tells this record's job from another under the same id that was refused, and has no record. The
@@ -129,15 +113,15 @@ class QueueWriter:
         try:
             return (await self._publisher.store(subject, payload, dict(headers), message_id, DEAD_JOB_BYTES)).seq
         except QueueFull as error:
-            text = f"the queue holds {held.of_all} jobs and takes no more"
-            raise QueueFull(text, error.retry_after, held.of_all) from None
+            text = f"the queue holds {count.of_all} jobs and takes no more"
+            raise QueueFull(text, error.retry_after, count.of_all) from None
 
-    async def _held(self, owner: str) -> Held:
+    async def _count(self, owner: str) -> JobsInQueue:
         subjects = self._bus.subjects
 
-        async def ask() -> Held:
+        async def ask() -> JobsInQueue:
             state = await stream_state(self._bus, subjects.jobs(owner=owner))
-            return Held(sum(state.subjects.values()), state.messages, state.last_seq)
+            return JobsInQueue(sum(state.subjects.values()), state.messages, state.last_seq)
 
         return await self._publisher.leaders.outlast(subjects.jobs_stream, ask, repeatable=True)
 

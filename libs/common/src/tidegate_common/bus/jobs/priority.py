@@ -44,7 +44,7 @@ def turn(number: int) -> list[int]:
     return [first, *(level for level in LEVELS if level not in (0, first)), 0]
 
 
-class Held(NamedTuple):
+class JobsInQueue(NamedTuple):
     """What the queue holds at a moment, jobs in work too: of one owner, of all, and its last job's sequence."""
 
     of_owner: int
@@ -52,7 +52,7 @@ class Held(NamedTuple):
     last: int
 
 
-Ask = Callable[[str], Awaitable[Held]]
+Ask = Callable[[str], Awaitable[JobsInQueue]]
 """Asks what the queue holds of an owner. Raises BrokerUnavailable."""
 
 
@@ -66,17 +66,17 @@ class Entry:
         self.sequence: int | None = None
         """Its sequence in the queue once that is known; 0 if it does not come there."""
 
-    async def before(self) -> Held:
+    async def before(self) -> JobsInQueue:
         """What the queue holds before it, with what is on its way there. Raises BrokerUnavailable."""
         # Shielded, since others wait for the same answer: the first of them may leave.
-        held = await asyncio.shield(self._count.answer)
-        return held._replace(of_owner=held.of_owner + self._number)
+        found = await asyncio.shield(self._count.answer)
+        return found._replace(of_owner=found.of_owner + self._number)
 
 
 class _Count:
     """A question to the queue that is under way, and how many entries share its answer."""
 
-    def __init__(self, answer: asyncio.Task[Held]) -> None:
+    def __init__(self, answer: asyncio.Task[JobsInQueue]) -> None:
         self.answer = answer
         self.entries = 0
 
@@ -101,7 +101,7 @@ class OwnerCounts:
         count = self._counts.get(owner)
         if count is None or count.answer.done():
             earlier = tuple(self._entries.get(owner, ()))
-            answer = asyncio.create_task(self._held(owner, earlier))
+            answer = asyncio.create_task(self._counted(owner, earlier))
             answer.add_done_callback(_retrieve)
             count = self._counts[owner] = _Count(answer)
         entry = Entry(count)
@@ -115,15 +115,15 @@ class OwnerCounts:
             if not entries and self._entries.pop(owner, None) is not None:
                 del self._counts[owner]
 
-    async def _held(self, owner: str, earlier: tuple[Entry, ...]) -> Held:
+    async def _counted(self, owner: str, earlier: tuple[Entry, ...]) -> JobsInQueue:
         CALLER.set(None)  # for all that share the answer: it goes on when the first of them has gone
-        held = await self._ask(owner)
+        found = await self._ask(owner)
         # Read after the answer: an entry that was confirmed meanwhile is in it only up to the queue's last sequence.
-        on_their_way = sum(each.sequence is None or each.sequence > held.last for each in earlier)
-        return held._replace(of_owner=held.of_owner + on_their_way)
+        on_their_way = sum(each.sequence is None or each.sequence > found.last for each in earlier)
+        return found._replace(of_owner=found.of_owner + on_their_way)
 
 
-def _retrieve(task: asyncio.Task[Held]) -> None:
+def _retrieve(task: asyncio.Task[JobsInQueue]) -> None:
     """Its error is for those who wait, who may all have left: asyncio would report it as never retrieved."""
     if not task.cancelled():
         task.exception()

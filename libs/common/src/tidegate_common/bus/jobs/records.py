@@ -17,11 +17,27 @@ from tidegate_common.bus.requests.jetstream import ApiError
 from tidegate_common.bus.streams.definitions import SECOND
 from tidegate_common.bus.streams.leaders import Leaders
 from tidegate_common.contract.ids import check_job_id
-from tidegate_common.contract.jobs import JobState
+from tidegate_common.contract.jobs import Job, JobState, JobStatus
 from tidegate_common.contract.soundness import of_another_release, read, state_fault
 from tidegate_common.errors import BrokerUnavailable, NotFound, NotSent, OtherRelease, TooLarge, Unreadable
 
 _STATE = msgspec.json.Decoder(JobState)
+
+
+def record_of(job: Job, trace_id: str, now: float) -> JobState:
+    """The record of a job that has just been queued."""
+    return JobState(
+        job_id=job.job_id,
+        kind=job.kind,
+        status=JobStatus.QUEUED,
+        created=job.created,
+        updated=now,
+        trace_id=trace_id,
+        tail=job.tail,
+        owner=job.owner,
+        start=job.start,
+        request=job.request,
+    )
 
 
 class JobRecords:
