@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 from typing import Any, NamedTuple
 
+from nats.errors import NoRespondersError
+
+from tests.support.waiting import until
 from tidegate_common.bus.connection import Bus
 
 
@@ -39,8 +42,18 @@ async def restore(bus: Bus, saved: Backup) -> dict[str, Any]:
     answer = await client.request(f"$JS.API.STREAM.RESTORE.{config['name']}", ask, timeout=10)
     told = json.loads(answer.data)
     assert "error" not in told, told
+    restored: dict[str, Any] = {}
     for piece in (*saved.pieces, b""):
-        answer = await client.request(told["deliver_subject"], piece, timeout=10)
-    restored = dict(json.loads(answer.data))
+
+        async def taken(piece: bytes = piece) -> bool:
+            nonlocal restored
+            try:
+                answer = await client.request(told["deliver_subject"], piece, timeout=10)
+            except NoRespondersError:  # in a cluster our server hears of the leader's subscription a moment later
+                return False
+            restored = json.loads(answer.data) if answer.data else {}
+            return True
+
+        await until(taken, "the server takes what comes")
     assert "error" not in restored, restored
     return restored
