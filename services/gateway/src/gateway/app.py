@@ -218,7 +218,7 @@ def _spare_collections() -> None:
 
 
 async def main(settings: GatewaySettings) -> None:
-    """Runs a gateway until it is told to stop. Raises ConfigError, BrokerUnavailable where it can't start."""
+    """Runs a gateway until it is told to stop. Raises ConfigError, BrokerUnavailable if it can't start."""
     worker = Worker.from_environment()
     sockets = _own_sockets(settings, worker)
     with telemetry("gateway") as signals:
@@ -246,7 +246,7 @@ async def main(settings: GatewaySettings) -> None:
 
 
 def _own_sockets(settings: GatewaySettings, worker: Worker | None) -> list[socket.socket] | None:
-    """What a worker listens on: the shared port, and one of its own where there is to be one. Raises ConfigError."""
+    """What a worker listens on: the shared port, and one of its own if it is to have one. Raises ConfigError."""
     if worker is None:
         check_port_free(settings)
         return None

@@ -52,7 +52,7 @@ class Worker(NamedTuple):
 
     @classmethod
     def from_environment(cls) -> Worker | None:
-        """This process's own; None where it is no worker."""
+        """This process's own; None if it is no worker."""
         text = os.environ.get(VARIABLE)
         return cls(*map(int, text.split(","))) if text else None
 
@@ -142,7 +142,7 @@ class Workers:
             began = loop.time()
 
     async def _start(self, number: int) -> int | None:
-        """Starts a worker and returns when it listens; its exit code (not 0) where it ended before."""
+        """Starts a worker and returns when it listens; its exit code (not 0) if it ended before."""
         ready, tell = os.pipe()
         worker = Worker(number, tell, self._lifeline[0])
         process = await asyncio.create_subprocess_exec(
@@ -189,7 +189,7 @@ class Workers:
 
 
 async def supervise(settings: GatewaySettings) -> None:
-    """Runs `settings.workers` gateways. Raises ConfigError where a port is taken, SystemExit with a worker's code."""
+    """Runs `settings.workers` gateways. Raises ConfigError if a port is taken, SystemExit with a worker's code."""
     check_port_free(settings)
     for number in range(settings.workers if settings.worker_ports else 0):
         for bound in listening(settings.host, settings.worker_ports + number, variable=WORKER_PORTS):

@@ -1,4 +1,4 @@
-"""Whether whoever sent a request is still there, asked only where something is waited for on their account."""
+"""Whether the sender of a request is still there: asked only if something is waited for on their account."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ async def read_body(request: Request, limit: int, media_type: str = "application
     """The whole body.
 
     Raises UnsupportedMedia, UnsupportedCoding, TooLarge (as soon as that is known), InvalidBody (cut off), and
-    Unavailable where the process holds too much of other bodies that are not there as a whole.
+    Unavailable if the process holds too much of other bodies that are not there as a whole.
     """
     sent = request.headers.get("content-type", "").split(";")[0].strip().lower()
     if sent != media_type:

@@ -24,7 +24,7 @@ class Deadlines:
         return len(self._due)
 
     def start(self, transport: asyncio.Transport) -> None:
-        """Begins the time of `transport`; where it runs already it goes on."""
+        """Begins the time of `transport`. If it runs already, it goes on."""
         if transport not in self._due:
             loop = asyncio.get_running_loop()
             self._due[transport] = loop.time() + self.seconds

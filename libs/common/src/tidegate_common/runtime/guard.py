@@ -58,7 +58,7 @@ class Bodies:
         self.refused = 0
 
     def take(self, size: int) -> None:
-        """Raises Unavailable where there is no room for `size` bytes more."""
+        """Raises Unavailable if there is no room for `size` bytes more."""
         if self.held + size > self.most:
             self.refused += 1
             raise Unavailable("this process holds all the half-read bodies that it may", retry_after=5)

@@ -15,7 +15,7 @@ from tidegate_common.errors import BrokerRefused, TidegateError
 from tidegate_common.telemetry.providers import Telemetry
 
 Check = Callable[[], Awaitable[None]]
-"""Raises a TidegateError where the thing that it checks is not ready."""
+"""Raises a TidegateError if the thing that it checks is not ready."""
 
 Lacks = Callable[[], Awaitable[list[Lack]]]
 
@@ -42,7 +42,7 @@ class Readiness:
         self._checks: dict[str, Check] = {"nats": bus.round_trip, **checks}
 
     def check_alive(self) -> None:
-        """Raises BrokerRefused where the process is about to end, since NATS has refused it for too long."""
+        """Raises BrokerRefused if the process is about to end, since NATS has refused it for too long."""
         self._bus.check_refused()
 
     async def faults(self) -> dict[str, str]:

@@ -123,7 +123,7 @@ class HostCheck:
         self._refusal = refusal
         self._foreign = Trouble(
             log,
-            "a request for a host that is not in TIDEGATE_ALLOWED_HOSTS got 421: where pages of yours are refused, "
+            "a request for a host that is not in TIDEGATE_ALLOWED_HOSTS got 421: if pages of yours are refused, "
             "add the name that they use",
         )
 

@@ -14,14 +14,14 @@ _ABSENT = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT)
 """How the system says that it has no such address, or no such kind of address."""
 
 _TRIES = 8
-"""How often a free port is looked for where two addresses are to have the same one."""
+"""How often a free port is looked for if two addresses are to have the same one."""
 
 _NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9._-]*[A-Za-z0-9_])?\.?")
 
 
 def plain_host(host: str) -> str:
     """`host` as sockets take it: without the brackets of an URL, and an IPv4 address that is written as an IPv6 one
-    as what it is. Raises ValueError where it is no address and can be no name.
+    as what it is. Raises ValueError if it is no address and can be no name.
     """
     bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
     try:
@@ -96,7 +96,7 @@ def _bind(addresses: list[str], port: int, shared: bool) -> list[socket.socket]:
     with contextlib.ExitStack() as stack:
         for address in addresses:
             family = socket.AF_INET6 if ":" in address else socket.AF_INET
-            # asyncio's own loop spares a connection Nagle's delay (40 ms) only where the protocol is named.
+            # asyncio's own loop spares a connection Nagle's delay (40 ms) only if the protocol is named.
             made = stack.enter_context(socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP))
             try:
                 made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

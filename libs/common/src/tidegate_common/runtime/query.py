@@ -112,7 +112,7 @@ def strict(route: Route, ignored: Ignored, known: Sequence[str] = ()) -> Route:
 
 
 def once(values: dict[str, list[str]], name: str) -> str | None:
-    """The one value of a parameter; None where it is not given. Raises InvalidField where it is given twice."""
+    """The one value of a parameter; None if it is not given. Raises InvalidField if it is given twice."""
     found = values.get(name)
     if found is None:
         return None
@@ -122,7 +122,7 @@ def once(values: dict[str, list[str]], name: str) -> str | None:
 
 
 def utf8(field: str, value: str) -> str:
-    """The text whose bytes `value` holds as Latin-1. Raises InvalidField naming `field` where they are not UTF-8."""
+    """The text whose bytes `value` holds as Latin-1. Raises InvalidField naming `field` if they are not UTF-8."""
     if value.isascii():
         return value
     try:
@@ -132,7 +132,7 @@ def utf8(field: str, value: str) -> str:
 
 
 def single(request: Request, name: str) -> str | None:
-    """The header `name` as text. Raises InvalidField where it is given twice, or is not UTF-8."""
+    """The header `name` as text. Raises InvalidField if it is given twice, or is not UTF-8."""
     found = request.headers.getlist(name)
     if len(found) > 1:
         raise InvalidField(name, "given once")

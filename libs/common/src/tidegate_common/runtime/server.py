@@ -87,7 +87,7 @@ class Server(uvicorn.Server):
         """Called once, when the stop begins, with the time of `time.monotonic` at which all of it is to be over."""
 
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
-        """On `sockets`, or on what the settings say. Raises ConfigError where that can't be listened on."""
+        """On `sockets`, or on what the settings say. Raises ConfigError if that can't be listened on."""
         await super().serve(sockets or listening(self.config.host, self.config.port))
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -130,6 +130,8 @@ class Server(uvicorn.Server):
         try:
             if self._drain is not None:
                 await self._drain()
+            # uvicorn counts from here on, and not from the beginning: with the whole drain time it would wait again for
+            # peers that do not read, and call that an error.
             last = max(LAST_SECONDS, self._drain_seconds * LAST_SHARE)
             waiting = max(0.0, cut_at - loop.time()) + last
             self.config.timeout_graceful_shutdown = waiting  # type: ignore[assignment]  # it takes fractions
@@ -147,7 +149,7 @@ class Server(uvicorn.Server):
 
     @property
     def port(self) -> int:
-        """The port that is listened on, where the settings left the choice to the system."""
+        """The port that is listened on, if the settings left the choice to the system."""
         return int(self.servers[0].sockets[0].getsockname()[1])
 
 
@@ -164,7 +166,7 @@ def server(
     """A server for `app` as the settings say; its access log is off, since streams and probes would fill it.
 
     `guard` holds the connections to their limits, for its counts to be read by others; `protocol` makes uvicorn's
-    protocols, where it is to be another than the usual one, which is given that guard; `refusal` makes the answer to a
+    protocols, if it is to be another than the usual one, which is given that guard; `refusal` makes the answer to a
     request for a host that is not ours.
     """
     guard = guard or Guard(settings.http_limits())
@@ -186,6 +188,6 @@ def server(
 
 
 def check_port_free(settings: CommonSettings) -> None:
-    """Raises ConfigError where the address can't be listened on: said before anything else is started."""
+    """Raises ConfigError if the address can't be listened on: said before anything else is started."""
     for bound in listening(settings.host, settings.port):
         bound.close()

@@ -22,9 +22,9 @@ class Admission:
         self.draining = False
 
     def check(self, address: str) -> None:
-        """Raises TooManyConnections, TooManyFromAddress where there is no place for `address` now.
+        """Raises TooManyConnections, TooManyFromAddress if there is no place for `address` now.
 
-        Asked before anything is made of a request: who is refused shall cost no more than that.
+        Called before a request is read: a client that is refused must cost no more than that.
         """
         if self.draining:
             self.refused["draining"] += 1

@@ -34,7 +34,7 @@ class _Assets(StaticFiles):
 
 
 def console_routes(publisher_url: str) -> list[BaseRoute]:
-    """`/` and `/console/*`. `publisher_url`, where not empty, is written into the page for its scripts to use."""
+    """`/` and `/console/*`. `publisher_url`, if not empty, is written into the page for its scripts to use."""
     folder = files("gateway.console")
     page = folder.joinpath("index.html").read_text(encoding="utf-8")
     page = page.replace(f'{PUBLISHER}"', f'{PUBLISHER}{html.escape(publisher_url)}"', 1)

@@ -40,7 +40,7 @@ HEADERS = [
     (b"x-accel-buffering", b"no"),
 ]
 NOTHING_MORE = {"cache-control": "no-store"}
-"""Headers of the 204 for a watcher who has all of its job: EventSource comes back after any end but this answer."""
+"""Headers of the 204 for a watcher that has all of its job. EventSource comes back after any other answer."""
 
 UNAVAILABLE, ERROR = "unavailable", "error"
 """Why a stream was refused that had a place: NATS is away; or a fault of ours."""
@@ -102,7 +102,7 @@ class StreamEndpoint:
     def admit(self, address: str) -> None:
         """Raises TooManyConnections, TooManyFromAddress if `address` can't get a stream, whatever it asks for.
 
-        Called before anything is made of a request: who is refused shall cost no more than that.
+        Called before a request is read: a hundred topics once cost 28 ms of a client that got 429 all the same.
         """
         self._admission.check(address)
 

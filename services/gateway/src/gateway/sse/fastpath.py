@@ -178,7 +178,7 @@ class FirstProtocol(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         fast, server = self._fast, self._server
-        server.connections.discard(self)
+        server.connections.discard(self)  # its heir counts in its place, and is not one too many beside it
         peer = self._transport.get_extra_info("peername")
         head = read_head(data, fast.guard.limits.head_bytes) if type(peer) is tuple else None
         if head is None or not fast.hosts.passes(head.headers):

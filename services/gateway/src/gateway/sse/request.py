@@ -37,7 +37,7 @@ class Fields(NamedTuple):
 
     last_event_id: str | None
     context: dict[str, str]
-    """The trace context; empty where none is given. One that is none is no reason to refuse anybody."""
+    """The trace context; empty if none is given. One that can't be read is no reason to refuse a client."""
 
     @classmethod
     def of(cls, headers: Iterable[tuple[bytes, bytes]]) -> Fields:
@@ -71,7 +71,7 @@ class StreamRequest(msgspec.Struct, frozen=True):
     since: str | None = None
     """Id after which a client gets what there is when it comes without one of its own."""
     ends_at: int = 0
-    """Sequence of the last event, where the stream is known to have one."""
+    """Sequence of the last event, if the stream is known to have one; else 0."""
     job_id: str | None = None
     """Of a request for a job's own stream."""
     job_trace_id: str = ""

@@ -13,7 +13,7 @@ from gateway.hub.endings import Ending
 from gateway.hub.session import Session
 
 UNREACHED = (errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH)
-"""How the kernel says that it has given up on a peer; the latter two where routers on the way told it why."""
+"""How the kernel says that it has given up on a peer. The latter two are what routers on the way told it."""
 
 
 class SocketStream(Session, asyncio.Protocol):

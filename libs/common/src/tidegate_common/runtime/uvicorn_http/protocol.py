@@ -90,7 +90,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         self.half_closed = True
         if self._last_words is None:
             self.cycle.keep_alive = False
-        running.message_event.set()  # whoever watches for the client's leaving is told
+        running.message_event.set()  # an app that watches for the client's leaving is told
         return True
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -187,7 +187,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         super()._start_asgi_task(cycle, cast(Any, Exchange(app, cycle, self._left)))
 
     def _left(self) -> bool:
-        """Whether the client is to be taken for gone by whoever asks. Then the connection ends."""
+        """Whether an app that asks is to take the client for gone. Then the connection ends."""
         if self.half_closed:
             self.bare.close()
         return self.half_closed
