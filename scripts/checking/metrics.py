@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
+from functools import cache
 from typing import NamedTuple
 
 from opentelemetry.exporter.prometheus import PrometheusMetricReader
@@ -77,9 +78,13 @@ def unnamed(code: dict[str, str]) -> Iterator[str]:
 
 def _calls(code: dict[str, str]) -> Iterator[tuple[str, ast.Call]]:
     for path, text in code.items():
-        for node in ast.walk(ast.parse(text)):
-            if isinstance(node, ast.Call):
-                yield path, node
+        for call in _calls_in(text):
+            yield path, call
+
+
+@cache
+def _calls_in(text: str) -> list[ast.Call]:
+    return [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Call)]
 
 
 def _metric(call: ast.Call, path: str) -> Metric | None:
