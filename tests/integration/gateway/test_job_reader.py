@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from gateway.feed.reader import BACKLOG_BYTES, JobReader
+from gateway.hub.endings import Ending
 from gateway.hub.tails import filtered
 from tests.stress.proxy import Cut, fault_proxy
 from tests.support.bus import broker, connected
@@ -164,6 +165,26 @@ async def test_a_server_that_restarts_in_the_middle_loses_nothing(tmp_path: Path
                 await writer.write("4", last=True)
                 await until(lambda: found.over, "the reading ends", 20)
                 assert found.heard == ["1", "2", "3", "4"]
+
+
+async def test_a_reader_whose_session_ends_while_nats_is_away_attaches_again(tmp_path: Path) -> None:
+    port = free_port()
+    async with nats_server(tmp_path, port) as server, connected(server.url) as bus:
+        async with running_gateway(server.url, publish_deadline_seconds=0.1) as running, reading(running) as found:
+            writer, hub = Writer(bus), running.gateway.hub
+            await writer.write("1")
+            await until(lambda: found.heard == ["1"], "the first has come")
+            await server.run.stop()
+            await until(lambda: not running.bus.connected, "the connection is lost")
+            (first,) = hub.sessions
+            hub.end(first, Ending.FEED)
+            await until(lambda: list(hub.sessions) not in ([], [first]), "it tries")
+            (second,) = hub.sessions
+            await until(lambda: second not in hub.sessions, "it can't")
+            async with nats_server(tmp_path, port):
+                await writer.write("2", last=True)
+                await until(lambda: found.over, "the reading ends", 20)
+                assert found.heard == ["1", "2"]
 
 
 async def test_what_was_written_while_the_connection_was_lost_is_read_when_it_is_back(tmp_path: Path) -> None:

@@ -8,7 +8,6 @@ Then the reader attaches again from the last id that it has. So one engine finds
 from __future__ import annotations
 
 import asyncio
-import random
 from collections import deque
 from collections.abc import AsyncIterator, Callable
 
@@ -19,6 +18,7 @@ from gateway.feed.attachment import Attachments
 from gateway.hub.endings import Ending
 from gateway.hub.session import Session
 from gateway.hub.tails import filtered
+from tidegate_common.bus.requests.retry import insist
 from tidegate_common.contract.ids import EventId
 from tidegate_common.errors import BrokerUnavailable, NotFound
 from tidegate_common.runtime.tasks import end
@@ -28,9 +28,6 @@ PATIENCE_SECONDS = 60.0
 
 LOOKS = 12
 """In that time, whether it is."""
-
-AGAIN_SECONDS = (0.2, 1.0)
-"""Between two tries to attach again while NATS is away."""
 
 BACKLOG_BYTES = 1 << 20
 """What may wait for whoever reads. The rest is read from the stream when there is room."""
@@ -120,23 +117,22 @@ class JobReader:
         """Attached until the job has ended."""
         try:
             while not self.ended:
-                session = self._session
-                try:
-                    place = self._place.decode() or None
-                    # Not as a last event id: nobody counts a reader among the clients that have come back.
-                    await self._attachments.attach(
-                        session, [self._tail], None, self._start, self._welcome, place, self._ends_at
-                    )
-                except BrokerUnavailable:
-                    if not self._attached:
-                        raise  # nothing has begun: whoever asks is refused at once, and may ask again
-                    await asyncio.sleep(random.uniform(*AGAIN_SECONDS))  # until `_look` gives up
-                await session.over
-                self.ended = session.ending is Ending.DONE
-                self._session = _ReaderSession(self._take)
+                # The first time nothing has begun: whoever asks is refused at once, and may ask again.
+                await insist(self._attach, self._patience if self._attached else 0)
+                await self._session.over
+                self.ended = self._session.ending is Ending.DONE
         except Exception as error:
             self._error = error
         self._news.set()
+
+    async def _attach(self) -> None:
+        """Attaches with a session of its own. Returns when that is live, or has ended. Raises BrokerUnavailable."""
+        self._session = _ReaderSession(self._take)
+        place = self._place.decode() or None
+        # Not as a last event id: nobody counts a reader among the clients that have come back.
+        await self._attachments.attach(
+            self._session, [self._tail], None, self._start, self._welcome, place, self._ends_at
+        )
 
     async def _start(self) -> None:
         # A reader that was too slow may be so still. It attaches at once all the same, since presence counts sessions.

@@ -24,6 +24,7 @@ from tidegate_common.bus.jobs.enqueue import QueueWriter
 from tidegate_common.bus.jobs.events import end_place
 from tidegate_common.bus.jobs.records import JobRecords
 from tidegate_common.bus.jobs.submit import JobSubmitter
+from tidegate_common.bus.requests.retry import insist
 from tidegate_common.contract.ids import keyed_id, new_job_id
 from tidegate_common.contract.jobs import CHAT, Job, JobState, OnDisconnect, request_hash
 from tidegate_common.contract.subjects import job_tail
@@ -35,6 +36,9 @@ log = logging.getLogger(__name__)
 
 GRACE_SECONDS = 3.0
 """A worker ends a job if no gateway has said for so long that somebody waits for it."""
+
+CANCEL_SECONDS = 30.0
+"""How long a cancel is tried while NATS is away."""
 
 STOP_SECONDS = 0.5
 """Cancels that are under way have so long when the gateway stops."""
@@ -132,10 +136,9 @@ class Completions:
         task.add_done_callback(self._cancels.discard)
 
     async def _cancel(self, job_id: str) -> None:
-        """Ends the job if it waits, tells its worker if it runs. While NATS is away neither can be done: then the
-        worker finds out, when NATS is back, that nobody waits for the job."""
+        """Ends the job if it waits, tells its worker if it runs."""
         try:
-            await self._cancelling.cancel(job_id)
+            await insist(lambda: self._cancelling.cancel(job_id), CANCEL_SECONDS)
         except NotFound:
             pass
         except BrokerUnavailable as error:
