@@ -1,6 +1,8 @@
 """What all test processes have in common."""
 
 import os
+from collections import defaultdict
+from pathlib import Path
 
 import pytest
 from xdist.remote import Producer
@@ -29,3 +31,20 @@ class Scheduling(LoadScopeScheduling):
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Scheduling:
     return Scheduling(config, log)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Several processes get the tests of each folder evenly spread: else all browsers and stacks would start at once.
+
+    Unit tests, which are the shortest, come last as well, so that no process ends long after the others.
+    """
+    if not hasattr(config, "workerinput"):
+        return
+    folders = defaultdict[Path, list[pytest.Item]](list)
+    for item in items:
+        folders[item.path.parent].append(item)
+    places = {}
+    for folder, tests in folders.items():
+        share = 1.0 if "unit" in folder.parts else 0.8
+        places.update({item: share * number / len(tests) for number, item in enumerate(tests)})
+    items.sort(key=lambda item: places[item])
