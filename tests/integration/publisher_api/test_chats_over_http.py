@@ -5,7 +5,6 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
-from publisher_api.jobs.lookup import JobLookup
 from tests.support.bus import SUBJECTS, broker
 from tests.support.publisher import running_publisher
 from tests.support.waiting import until
@@ -16,7 +15,8 @@ from tidegate_common.bus.jobs.cancel import on_cancel
 from tidegate_common.bus.jobs.dead import DeadJobs
 from tidegate_common.bus.jobs.dequeue import JobQueue
 from tidegate_common.bus.jobs.enqueue import QueueWriter
-from tidegate_common.bus.jobs.records import JobRecords, record_of
+from tidegate_common.bus.jobs.events import read_answer
+from tidegate_common.bus.jobs.records import JobRecords
 from tidegate_common.bus.wire import headers
 from tidegate_common.bus.wire.headers import field
 from tidegate_common.contract.answers import AiDone, AiResponse
@@ -185,7 +185,7 @@ async def test_an_answer_can_be_read_as_one_document_so_far_and_whole(tmp_path: 
 async def test_the_document_of_a_job_that_has_ended_is_read_up_to_its_end(tmp_path: Path) -> None:
     """All that came to the same topic since was read too: each look at an old answer cost as much as a day's events."""
     async with broker(tmp_path) as (_, bus):
-        states, history = JobRecords(bus), History(bus)
+        history = History(bus)
         publisher = EventPublisher(bus, history)
         start = await publisher.durable("topic.t", Event("note", "{}"), headers={})
         data = AiDone(job_id="j", index=0, content="Hello", finish_reason="stop", usage=Usage(1, 2))
@@ -194,10 +194,8 @@ async def test_the_document_of_a_job_that_has_ended_is_read_up_to_its_end(tmp_pa
         for _ in range(3):
             notes = [Durable("topic.t", Event("note", "{}")) for _ in range(PAGE)]
             await publisher.durable_all(notes, headers={})
-        job = Job(job_id="0" * 32, kind="chat", tail="topic.t", params={}, created=1, start=start.id)
-        await states.create(replace(record_of(job, "", 1), status=JobStatus.DONE, end=ended.id))
-        state, answer = await JobLookup(states, history).find("0" * 32)
-        assert (state.status, answer.candidates[0].content, answer.done) == (JobStatus.DONE, "Hello", True)
+        answer = await read_answer(history, "0" * 32, "topic.t", start.id, ended.id)
+        assert (answer.candidates[0].content, answer.done) == ("Hello", True)
         assert history.pages == 1
 
 

@@ -17,7 +17,6 @@ from publisher_api.http.endpoints import Endpoints
 from publisher_api.http.job_endpoints import PARAMETERS, JobEndpoints
 from publisher_api.http.tracing import traced
 from publisher_api.jobs.dead import DeadLetters
-from publisher_api.jobs.lookup import JobLookup
 from publisher_api.jobs.progress import Progress
 from publisher_api.settings import PublisherSettings
 from tidegate_common.bus.connection import Bus
@@ -78,7 +77,8 @@ async def build(settings: PublisherSettings, bus: Bus, signals: Telemetry) -> Bu
     submitter = JobSubmitter(bus, history, queue, signals.tracer)
     jobs = JobEndpoints(
         submitter,
-        JobLookup(states, history),
+        states,
+        history,
         Cancellation(bus, states, publisher, history),
         DeadLetters(dead, submitter),
         settings.max_body_bytes,

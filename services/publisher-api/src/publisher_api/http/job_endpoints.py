@@ -12,30 +12,44 @@ from starlette.routing import Route
 
 from publisher_api.bodies import CHAT_BODY, JOB_BODY, RETRY_BODY, JobFields, chat_of, job_tail_of, kind_of
 from publisher_api.http.endpoints import answer
-from publisher_api.jobs.dead import MOST, DeadLetters
-from publisher_api.jobs.lookup import JobLookup, shown
+from publisher_api.jobs.dead import DeadLetters
+from tidegate_common.bus.events.history import History
 from tidegate_common.bus.jobs.cancel import Cancellation
+from tidegate_common.bus.jobs.events import read_answer
+from tidegate_common.bus.jobs.records import JobRecords
 from tidegate_common.bus.jobs.submit import JobSubmitter
 from tidegate_common.contract.ids import keyed_id, new_job_id
-from tidegate_common.contract.jobs import CHAT, DeadJob, JobState, request_hash
+from tidegate_common.contract.jobs import CHAT, DeadJob, Job, JobState, request_hash
 from tidegate_common.contract.subjects import job_tail
 from tidegate_common.errors import InvalidField
 from tidegate_common.runtime.body import decode, read_body
 from tidegate_common.runtime.query import address_owner, idempotency_key, once
 
-LISTED = 100
+LISTED, MOST = 100, 1_000
+"""Dead jobs that are listed if nobody says how many, and at most."""
+
 PARAMETERS = {"/api/ai/dead": ("limit",)}
 """What the query strings of these paths may hold; no other path takes any."""
+
+NOT_SHOWN = frozenset({"owner", "holder", "request", "revision"})
+"""Fields of a record, and of a job as it was queued, that are the services' own: an owner may be an address."""
 
 
 class JobEndpoints:
     """All of them; each raises TidegateErrors, which become problem details."""
 
     def __init__(
-        self, submitter: JobSubmitter, lookup: JobLookup, cancels: Cancellation, dead: DeadLetters, max_body_bytes: int
+        self,
+        submitter: JobSubmitter,
+        states: JobRecords,
+        history: History,
+        cancels: Cancellation,
+        dead: DeadLetters,
+        max_body_bytes: int,
     ) -> None:
         self._submitter = submitter
-        self._lookup = lookup
+        self._states = states
+        self._history = history
         self._cancels = cancels
         self._dead = dead
         self._max_body_bytes = max_body_bytes
@@ -86,9 +100,10 @@ class JobEndpoints:
         job_id = request.path_params["job_id"]
         if request.method == "DELETE":
             state = await self._cancels.cancel(job_id)
-            return answer(shown(state), 200 if state.status.final else 202)
-        state, found = await self._lookup.find(job_id)
-        return answer({**shown(state), "answer": found}, 200)
+            return answer(_shown(state), 200 if state.status.final else 202)
+        state = await self._states.get(job_id)
+        found = await read_answer(self._history, job_id, state.tail, state.start, state.end)
+        return answer({**_shown(state), "answer": found}, 200)
 
     async def dead(self, request: Request) -> Response:
         jobs, total = await self._dead.latest(_limit(request))
@@ -100,13 +115,17 @@ class JobEndpoints:
             await self._dead.remove(job_id)
             return Response(status_code=204)
         found = await self._dead.get(job_id)
-        return answer({**msgspec.to_builtins(found), "job": shown(found.job)}, 200)
+        return answer({**msgspec.to_builtins(found), "job": _shown(found.job)}, 200)
 
     async def retry(self, request: Request) -> Response:
         job_id = request.path_params["job_id"]
         # Read for its media type: a page of another origin sends none of JSON without being allowed to (CORS).
         decode(RETRY_BODY, await read_body(request, self._max_body_bytes) or b"{}")
         return answer({**_started(await self._dead.retry(job_id)), "retry_of": job_id}, 202)
+
+
+def _shown(told: JobState | Job) -> dict[str, Any]:
+    return {name: value for name, value in msgspec.to_builtins(told).items() if name not in NOT_SHOWN}
 
 
 def _started(state: JobState) -> dict[str, str]:

@@ -7,8 +7,8 @@ from typing import Any
 import msgspec
 
 from publisher_api.bodies import BatchLine, BroadcastBody, ChatBody, JobBody, RetryBody, SendBody
+from publisher_api.http.job_endpoints import NOT_SHOWN
 from publisher_api.http.statuses import EVERYWHERE, problems
-from publisher_api.jobs.lookup import NOT_SHOWN
 from tidegate_common.contract.answers import Answer
 from tidegate_common.contract.jobs import DeadJob, JobState
 

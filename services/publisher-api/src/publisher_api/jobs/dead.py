@@ -11,8 +11,6 @@ from tidegate_common.contract.jobs import DeadJob, JobState, OnDisconnect
 from tidegate_common.contract.subjects import job_tail
 from tidegate_common.errors import Unreadable
 
-MOST = 1_000
-
 
 class DeadLetters:
     """All calls raise BrokerUnavailable."""

@@ -262,4 +262,4 @@ class JobQueue:
         infos = [await consumer_info(self._bus, level) for level in LEVELS]
         if None in infos:
             raise QueueGone(f"{self._bus.subjects.jobs_stream}, or a consumer of the workers on it, was not there")
-        return sum(info.num_pending for info in infos if info is not None)
+        return sum(info["num_pending"] for info in infos if info is not None)

@@ -2,6 +2,7 @@
 
 The record is made before the job is queued, and a worker runs no job without a record. So a job of which its asker was
 told that there is none is never run, though the queue may have stored it: its record is removed before that is said.
+(Unless NATS has gone before that as well.)
 """
 
 from __future__ import annotations

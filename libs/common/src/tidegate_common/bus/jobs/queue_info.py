@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -28,18 +28,6 @@ class StreamState(msgspec.Struct):
     messages: int = 0
     last_seq: int = 0
     subjects: dict[str, int] = {}
-
-
-class Delivered(msgspec.Struct, frozen=True):
-    consumer_seq: int = 0
-    stream_seq: int = 0
-
-
-class ConsumerInfo(msgspec.Struct):
-    """Messages that a consumer has not given out yet, and how far it has."""
-
-    num_pending: int = 0
-    delivered: Delivered = Delivered()
 
 
 class _Named(msgspec.Struct):
@@ -106,15 +94,14 @@ def _named(message: bytes) -> _Named | None:
         return None
 
 
-async def consumer_info(bus: Bus, level: int) -> ConsumerInfo | None:
-    """How the consumer of `level` stands; None if there is none. Raises BrokerUnavailable."""
+async def consumer_info(bus: Bus, level: int) -> dict[str, Any] | None:
+    """How the consumer of `level` stands, in JetStream's words; None if there is none. Raises BrokerUnavailable."""
     try:
-        info = await bus.api.call(f"CONSUMER.INFO.{bus.subjects.jobs_stream}.{consumer_of(level)}")
+        return await bus.api.call(f"CONSUMER.INFO.{bus.subjects.jobs_stream}.{consumer_of(level)}")
     except ApiError as error:
         if error.code in (CONSUMER_NOT_FOUND, STREAM_NOT_FOUND):
             return None
         raise
-    return msgspec.convert(info, ConsumerInfo)
 
 
 async def queue_state(bus: Bus) -> QueueState:
@@ -125,5 +112,6 @@ async def queue_state(bus: Bus) -> QueueState:
         if info is None:
             levels.append((sum((await stream_state(bus, bus.subjects.jobs(level))).subjects.values()), 0, 0))
         else:
-            levels.append((info.num_pending, info.delivered.consumer_seq, info.delivered.stream_seq))
+            given = info["delivered"]
+            levels.append((info["num_pending"], given["consumer_seq"], given["stream_seq"]))
     return QueueState(*zip(*levels, strict=True))
