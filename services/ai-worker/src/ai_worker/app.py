@@ -94,7 +94,7 @@ class Worker:
         observe("gauge", names.METRIC_QUEUE_DEPTH, lambda: consumer.depth, "{job}", "Jobs that wait for a worker")
 
     async def run(self, model: ChatModel) -> None:
-        """Loads the model, then takes jobs until the drain. Raises Unavailable where it can't be loaded."""
+        """Loads the model, then takes jobs until the drain. Raises Unavailable if it can't be loaded."""
         default = await model.start()
         catalogue = Catalogue(model, default)
         self._model = TracedModel(model, default, self._signals, self._settings.ai_max_tokens, catalogue.label)
@@ -140,7 +140,7 @@ class Worker:
 
 
 async def main(settings: WorkerSettings) -> None:
-    """Runs a worker until it is told to stop. Raises ConfigError, Unavailable where it can't start."""
+    """Runs a worker until it is told to stop. Raises ConfigError, Unavailable if it can't start."""
     check_port_free(settings)
     with telemetry("ai-worker") as signals:
         async with connected(settings, "ai-worker", signals) as bus:

@@ -2,7 +2,7 @@
 handler, finish it.
 
 A worker may die anywhere in between. Then nobody acknowledges the job, NATS gives it to another worker, and that
-worker's attempt takes the same four steps (`Attempt._attempt`). By the record it knows how far the dead one came:
+worker's attempt takes the same four steps (`Attempt._run`). By the record it knows how far the dead one came:
 
 - **queued**: it had not acquired the job, or had just handed it back. This attempt is the next, and nobody has failed.
 - **running**, and its holder does not answer: it counts as a failure. What is stored of the answer is read. If the
@@ -147,7 +147,7 @@ class Attempt:
             watching.append(spawn(self._listen(), "looking for a job's listeners"))
         try:
             with self._services.holders.holding(self._lease.holder):
-                return await self._attempt()
+                return await self._run()
         except HeldByAnother:
             return Outcome.LEFT
         except OtherRelease as error:
@@ -170,7 +170,7 @@ class Attempt:
             await self._lease.fence.aclose()
             self.over.set()
 
-    async def _attempt(self) -> Outcome:
+    async def _run(self) -> Outcome:
         # 1. Acquire.
         state = await self._insist(self._lease.acquire)
         if state is None:

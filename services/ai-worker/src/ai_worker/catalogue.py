@@ -60,7 +60,7 @@ class Catalogue:
             await self._responder.aclose()
 
     def _look(self) -> None:
-        """Asks the backend beside what goes on, where that was not done just now."""
+        """Asks the backend beside what goes on, unless it was asked just now."""
         late = time.monotonic() - self._asked > KEEP_SECONDS
         if late and (self._asking is None or self._asking.done()):
             self._asking = spawn(self._ask(), "the question for the models")

@@ -38,8 +38,11 @@ OpenQueue = Callable[[], Awaitable[JobQueue]]
 
 
 class JobConsumer:
-    """`active` are the jobs in hand, by id; `outcomes` counts how attempts ended; `depth` is the queue's length;
-    `strays` are messages in it that no worker takes; `refused` says why NATS does not open it, empty where it does."""
+    """Takes a job only when it has a slot for it: a job that waits in one worker's hand is kept from all others.
+
+    `active` are the jobs in hand, by id; `outcomes` counts how attempts ended; `depth` is the queue's length;
+    `strays` are messages in it that no worker takes; `refused` says why NATS does not open it, empty if it does.
+    """
 
     def __init__(
         self,
@@ -102,7 +105,7 @@ class JobConsumer:
             await queue.close()
 
     def cancel(self, job_id: str) -> None:
-        """Stops the job, where it is in hand."""
+        """Stops the job, if it is in hand."""
         if job_id in self.active:
             self.active[job_id].stop(Stop.CANCELLED)
 
@@ -144,7 +147,8 @@ class JobConsumer:
             return
         running = self.active.get(job.job_id)
         if running is not None and running.job.created == job.created and not running.over.is_set():
-            # Its worker is this one, and was not heard. A repeat under the same id is another job.
+            # NATS gave it out again since it did not hear this worker. `created` tells it from a repeat, which may have
+            # the same id and is another job.
             await running.adopt(delivery)
             return
         span, work = self._spans(job, delivery)
@@ -218,8 +222,8 @@ class JobConsumer:
                         self._note_strays(await queue.strays())
                     looks += 1
             except TidegateError as error:
-                # The last figure stands. Where the stream or its consumer was deleted, a request for jobs would hear
-                # nothing for ever. That NATS does not answer is said where jobs are taken.
+                # The last figure stands. The queue is opened anew in any case: if the stream or its consumer was
+                # deleted, a request for jobs would hear nothing for ever. `run` says that NATS does not answer.
                 if isinstance(error, QueueGone):
                     self._gone.note(error)
                 await self.renew()

@@ -42,7 +42,7 @@ class Pace(msgspec.Struct, frozen=True):
 class EventWriter:
     """One attempt's events.
 
-    One event is under way at a time: so none can overtake another, also where one has to be sent again. What comes
+    One event is under way at a time: so none can overtake another, even if one has to be sent again. What comes
     meanwhile goes into the next, so that a slow stream makes larger events and not a longer queue. The first piece
     leaves at once.
 
@@ -144,7 +144,7 @@ class EventWriter:
                 await self._piece(piece)
 
     def _take(self) -> list[Piece]:
-        """All that waits, joined where that is to be."""
+        """All that waits, joined if there is a window."""
         taken = merged(self._waiting) if self._pace.seconds else list(self._waiting)
         self._waiting.clear()
         self._size = 0

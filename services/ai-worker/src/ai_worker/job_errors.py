@@ -73,7 +73,7 @@ class JobTimeout(JobError):
     code = "timeout"
 
     def __init__(self, seconds: float | None) -> None:
-        """`seconds` is the limit of one attempt; None where the job's own deadline has passed."""
+        """`seconds` is the limit of one attempt; None if the job's own deadline has passed."""
         late = "was not ready by its deadline" if seconds is None else f"took longer than {seconds:g} seconds"
         super().__init__(f"The answer {late}.")
 

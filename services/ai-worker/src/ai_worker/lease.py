@@ -125,7 +125,7 @@ class Lease:
             except Unreadable:
                 raise
             except NotFound:
-                # Whoever refuses a job removes its record. Only one that was lost otherwise is made anew.
+                # If a job is refused, its record is removed. Only one that was lost otherwise is made anew.
                 if not await self._records.may_have_lost(job.created):
                     return None
                 known = None

@@ -17,7 +17,7 @@ class PieceSanitizer:
     """Joins surrogate pairs that were split over two pieces; a half that has no other becomes U+FFFD.
 
     Models write tokens, which may end within a character, and some servers hand on what they have then. So a piece's
-    last character, where it may be such a half, is held back until that candidate's next piece.
+    last character is held back, if it may be such a half, until that candidate's next piece.
     """
 
     def __init__(self) -> None:

@@ -29,7 +29,7 @@ class CandidateEnd(msgspec.Struct, frozen=True):
 
 
 class Progress(msgspec.Struct, frozen=True):
-    """How far the job has got: a share from 0 to 1, or None where only the note tells. Of two in a row the later one
+    """How far the job has got: a share from 0 to 1, or None if only the note tells. Of two in a row the later one
     counts."""
 
     fraction: float | None = None
@@ -60,7 +60,7 @@ class Segment(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Finish(msgspec.Struct, frozen=True):
-    """The end. `usage` is None where the backend counts nothing; `model` is the one that answered."""
+    """The end. `usage` is None if the backend counts nothing; `model` is the one that answered."""
 
     reason: str
     usage: Usage | None = None

@@ -21,7 +21,7 @@ MAX_CANDIDATES = 8
 
 
 class Chat:
-    """Goes on from what an earlier worker has stored, where the model can."""
+    """Goes on from what an earlier worker has stored, if the model can."""
 
     def __init__(self, model: TracedModel, settings: WorkerSettings) -> None:
         self._model = model

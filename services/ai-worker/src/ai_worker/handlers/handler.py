@@ -30,7 +30,7 @@ class Work:
 
     @property
     def used(self) -> Usage | None:
-        """What the calls of the model have used so far; None where none was made."""
+        """What the calls of the model have used so far; None if there was none."""
         return sum((call.usage for call in self.calls), Usage()) if self.calls else None
 
     def give_model(self, model: TracedModel) -> None:
@@ -49,7 +49,7 @@ class Work:
 
 class Handler(Protocol):
     def __call__(self, work: Work, params: dict[str, Any]) -> AsyncGenerator[Piece]:
-        """The answer's pieces, `Finish` last; closed early where the job is cancelled. Raises JobError."""
+        """The answer's pieces, `Finish` last; closed early if the job is cancelled. Raises JobError."""
 
 
 @runtime_checkable

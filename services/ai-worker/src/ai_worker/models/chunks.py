@@ -42,7 +42,7 @@ class Choices:
     def __init__(self, count: int) -> None:
         self._count = count
         self._only: int | None = None
-        """Index of the one choice that counts where one was asked for: the first that comes, whatever it is."""
+        """Index of the one choice that counts if one was asked for: the first that comes, whatever it is."""
         self.reasons: dict[int, str] = {}
         """Why each has ended that has."""
 
@@ -94,7 +94,7 @@ def timed(chunk: object) -> Usage | None:
 
 
 def model(chunk: object) -> str:
-    """Which model the chunk says it is of; empty where it does not."""
+    """Which model the chunk says it is of; empty if it does not."""
     return word(_field(chunk, "model"))
 
 
@@ -120,7 +120,7 @@ def _is_object(value: object) -> bool:
 
 
 def _field(value: object, name: str) -> Any:
-    """None where `value` has no such field, or is nothing that has fields."""
+    """None if `value` has no such field, or is nothing that has fields."""
     if isinstance(value, dict):
         return value.get(name)
     return getattr(value, name, None) if isinstance(value, BaseModel) else None

@@ -22,7 +22,7 @@ LONGEST_WAIT = 120.0
 """An endpoint that asks for more patience is not asked again."""
 
 BACK_OFF = (0.5, 8.0)
-"""Where it does not say when: seconds before the second try, which double, and the most of them."""
+"""If it does not say when: seconds before the second try, which double, and the most of them."""
 
 MOST_SEARCHED = 10_000
 """Characters of an endpoint's words."""
@@ -69,7 +69,7 @@ def failure(error: Exception, model: str) -> JobError:
 
 
 def pause(error: Exception, number: int) -> float | None:
-    """Seconds after which to ask again, for the `number`th time; None where that would not help, or be paid twice."""
+    """Seconds after which to ask again, for the `number`th time; None if that would not help, or be paid twice."""
     status, _ = _said(error)
     if (
         isinstance(error, UnreadableStream)
@@ -92,7 +92,7 @@ def refuses_name(error: Exception, name: str) -> bool:
 
 
 def _said(error: Exception) -> tuple[int, dict[str, Any]]:
-    """Status and body of a refusal, which may come as an event of the stream, too; 0 where it was none."""
+    """Status and body of a refusal, which may come as an event of the stream, too; 0 if it was none."""
     if not isinstance(error, APIError):
         return 0, {}
     body: Any = error.body

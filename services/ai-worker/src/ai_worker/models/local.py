@@ -51,7 +51,7 @@ def model_file() -> Path | None:
 
 
 def obstacle() -> str:
-    """What keeps the local model from being used; empty where nothing does. Loads the engine, 100 MB of native code."""
+    """What keeps the local model from being used; empty if nothing does. Loads the engine, 100 MB of native code."""
     if importlib.util.find_spec(ENGINE) is None or model_file() is None:
         return f"the packages {ENGINE} and {MODEL_PACKAGE} are not installed"
     try:

@@ -12,12 +12,12 @@ from tidegate_common.contract.jobs import ChatMessage
 
 
 class ChatRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """One question. `model` is empty where the backend is to choose."""
+    """One question. `model` is empty if the backend is to choose."""
 
     messages: list[ChatMessage]
     model: str
     max_tokens: int | None = None
-    """Of a whole answer, what there is already included, as far as the backend can tell. None where nobody has named a
+    """Of a whole answer, what there is already included, as far as the backend can tell. None if nobody has named a
     limit: none is sent then."""
     temperature: float | None = None
     n: int = 1
@@ -36,7 +36,7 @@ class ChatModel(Protocol):
     provider: str
 
     most: int | None
-    """Tokens of an answer for which nobody has named a limit; None where the backend knows an end of its own."""
+    """Tokens of an answer for which nobody has named a limit; None if the backend knows an end of its own."""
 
     @property
     def continues(self) -> bool:
@@ -46,7 +46,7 @@ class ChatModel(Protocol):
         """Makes it ready; gives the model for requests that name none. Raises Unavailable."""
 
     async def models(self) -> list[str]:
-        """What requests may name; empty where the backend does not say. Raises JobError."""
+        """What requests may name; empty if the backend does not say. Raises JobError."""
 
     def stream(self, request: ChatRequest) -> AsyncGenerator[Piece | Used]:
         """The answer, `Finish` last; with several candidates, `CandidateEnd` after each, and `Used` wherever more

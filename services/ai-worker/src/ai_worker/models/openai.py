@@ -23,7 +23,7 @@ from tidegate_common.telemetry.trouble import Trouble
 log = logging.getLogger(__name__)
 
 NO_KEY = "none"
-"""Sent where no key is set: the client insists on one, servers without keys ignore it."""
+"""Sent if no key is set: the client insists on one, servers without keys ignore it."""
 
 CONNECT_SECONDS = 10.0
 LIST_SECONDS = 120.0
@@ -37,7 +37,7 @@ CHARACTERS_PER_TOKEN = 4
 
 
 class OpenAIModel:
-    """Answers from `base_url`; it is asked again where it fails before the first piece, after what its `Retry-After`
+    """Answers from `base_url`; it is asked again if it fails before the first piece, after what its `Retry-After`
     says or with exponential back-off, and never after that."""
 
     provider = "openai"
@@ -65,7 +65,7 @@ class OpenAIModel:
         self._limits = LimitNames()
         self._asked_again = Trouble(log, "the model's endpoint fails, and is asked again", level=logging.INFO)
         timeout = httpx2.Timeout(silence_seconds, connect=CONNECT_SECONDS)
-        # It would ask again only until the head of the answer is there, and also where the question is being worked on.
+        # It would ask again only until the head of the answer is there, and also while the question is being worked on.
         self._client = chunks.Client(
             base_url=base_url or None, api_key=api_key or NO_KEY, timeout=timeout, max_retries=0
         )
@@ -75,7 +75,7 @@ class OpenAIModel:
         return self._continue != "none"
 
     async def start(self) -> str:
-        """The model for requests that name none; empty where the endpoint does not say now: asked again later."""
+        """The model for requests that name none; empty if the endpoint does not say now: it is asked again later."""
         if not self._model:
             try:
                 models = await self.models()

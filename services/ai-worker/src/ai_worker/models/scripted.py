@@ -1,6 +1,6 @@
 """Preset answers, one character at a time, always the same: for tests and for a look without a model.
 
-What there is of an answer is gone on from where the settings say so. `[fail]` in the prompt fails the job after the
+It goes on from what there is of an answer, if the settings say so. `[fail]` in the prompt fails the job after the
 first characters; `[long]` gives an answer of LONG characters.
 """
 
@@ -33,8 +33,8 @@ _CJK = re.compile("[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]")
 
 
 class ScriptedModel:
-    """Thinks for `think_seconds`, then writes a character each `token_seconds`, at a fixed pace: who was held up makes
-    up for it. A character counts as a token."""
+    """Thinks for `think_seconds`, then writes a character each `token_seconds`, at a fixed pace: what was held up is
+    made up for. A character counts as a token."""
 
     provider = "scripted"
     most: int | None = None

@@ -51,7 +51,7 @@ class TracedModel:
         self._model = model
         self._max_tokens = max_tokens
         self.default = default_model
-        """The model for those who name none."""
+        """The model for jobs that name none."""
         self._tracer = signals.tracer
         meter = signals.meter
         self._first = meter.create_histogram(names.METRIC_TIME_TO_FIRST_TOKEN, "s", "Until the first piece")
@@ -65,13 +65,13 @@ class TracedModel:
         return self._model.continues
 
     def limit(self, wanted: int | None = None) -> int | None:
-        """The most tokens that an answer may have whose asker has `wanted` so many; None where nobody says."""
+        """The most tokens that an answer may have, if its asker has `wanted` so many; None if nobody says."""
         if wanted is not None:
             return max(1, min(wanted, MOST_TOKENS if self._max_tokens is None else self._max_tokens))
         return self._model.most if self._max_tokens is None else self._max_tokens
 
     async def ask(self, request: ChatRequest, work: Asker) -> AsyncGenerator[Piece]:
-        """The answer, `Finish` last, with a usage that is counted in pieces where the backend counts none.
+        """The answer, `Finish` last, with a usage that is counted in pieces if the backend counts none.
 
         `work.trace` is that of the call from here on. Raises JobError.
         """
@@ -138,7 +138,7 @@ class TracedModel:
 
 
 class Call:
-    """A call of the model: its times, its end, and what it has used so far. Where the backend counts no tokens, a piece
+    """A call of the model: its times, its end, and what it has used so far. If the backend counts no tokens, a piece
     counts as one."""
 
     def __init__(self) -> None:

@@ -15,7 +15,7 @@ MOST_TOKENS = 2**53 - 1
 
 
 def word(value: object) -> str:
-    """`value` where it is a short text; empty for all else."""
+    """`value` if it is a short text; empty for all else."""
     return mended(value)[:WORD_CHARACTERS] if isinstance(value, str) else ""
 
 

@@ -34,7 +34,7 @@ class Cancellation:
         if not state.status.final:
             await announce_cancel(self._bus, job_id)
         elif state.status is JobStatus.CANCELLED and state.tail:
-            # Every other end is its worker's to complete, who still has the job's message.
+            # Every other end is for the worker to complete that still has the job's message.
             state = await self._ends.complete(state, look=not here)
         return state
 

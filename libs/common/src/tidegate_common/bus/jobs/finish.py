@@ -53,7 +53,7 @@ class End(NamedTuple):
 
 
 def ended(state: JobState, attempt: int, end: End) -> JobState | None:
-    """By the attempt of that number, while it is the job's last one: who was overtaken ends nothing any more."""
+    """By the attempt of that number, if it is the last one: an attempt that was overtaken ends nothing any more."""
     if state.status.final or state.attempt != attempt:
         return None
     return replace(state, **end._asdict())

@@ -121,11 +121,14 @@ class JetStreamApi:
         if not self._bus.connected:
             raise NotSent("NATS is away")
         answer: bytes | None = None
+        losses = self._bus.losses
         try:
             async with asyncio.timeout(seconds):
                 answer = await self._bus.inbox.ask(subject, payload, block)
         except TimeoutError:
             pass  # in a cluster nobody speaks for a stream that has no leader
+        if answer is None and losses != self._bus.losses:
+            raise BrokerUnavailable("NATS is away")  # in the same words as above: the log tells one absence once
         if answer is None:
             raise BrokerUnavailable(f"JetStream does not answer (to {subject.removeprefix('$JS.API.')})")
         if not answer:
