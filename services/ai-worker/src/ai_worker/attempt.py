@@ -259,7 +259,8 @@ class Attempt:
             async with asyncio.timeout(HAND_BACK_SECONDS if result is Stop.HANDED_BACK else None):
                 await self._writer.finish()
         except JobError as error:
-            result = error  # of a piece that waited: it came before the end that is at hand
+            # Of a piece that waited: it came before the end that is at hand, and another attempt would yield it again.
+            result = error
         if result is Stop.HANDED_BACK:
             return await self._hand_back()
         if isinstance(result, JobError):

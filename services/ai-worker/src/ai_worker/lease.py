@@ -28,13 +28,11 @@ from ai_worker.holders import Holders
 from tidegate_common.bus.events.history import History
 from tidegate_common.bus.events.publisher import EventPublisher
 from tidegate_common.bus.jobs.records import JobRecords, record_of
+from tidegate_common.contract.events import EXPECTED, EXPECTED_ON
 from tidegate_common.contract.jobs import Job, JobState, JobStatus, Usage
 from tidegate_common.contract.text import UNREADABLE
 from tidegate_common.errors import BrokerUnavailable, NotFound, Superseded, Unreadable
 from tidegate_common.runtime.tasks import end
-
-EXPECTED = "Nats-Expected-Last-Subject-Sequence"
-EXPECTED_ON = "Nats-Expected-Last-Subject-Sequence-Subject"
 
 Mine = Callable[[], Awaitable[bool]]
 """Whether the job's record still says that this attempt has it. Raises BrokerUnavailable."""

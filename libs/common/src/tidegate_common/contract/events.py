@@ -31,6 +31,9 @@ TTL = "Nats-TTL"
 EXPECTED = "Nats-Expected-Last-Subject-Sequence"
 """Header: JetStream stores the message only if the last one on its subject has this sequence."""
 
+EXPECTED_ON = "Nats-Expected-Last-Subject-Sequence-Subject"
+"""Header: the subject that `EXPECTED` is about, if it is not the message's own."""
+
 KV_OPERATION = "KV-Operation"
 """Header: a key of a bucket was removed."""
 
