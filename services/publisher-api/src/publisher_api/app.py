@@ -65,21 +65,21 @@ async def build(settings: PublisherSettings, bus: Bus, signals: Telemetry) -> Bu
     leaders = Leaders(bus, settings.patience())
     history = History(bus, leaders)
     publisher = EventPublisher(bus, history, leaders=leaders)
-    states, dead = JobRecords(bus, leaders, publisher.refusals), DeadJobs(bus)
+    records, dead = JobRecords(bus, leaders, publisher.refusals), DeadJobs(bus)
     upkeep = Upkeep(bus, settings.stream_limits(), leaders, keeps=True, all_needed=True, refusals=publisher.refusals)
     readiness = Readiness(bus, upkeep.lacks)
-    progress = Progress(bus, states, publisher)
+    progress = Progress(bus, records, publisher)
     gateways = AllGateways(bus)
     sender = EventSender(
         publisher, Repeats(bus), gateways, bus.subjects, signals.tracer, settings.max_event_ttl_seconds
     )
-    queue = QueueWriter(bus, publisher, states, progress.follow)
+    queue = QueueWriter(bus, publisher, records, progress.follow)
     submitter = JobSubmitter(bus, history, queue, signals.tracer)
     jobs = JobEndpoints(
         submitter,
-        states,
+        records,
         history,
-        Cancellation(bus, states, publisher, history),
+        Cancellation(bus, records, publisher, history),
         DeadLetters(dead, submitter),
         settings.max_body_bytes,
     )

@@ -58,13 +58,13 @@ class Completions:
         seconds: float,
     ) -> None:
         """`seconds` is how long a job may take, with its time in the queue."""
-        states = JobRecords(bus, publisher.leaders, publisher.refusals)
+        records = JobRecords(bus, publisher.leaders, publisher.refusals)
         self._hub = hub
         self._attachments = attachments
         self._history = history
         self._seconds = seconds
-        self._submitter = JobSubmitter(bus, history, QueueWriter(bus, publisher, states), tracer)
-        self._cancelling = Cancellation(bus, states, publisher, history)
+        self._submitter = JobSubmitter(bus, history, QueueWriter(bus, publisher, records), tracer)
+        self._cancellation = Cancellation(bus, records, publisher, history)
         self._cancels: set[asyncio.Task[None]] = set()
         self._uncancelled = Trouble(
             log, "a job could not be cancelled at once: its worker finds out that nobody waits for it"
@@ -138,7 +138,7 @@ class Completions:
     async def _cancel(self, job_id: str) -> None:
         """Ends the job if it waits, tells its worker if it runs."""
         try:
-            await insist(lambda: self._cancelling.cancel(job_id), CANCEL_SECONDS)
+            await insist(lambda: self._cancellation.cancel(job_id), CANCEL_SECONDS)
         except NotFound:
             pass
         except BrokerUnavailable as error:

@@ -21,7 +21,7 @@ class JobStreams:
 
     def __init__(self, bus: Bus, history: History) -> None:
         self._history = history
-        self._states = JobRecords(bus, history.leaders)
+        self._records = JobRecords(bus, history.leaders)
 
     async def request_of(self, job_id: str, query: bytes, fields: Fields, ignored: Ignored) -> StreamRequest | None:
         """None for a client that has all of the job.
@@ -48,7 +48,7 @@ class JobStreams:
 
     async def _state(self, job_id: str) -> JobState:
         """The job's record. Raises NotFound, BrokerUnavailable."""
-        state = await self._states.get(job_id)
+        state = await self._records.get(job_id)
         if not state.tail or not state.start:
             raise HTTPException(404, f"job {job_id} has no stream of its own")
         return state

@@ -41,14 +41,14 @@ class JobEndpoints:
     def __init__(
         self,
         submitter: JobSubmitter,
-        states: JobRecords,
+        records: JobRecords,
         history: History,
         cancels: Cancellation,
         dead: DeadLetters,
         max_body_bytes: int,
     ) -> None:
         self._submitter = submitter
-        self._states = states
+        self._records = records
         self._history = history
         self._cancels = cancels
         self._dead = dead
@@ -101,7 +101,7 @@ class JobEndpoints:
         if request.method == "DELETE":
             state = await self._cancels.cancel(job_id)
             return answer(_shown(state), 200 if state.status.final else 202)
-        state = await self._states.get(job_id)
+        state = await self._records.get(job_id)
         found = await read_answer(self._history, job_id, state.tail, state.start, state.end)
         return answer({**_shown(state), "answer": found}, 200)
 

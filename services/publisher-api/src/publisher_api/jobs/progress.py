@@ -96,9 +96,9 @@ def estimate(level: int, ahead: int, state: QueueState, rate: Rate) -> Estimate:
 class Progress:
     """`follow` is called for each job that was queued here; `run` runs beside the service."""
 
-    def __init__(self, bus: Bus, states: JobRecords, publisher: EventPublisher) -> None:
+    def __init__(self, bus: Bus, records: JobRecords, publisher: EventPublisher) -> None:
         self._bus = bus
-        self._states = states
+        self._records = records
         self._publisher = publisher
         self._followed: dict[str, _Waiting] = {}
         self._rate = Rate()
@@ -190,7 +190,7 @@ class Progress:
 
     async def _waits(self, job: _Waiting) -> bool:
         try:
-            return (await self._states.get(job.job_id)).status is JobStatus.QUEUED
+            return (await self._records.get(job.job_id)).status is JobStatus.QUEUED
         except NotFound:
             return False
 

@@ -21,9 +21,9 @@ from tidegate_common.errors import BrokerUnavailable
 class Cancellation:
     """Asks for the ends of jobs that nobody wants any more."""
 
-    def __init__(self, bus: Bus, states: JobRecords, publisher: EventPublisher, history: History) -> None:
+    def __init__(self, bus: Bus, records: JobRecords, publisher: EventPublisher, history: History) -> None:
         self._bus = bus
-        self._ends = JobEnds(states, history, publisher)
+        self._ends = JobEnds(records, history, publisher)
 
     async def cancel(self, job_id: str) -> JobState:
         """Asks for the job's end, however often; a job that has ended stays as it is.

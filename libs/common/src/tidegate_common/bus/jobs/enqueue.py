@@ -36,13 +36,13 @@ class QueueWriter:
         self,
         bus: Bus,
         publisher: EventPublisher,
-        states: JobRecords,
+        records: JobRecords,
         on_put: Callable[[JobState, int, int], None] = lambda *_: None,
     ) -> None:
         """`on_put` is called with the record of each job that was put into the queue, its level, and its sequence."""
         self._bus = bus
         self._publisher = publisher
-        self._states = states
+        self._records = records
         self._counts = OwnerCounts(self._count)
         self._on_put = on_put
 
@@ -70,7 +70,7 @@ class QueueWriter:
         state, revision = record_of(job, trace_id, time.time()), 0
         try:
             # At the same time: each is a round trip to NATS, and a chat's first token waits for them.
-            making = asyncio.create_task(self._states.create(state))
+            making = asyncio.create_task(self._records.create(state))
             counting = asyncio.create_task(entry.before())
             # Waits for both, whatever becomes of one: if NATS goes, both fail, and the second error would be unheard.
             await asyncio.gather(making, counting, return_exceptions=True)
@@ -88,14 +88,14 @@ class QueueWriter:
             # The record goes only if this call has made it: else an earlier call's job may be in the queue. And it
             # stays if a worker has changed it: then this job was stored, though that was not confirmed.
             if revision and await self._is_begun(job.job_id, revision):
-                return await self._states.get(job.job_id), None
+                return await self._records.get(job.job_id), None
             raise
         return state, level
 
     async def _earlier(self, job: Job) -> JobState:
         """The record that the job has already, which is that of the same request."""
         try:
-            state = await self._states.get(job.job_id)
+            state = await self._records.get(job.job_id)
         except Unreadable:
             raise KeyReused("another key: what was asked for under this one can't be read") from None
         except NotFound:
@@ -133,7 +133,7 @@ class QueueWriter:
     async def _is_begun(self, job_id: str, revision: int) -> bool:
         """Forgets a job that was not confirmed, unless a worker has it already."""
         try:
-            return not await self._states.forget(job_id, revision)
+            return not await self._records.forget(job_id, revision)
         except BrokerUnavailable:
             return False
 
