@@ -12,7 +12,7 @@ from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
-from tidegate_common.runtime.uvicorn_http.front import HttpServer
+from tidegate_common.runtime.uvicorn_http.http_server import HttpServer
 
 REPLACED: dict[Callable[..., Any], str] = {
     HttpToolsProtocol.data_received: "010a7ae59a5d3b1a",

@@ -27,7 +27,7 @@ from tidegate_common.runtime.guard import Guard
 from tidegate_common.runtime.hosts import Hosts
 from tidegate_common.runtime.problems import problem_response, unforeseen_response
 from tidegate_common.runtime.refusals import encode_head
-from tidegate_common.runtime.uvicorn_http.front import HttpServer
+from tidegate_common.runtime.uvicorn_http.http_server import HttpServer
 from tidegate_common.runtime.uvicorn_http.protocol import BLANKS
 
 STREAM = PATH.encode()

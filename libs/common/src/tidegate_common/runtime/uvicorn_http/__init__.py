@@ -1,5 +1,5 @@
 """All of ours that rests on uvicorn's private names; tests/unit/common/test_uvicorn_http.py fails when they move.
 
-`protocol` is uvicorn's HTTP/1.1 protocol with limits, `exchange` one request's way through the app, and `front` what a
-protocol that stands before uvicorn's needs of it.
+`protocol` is uvicorn's HTTP/1.1 protocol with limits. `exchange` is one request's way through the app. `http_server` is
+what a protocol that stands before uvicorn's own needs of it.
 """
