@@ -14,7 +14,7 @@ from ai_worker.settings import WorkerSettings
 from gateway.settings import GatewaySettings
 from publisher_api.settings import PublisherSettings
 from scripts.checking.pages import ROOT, Row, named, sources, tables
-from tidegate_common.runtime.settings import CommonSettings, variable
+from tidegate_common.runtime.environment import CommonSettings, variable
 
 OPERATIONS = "docs/operations.md"
 ALL = "All services:"

@@ -18,9 +18,9 @@ from starlette.routing import Route
 from tests.support.waiting import until
 from tidegate_common.runtime import problems
 from tidegate_common.runtime.body import read_body
+from tidegate_common.runtime.environment import CommonSettings
 from tidegate_common.runtime.guard import Guard
 from tidegate_common.runtime.server import Server, server
-from tidegate_common.runtime.settings import CommonSettings
 
 BODY_LIMIT = 100_000
 

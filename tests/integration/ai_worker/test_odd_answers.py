@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from gateway import frame
 from gateway.openai.api_errors import ApiError
-from gateway.openai.translator import ChunkTranslator, Head, completion
+from gateway.openai.translator import ChunkHead, ChunkTranslator, completion
 from tests.integration.ai_worker.endpoint import Endpoint, chunk, endpoint
 from tests.integration.ai_worker.handlers import ODD_ENDS
 from tests.integration.ai_worker.support import FAST, Desk, desk, worker
@@ -202,7 +202,7 @@ async def test_no_answer_breaks_the_relay_whatever_it_holds(tmp_path: Path) -> N
             assert found.whole
             assert found.done
             json.dumps(found.usage.total_tokens if found.usage else 0)
-            head = Head(job_id, 1, "m")
+            head = ChunkHead(job_id, 1, "m")
             chunks = ChunkTranslator(head, candidates, include_usage=True)
             with contextlib.suppress(ApiError):
                 for event in asking.of(job_id):

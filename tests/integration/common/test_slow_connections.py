@@ -14,7 +14,7 @@ from gateway.settings import GatewaySettings
 from tests.support.http import answer_in, exchange, head, served
 from tests.support.loops import on_both_loops
 from tests.support.waiting import until
-from tidegate_common.runtime.settings import CommonSettings
+from tidegate_common.runtime.environment import CommonSettings
 
 JSON = "Content-Type: application/json"
 CHUNKED = "Transfer-Encoding: chunked"

@@ -19,7 +19,7 @@ from tidegate_common.bus.connection import Bus, connect
 from tidegate_common.bus.events.history import History
 from tidegate_common.bus.events.publisher import Durable, EventPublisher
 from tidegate_common.bus.events.refusals import Refusals
-from tidegate_common.bus.events.writer import Message, Stored, StreamWriter
+from tidegate_common.bus.events.writer import Message, PubAck, StreamWriter
 from tidegate_common.bus.streams.definitions import StreamLimits, ensure_streams
 from tidegate_common.bus.streams.leaders import Leaders
 from tidegate_common.bus.streams.patience import Patience
@@ -201,7 +201,7 @@ async def test_what_is_confirmed_by_the_deadline_is_even_if_what_comes_after_it_
         messages = [Message("tg.in.broadcast", payload, block) for payload in (b"1", b"2", b"3")]
         leaders = Leaders(bus, Patience(deadline_seconds=0.4, attempt_seconds=0.1))
         found = await StreamWriter(bus, leaders, Refusals()).store(messages)
-        assert [type(each) for each in found] == [Stored, Stored, BrokerUnavailable]
+        assert [type(each) for each in found] == [PubAck, PubAck, BrokerUnavailable]
 
 
 async def stream(bus: Bus, hears: Callable[[bytes], bool]) -> None:

@@ -254,7 +254,7 @@ async def test_an_end_that_was_seen_is_not_forgotten_when_nats_goes_away_in_that
             await stream.connected()
             last = await job.write("1")
             await stream.next()
-            ends = running.gateway.job_ends
+            ends = running.gateway.stream_ends
             ends.note(f"client.ann#{J}", int(last.split("-")[1]))
             forget(running.gateway.hub)  # as when the connection to NATS is lost
             ends.finish(next(iter(running.gateway.hub.sessions)))

@@ -16,7 +16,7 @@ from tests.support.waiting import until
 from tidegate_common.bus.connection import connect
 from tidegate_common.bus.events import refusals
 from tidegate_common.bus.events.refusals import Refusals
-from tidegate_common.bus.events.writer import Message, Stored, StreamWriter
+from tidegate_common.bus.events.writer import Message, PubAck, StreamWriter
 from tidegate_common.bus.jobs.records import JobRecords
 from tidegate_common.bus.requests.jetstream import JetStreamApi
 from tidegate_common.bus.streams.leaders import Leaders
@@ -205,6 +205,6 @@ async def test_each_kind_of_fullness_has_its_reason_and_is_refused_at_once(
                 found += await storing.store([Message(subject, b"x" * 100_000, block)])
             assert loop.time() - began < 15
             assert type(found[-1]) is error, found
-            assert all(isinstance(each, Stored | error) for each in found)
+            assert all(isinstance(each, PubAck | error) for each in found)
             refused = sum(isinstance(each, error) for each in found)
             assert {name: count for name, count in counts.counts.items() if count} == {reason: refused}

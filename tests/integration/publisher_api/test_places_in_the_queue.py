@@ -10,7 +10,7 @@ import pytest
 from msgspec.structs import replace
 
 from publisher_api.jobs import progress
-from publisher_api.jobs.progress import MOST_TOLD, Progress
+from publisher_api.jobs.progress import MOST_TOLD, QueueProgress
 from tests.support.bus import broker
 from tests.support.waiting import until
 from tidegate_common.bus.connection import Bus
@@ -32,7 +32,7 @@ class Desk:
 
     def __init__(self, bus: Bus, states: JobRecords) -> None:
         publisher = EventPublisher(bus, History(bus))
-        self.progress = Progress(bus, states, publisher)
+        self.progress = QueueProgress(bus, states, publisher)
         self._queue = QueueWriter(bus, publisher, states, self.progress.follow)
         self.heard: list[str] = []
         for subject in (LOOKS, READS, f"{TOLD}>"):

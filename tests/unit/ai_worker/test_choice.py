@@ -6,7 +6,7 @@ import pytest
 from ai_worker.models.choice import choose
 from ai_worker.settings import WorkerSettings
 from tidegate_common.errors import ConfigError
-from tidegate_common.runtime.settings import load
+from tidegate_common.runtime.environment import load
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,8 @@
 import asyncio
 from typing import cast
 
+from tidegate_common.runtime.environment import CommonSettings
 from tidegate_common.runtime.guard import PIECE_BYTES, Guard, HeadSize, TimeLimit
-from tidegate_common.runtime.settings import CommonSettings
 
 
 def test_the_fields_of_a_head_count_and_those_of_the_next_count_anew() -> None:

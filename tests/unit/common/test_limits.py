@@ -1,8 +1,8 @@
-from tidegate_common.bus.wire.limits import NO_MORE, SPARE_SUBSCRIPTIONS, Limits
+from tidegate_common.bus.wire.limits import NO_MORE, SPARE_SUBSCRIPTIONS, ConnectionLimits
 
 
 def test_subscriptions_that_can_be_done_without_leave_room_for_the_others() -> None:
-    limits = Limits()
+    limits = ConnectionLimits()
     assert limits.refusal(10, 1_000_000, spare=True) == ""
     limits.found(1000)
     assert limits.refusal(10, 999 - SPARE_SUBSCRIPTIONS, spare=True) == ""
@@ -13,7 +13,7 @@ def test_subscriptions_that_can_be_done_without_leave_room_for_the_others() -> N
 
 def test_what_a_server_takes_holds_for_the_next_connection_and_not_for_the_one_after_it() -> None:
     """The next one is made because of what was found: its subscriptions are asked for within that."""
-    limits = Limits()
+    limits = ConnectionLimits()
     limits.found(100)
     limits.opened()
     assert limits.refusal(10, 100, spare=False) == NO_MORE
@@ -22,7 +22,7 @@ def test_what_a_server_takes_holds_for_the_next_connection_and_not_for_the_one_a
 
 
 def test_of_the_lines_that_were_sent_the_longest_was_too_long() -> None:
-    limits = Limits()
+    limits = ConnectionLimits()
     for size in (100, 400, 200):
         limits.sent(size)
     limits.line_refused()

@@ -2,7 +2,7 @@ import pytest
 
 from gateway.settings import GatewaySettings
 from tidegate_common.errors import ConfigError
-from tidegate_common.runtime.settings import CommonSettings, load
+from tidegate_common.runtime.environment import CommonSettings, load
 
 
 def test_without_variables_the_defaults_of_the_contract_hold() -> None:

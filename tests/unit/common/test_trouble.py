@@ -6,7 +6,7 @@ import logging
 import pytest
 
 from tests.support.waiting import until
-from tidegate_common.telemetry.logging import Repeats
+from tidegate_common.telemetry.logging import RepeatFilter
 from tidegate_common.telemetry.trouble import Trouble
 
 log = logging.getLogger("tidegate_common.test")
@@ -82,7 +82,7 @@ async def test_single_events_that_come_close_upon_each_other_are_counted(caplog:
 
 def test_what_libraries_repeat_is_said_once_and_counted() -> None:
     clock = Clock()
-    repeats = Repeats(clock)
+    repeats = RepeatFilter(clock)
 
     def said(name: str, text: str) -> str | None:
         record = logging.LogRecord(name, logging.WARNING, __file__, 1, text, (), None)

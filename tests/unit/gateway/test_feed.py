@@ -13,12 +13,12 @@ from gateway import frame
 from gateway.feed.attachment import Attachments
 from gateway.feed.audit import Audit
 from gateway.feed.holes import HoleDetector
-from gateway.feed.job_ends import JobEnds
-from gateway.feed.life import Life
+from gateway.feed.life import StreamLife
 from gateway.feed.receipts import Receipts
 from gateway.feed.recovery import Recovery
 from gateway.feed.repair import Repairs
 from gateway.feed.replay import Replay
+from gateway.feed.stream_ends import StreamEnds
 from gateway.feed.subscriptions import Subscriptions
 from gateway.hub.endings import Ending
 from gateway.hub.heartbeat import Heartbeat
@@ -50,8 +50,8 @@ class Feed:
         loop, anything = asyncio.get_running_loop(), cast(Any, stream)
         self.hub = hub = Hub(loop.call_soon, lambda ending: b"", max_held_bytes=300)
         heartbeat = Heartbeat(hub, b"", loop.time, heartbeat_seconds=15, idle_seconds=0, max_age_seconds=0)
-        ends = JobEnds(hub)
-        self.life = life = Life(anything, hub, anything, heartbeat, ends, 1.0)
+        ends = StreamEnds(hub)
+        self.life = life = StreamLife(anything, hub, anything, heartbeat, ends, 1.0)
         replay = Replay(hub, anything, life, ends)
         recovery = Recovery(hub, life, replay, ends, 30.0)
         self.repairs = Repairs(anything, hub, anything, life, recovery)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.openai.api_errors import ApiError
-from gateway.openai.translator import ChunkTranslator, Head, completion
+from gateway.openai.translator import ChunkHead, ChunkTranslator, completion
 from tidegate_common.contract import answers
 from tidegate_common.contract.answers import AnswerBuilder
 from tidegate_common.contract.text import mended, mended_json
@@ -42,7 +42,7 @@ DATA = st.one_of(GOOD, FIELDS).map(lambda value: json.dumps(value).encode()) | s
 @given(st.lists(st.tuples(TYPES, DATA), max_size=6), st.integers(1, 3))
 def test_no_event_breaks_the_document_or_the_stream(events: list[tuple[str, bytes]], candidates: int) -> None:
     """One event that was no JSON, or had half a character, was a 500 for whoever asked for the job."""
-    found, chunks = AnswerBuilder(), ChunkTranslator(Head("j", 1, "m"), candidates, include_usage=True)
+    found, chunks = AnswerBuilder(), ChunkTranslator(ChunkHead("j", 1, "m"), candidates, include_usage=True)
     for event_type, data in events:
         found.take(event_type, data)
         with contextlib.suppress(ApiError):
@@ -50,7 +50,7 @@ def test_no_event_breaks_the_document_or_the_stream(events: list[tuple[str, byte
     document: Any = json.loads(msgspec.json.encode(found.answer()))
     assert len(document.get("candidates", [])) <= answers.CANDIDATES
     with contextlib.suppress(ApiError):
-        completion(Head("j", 1, "m"), found.answer())
+        completion(ChunkHead("j", 1, "m"), found.answer())
 
 
 def test_what_can_not_be_read_makes_the_document_less_than_whole() -> None:

@@ -7,11 +7,11 @@ import msgspec
 import pytest
 
 from gateway.openai.api_errors import ApiError
-from gateway.openai.translator import DONE, ChunkTranslator, Head, completion
+from gateway.openai.translator import DONE, ChunkHead, ChunkTranslator, completion
 from tidegate_common.contract.answers import AiDone, AiError, AiProgress, AiResponse, AiRestart, Answer, AnswerBuilder
 from tidegate_common.contract.jobs import Usage
 
-HEAD = Head("j1", 7, "m")
+HEAD = ChunkHead("j1", 7, "m")
 
 
 class Stream:

@@ -7,7 +7,7 @@ import logging
 
 from starlette.applications import Starlette
 
-from ai_worker.attempt import Attempt, Limits, Services
+from ai_worker.attempt import Attempt, AttemptLimits, Services
 from ai_worker.catalogue import Catalogue
 from ai_worker.consumer import JobConsumer
 from ai_worker.event_writer import Pace
@@ -65,7 +65,7 @@ class Worker:
         gateways = AllGateways(bus, doubt_seconds=settings.ai_doubt_seconds)
         self._services = Services(publisher, history, bus.subjects, records, ends, dead, gateways, holders)
         pace = Pace(settings.ai_coalesce_ms / 1000, settings.ai_coalesce_chars, settings.ai_patience_seconds)
-        self._limits = Limits(settings.ai_job_seconds, settings.ai_ack_seconds, settings.ai_max_attempts, pace)
+        self._limits = AttemptLimits(settings.ai_job_seconds, settings.ai_ack_seconds, settings.ai_max_attempts, pace)
         self._handlers: Handlers = {}
         self._model: TracedModel | None = None
         self.consumer = JobConsumer(

@@ -71,7 +71,7 @@ OTHERS_SECONDS = 3_600.0
 """How long a job is left to the workers of another release, which has changed its record."""
 
 
-class Limits(msgspec.Struct, frozen=True):
+class AttemptLimits(msgspec.Struct, frozen=True):
     """Of one attempt in seconds, of silence after which a job goes elsewhere, and of attempts that end in silence."""
 
     job_seconds: float
@@ -97,7 +97,7 @@ class Attempt:
     """One attempt at one job. `stop` may be called at any time, more than once: the first reason counts."""
 
     def __init__(
-        self, job: Job, delivery: Delivery, work: Work, handlers: Handlers, services: Services, limits: Limits
+        self, job: Job, delivery: Delivery, work: Work, handlers: Handlers, services: Services, limits: AttemptLimits
     ) -> None:
         self.job = job
         self._delivery = delivery

@@ -9,7 +9,7 @@ from msgspec import Meta
 
 from tidegate_common.bus.jobs.dequeue import ACK_WAIT_SECONDS
 from tidegate_common.bus.requests.roll import DOUBT_SECONDS
-from tidegate_common.runtime.settings import AtLeastOne, CommonSettings, Count, Port, Positive, env
+from tidegate_common.runtime.environment import AtLeastOne, CommonSettings, Count, Port, Positive, env
 
 Seconds = Annotated[float, Meta(ge=0)]
 

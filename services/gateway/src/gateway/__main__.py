@@ -1,11 +1,11 @@
 from gateway.settings import GatewaySettings
-from gateway.workers import Worker, supervise
+from gateway.workers import GatewayWorker, supervise
 from tidegate_common.runtime.process import run
 
 
 async def start(settings: GatewaySettings) -> None:
     """This process's part: the gateway itself, or the parent of several, which needs nothing of what they do."""
-    if settings.workers > 1 and Worker.from_environment() is None:
+    if settings.workers > 1 and GatewayWorker.from_environment() is None:
         await supervise(settings)
     else:
         from gateway.app import main

@@ -16,12 +16,12 @@ from gateway.feed.attachment import Attachments
 from gateway.feed.audit import Audit
 from gateway.feed.control import Control
 from gateway.feed.holes import HoleDetector
-from gateway.feed.job_ends import JobEnds
-from gateway.feed.life import Life
+from gateway.feed.life import StreamLife
 from gateway.feed.receipts import Receipts
 from gateway.feed.recovery import Recovery
 from gateway.feed.repair import Repairs
 from gateway.feed.replay import Replay
+from gateway.feed.stream_ends import StreamEnds
 from gateway.feed.subscriptions import Subscriptions
 from gateway.hub.endings import Ending
 from gateway.hub.heartbeat import Heartbeat
@@ -38,7 +38,7 @@ from gateway.sse.endpoint import StreamEndpoint
 from gateway.sse.fastpath import FastPath
 from gateway.sse.job_streams import JobStreams
 from gateway.sse.portable import stream_routes
-from gateway.workers import WORKER_PORTS, Worker
+from gateway.workers import WORKER_PORTS, GatewayWorker
 from tidegate_common.bus.connection import Bus
 from tidegate_common.bus.events.history import History
 from tidegate_common.bus.events.publisher import EventPublisher
@@ -123,16 +123,16 @@ class Gateway:
         """From NATS to the hub, and back in time."""
         settings, hub = self._settings, self.hub
         receipts = Receipts(hub)
-        self.job_ends = job_ends = JobEnds(hub)
+        self.stream_ends = stream_ends = StreamEnds(hub)
         spread_seconds = settings.drain_seconds * DRAIN_SHARE
-        self.life = Life(bus, hub, self.history, self.heartbeat, job_ends, spread_seconds)
-        self.replay = Replay(hub, self.history, self.life, job_ends)
-        self.recovery = Recovery(hub, self.life, self.replay, job_ends, settings.replay_patience_seconds)
+        self.life = StreamLife(bus, hub, self.history, self.heartbeat, stream_ends, spread_seconds)
+        self.replay = Replay(hub, self.history, self.life, stream_ends)
+        self.recovery = Recovery(hub, self.life, self.replay, stream_ends, settings.replay_patience_seconds)
         self.repairs = Repairs(bus, hub, self.history, self.life, self.recovery)
         holes = HoleDetector(self.life, self.repairs)
-        self.subscriptions = Subscriptions(bus, hub, self.life, holes, receipts, job_ends, signals)
+        self.subscriptions = Subscriptions(bus, hub, self.life, holes, receipts, stream_ends, signals)
         self.control = Control(bus, hub, receipts)
-        self.attachments = Attachments(hub, self.life, self.subscriptions, self.replay, self.recovery, job_ends)
+        self.attachments = Attachments(hub, self.life, self.subscriptions, self.replay, self.recovery, stream_ends)
         self.audit = Audit(bus, hub, self.history, self.life, self.repairs, settings.audit_seconds)
 
     async def aclose(self) -> None:
@@ -219,7 +219,7 @@ def _spare_collections() -> None:
 
 async def main(settings: GatewaySettings) -> None:
     """Runs a gateway until it is told to stop. Raises ConfigError, BrokerUnavailable if it can't start."""
-    worker = Worker.from_environment()
+    worker = GatewayWorker.from_environment()
     sockets = _own_sockets(settings, worker)
     with telemetry("gateway") as signals:
         async with connected(settings, "gateway", signals) as bus:
@@ -245,7 +245,7 @@ async def main(settings: GatewaySettings) -> None:
                 await gateway.aclose()
 
 
-def _own_sockets(settings: GatewaySettings, worker: Worker | None) -> list[socket.socket] | None:
+def _own_sockets(settings: GatewaySettings, worker: GatewayWorker | None) -> list[socket.socket] | None:
     """What a worker listens on: the shared port, and one of its own if it is to have one. Raises ConfigError."""
     if worker is None:
         check_port_free(settings)

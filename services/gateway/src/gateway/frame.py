@@ -127,7 +127,7 @@ def unchunk(chunks: bytes) -> bytes:
     return b"".join(texts)
 
 
-class Event(NamedTuple):
+class ParsedEvent(NamedTuple):
     """An event as a client reads it. `event_id` is None if there is none, `event_type` is empty for `message`."""
 
     event_id: bytes | None
@@ -135,7 +135,7 @@ class Event(NamedTuple):
     data: bytes
 
 
-def events(chunks: bytes) -> Iterator[Event]:
+def events(chunks: bytes) -> Iterator[ParsedEvent]:
     """What `event` has made, out of whole `chunks`: for readers within the gateway."""
     for text in unchunk(chunks).split(b"\n\n")[:-1]:  # a blank line ends an event, and stands nowhere else
         event_id, event_type = None, b""
@@ -143,4 +143,4 @@ def events(chunks: bytes) -> Iterator[Event]:
             event_id, _, text = text[4:].partition(b"\n")
         if text.startswith(b"event: "):
             event_type, _, text = text[7:].partition(b"\n")
-        yield Event(event_id, event_type, text[6:].replace(b"\ndata: ", b"\n"))
+        yield ParsedEvent(event_id, event_type, text[6:].replace(b"\ndata: ", b"\n"))

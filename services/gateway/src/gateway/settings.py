@@ -6,8 +6,8 @@ from urllib.parse import urlsplit
 
 from msgspec.structs import replace
 
+from tidegate_common.runtime.environment import AtLeastOne, CommonSettings, Count, Port, Positive
 from tidegate_common.runtime.guard import HttpLimits
-from tidegate_common.runtime.settings import AtLeastOne, CommonSettings, Count, Port, Positive
 
 SPARE_SOCKETS = 1000
 """Beside the streams: probes, completions, requests that are refused."""

@@ -41,7 +41,7 @@ STEADY_SECONDS = 30.0
 """A worker that was ready for so long starts anew with the first."""
 
 
-class Worker(NamedTuple):
+class GatewayWorker(NamedTuple):
     """What a worker is told: its number, and the ends of two pipes."""
 
     number: int
@@ -51,7 +51,7 @@ class Worker(NamedTuple):
     """At its end when the parent is gone."""
 
     @classmethod
-    def from_environment(cls) -> Worker | None:
+    def from_environment(cls) -> GatewayWorker | None:
         """This process's own; None if it is no worker."""
         text = os.environ.get(VARIABLE)
         return cls(*map(int, text.split(","))) if text else None
@@ -144,7 +144,7 @@ class Workers:
     async def _start(self, number: int) -> int | None:
         """Starts a worker and returns when it listens; its exit code (not 0) if it ended before."""
         ready, tell = os.pipe()
-        worker = Worker(number, tell, self._lifeline[0])
+        worker = GatewayWorker(number, tell, self._lifeline[0])
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",

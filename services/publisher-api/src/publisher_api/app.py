@@ -17,7 +17,7 @@ from publisher_api.http.endpoints import Endpoints
 from publisher_api.http.job_endpoints import PARAMETERS, JobEndpoints
 from publisher_api.http.tracing import traced
 from publisher_api.jobs.dead import DeadLetters
-from publisher_api.jobs.progress import Progress
+from publisher_api.jobs.progress import QueueProgress
 from publisher_api.settings import PublisherSettings
 from tidegate_common.bus.connection import Bus
 from tidegate_common.bus.events.history import History
@@ -52,7 +52,7 @@ class Built(NamedTuple):
     """The ASGI app of one publisher-api, and what has to run beside it."""
 
     app: ASGIApp
-    progress: Progress
+    progress: QueueProgress
     readiness: Readiness
     roll: Roll
     guard: Guard
@@ -68,7 +68,7 @@ async def build(settings: PublisherSettings, bus: Bus, signals: Telemetry) -> Bu
     records, dead = JobRecords(bus, leaders, publisher.refusals), DeadJobs(bus)
     upkeep = Upkeep(bus, settings.stream_limits(), leaders, keeps=True, all_needed=True, refusals=publisher.refusals)
     readiness = Readiness(bus, upkeep.lacks)
-    progress = Progress(bus, records, publisher)
+    progress = QueueProgress(bus, records, publisher)
     gateways = AllGateways(bus)
     sender = EventSender(
         publisher, Repeats(bus), gateways, bus.subjects, signals.tracer, settings.max_event_ttl_seconds

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from tidegate_common.runtime.settings import AtLeastOne, CommonSettings, Port
+from tidegate_common.runtime.environment import AtLeastOne, CommonSettings, Port
 
 
 class PublisherSettings(CommonSettings, frozen=True, kw_only=True):

@@ -10,7 +10,7 @@ import pytest
 
 from tests.support.waiting import until
 from tidegate_common.bus.jobs.priority import LEVELS, JobsInQueue, OwnerCounts, level_of, turn
-from tidegate_common.bus.streams.patience import CALLER
+from tidegate_common.bus.streams.patience import WAITER
 from tidegate_common.errors import BrokerUnavailable
 
 
@@ -91,7 +91,7 @@ async def test_the_answer_comes_to_those_who_stay_when_the_first_of_them_leaves(
     callers: list[object] = []
 
     async def ask(owner: str) -> JobsInQueue:
-        callers.append(CALLER.get())
+        callers.append(WAITER.get())
         return await queue.ask(owner)
 
     class Gone:
@@ -101,7 +101,7 @@ async def test_the_answer_comes_to_those_who_stay_when_the_first_of_them_leaves(
             raise AssertionError("nobody waits on its account")
 
     counts = OwnerCounts(ask)
-    token = CALLER.set(Gone())
+    token = WAITER.set(Gone())
     try:
         with counts.entry("ann") as first, counts.entry("ann") as second:
             leaving, staying = asyncio.create_task(first.before()), asyncio.create_task(second.before())
@@ -111,7 +111,7 @@ async def test_the_answer_comes_to_those_who_stay_when_the_first_of_them_leaves(
             await queue.answer(0, 0, 0)
             assert (await staying).of_owner == 1
     finally:
-        CALLER.reset(token)
+        WAITER.reset(token)
     assert callers == [None]
 
 

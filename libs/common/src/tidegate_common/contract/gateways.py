@@ -27,7 +27,7 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
     """Of a question for presence: connections to this job's own stream count too."""
 
 
-class Answer(msgspec.Struct, frozen=True, kw_only=True):
+class GatewayAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """One gateway's answer to the question `number`: how many of its connections it is about."""
 
     gateway: str

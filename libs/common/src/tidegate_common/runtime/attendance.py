@@ -7,7 +7,7 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from tidegate_common.bus.streams.patience import CALLER
+from tidegate_common.bus.streams.patience import WAITER
 
 
 class AsgiCaller:
@@ -49,11 +49,11 @@ def attended(app: ASGIApp) -> ASGIApp:
             await app(scope, receive, send)
             return
         caller = AsgiCaller(receive)
-        token = CALLER.set(caller)
+        token = WAITER.set(caller)
         try:
             await app(scope, caller.receive, send)
         finally:
-            CALLER.reset(token)
+            WAITER.reset(token)
             caller.let_go()
 
     return attend

@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from tidegate_common.bus.connection import Bus, connect
+from tidegate_common.runtime.environment import CommonSettings
 from tidegate_common.runtime.server import Server
-from tidegate_common.runtime.settings import CommonSettings
 from tidegate_common.telemetry import names
 from tidegate_common.telemetry.providers import Telemetry
 

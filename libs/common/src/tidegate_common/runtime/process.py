@@ -11,7 +11,7 @@ from typing import TypeVar
 import uvloop
 
 from tidegate_common.errors import BrokerRefused, ConfigError, TidegateError
-from tidegate_common.runtime.settings import CommonSettings, load
+from tidegate_common.runtime.environment import CommonSettings, load
 from tidegate_common.telemetry.logging import configure_logging
 
 S = TypeVar("S", bound=CommonSettings)

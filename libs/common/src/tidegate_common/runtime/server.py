@@ -17,10 +17,10 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from tidegate_common.errors import ConfigError
+from tidegate_common.runtime.environment import CommonSettings
 from tidegate_common.runtime.guard import Guard
 from tidegate_common.runtime.hosts import HostCheck, Hosts, Responder, problem
 from tidegate_common.runtime.listening import cannot_listen, in_url, listening
-from tidegate_common.runtime.settings import CommonSettings
 from tidegate_common.runtime.uvicorn_http.protocol import limited
 
 log = logging.getLogger(__name__)

@@ -47,7 +47,7 @@ def mark_said(error: BaseException) -> None:
         setattr(error, SAID, True)
 
 
-class Repeats(logging.Filter):
+class RepeatFilter(logging.Filter):
     """Lets a library's line pass once a minute, with how often it was meanwhile. What we say passes as it is."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -77,7 +77,7 @@ class Repeats(logging.Filter):
 def configure_logging(service: str, level: str = "INFO") -> None:
     """The root logger writes one JSON object per line: `timestamp`, `level`, `logger`, `message`, `service`."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.addFilter(Repeats())
+    handler.addFilter(RepeatFilter())
     handler.addFilter(_TraceFilter())
     handler.setFormatter(
         JsonFormatter(

@@ -8,18 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from gateway.feed.job_ends import JobEnds
-from gateway.feed.life import Life
+from gateway.feed.life import StreamLife
 from gateway.feed.recovery import Recovery
 from gateway.feed.replay import Replay
 from gateway.feed.resume import plan
+from gateway.feed.stream_ends import StreamEnds
 from gateway.feed.subscriptions import Subscriptions
 from gateway.hub.endings import Ending
 from gateway.hub.hub import Hub
 from gateway.hub.session import Session
 from gateway.hub.tails import overlapping
 from tidegate_common.bus.events.history import Position
-from tidegate_common.bus.streams.patience import CALLER
+from tidegate_common.bus.streams.patience import WAITER
 from tidegate_common.contract.ids import EventId
 
 Welcome = Callable[[EventId, bool], bytes]
@@ -32,18 +32,18 @@ class Attachments:
     def __init__(
         self,
         hub: Hub,
-        life: Life,
+        life: StreamLife,
         subscriptions: Subscriptions,
         replay: Replay,
         recovery: Recovery,
-        job_ends: JobEnds,
+        stream_ends: StreamEnds,
     ) -> None:
         self._hub = hub
         self._life = life
         self._subscriptions = subscriptions
         self._replay = replay
         self._recovery = recovery
-        self._job_ends = job_ends
+        self._job_ends = stream_ends
         self.returned = 0
         """Connections whose client had been here before."""
 
@@ -95,8 +95,8 @@ class Attachments:
 
     async def _position(self, session: Session) -> Position:
         """The stream's position, waited for as long as the client does."""
-        token = CALLER.set(session)
+        token = WAITER.set(session)
         try:
             return await self._life.first_position()
         finally:
-            CALLER.reset(token)
+            WAITER.reset(token)

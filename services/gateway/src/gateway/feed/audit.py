@@ -10,7 +10,7 @@ import asyncio
 import logging
 import random
 
-from gateway.feed.life import Life
+from gateway.feed.life import StreamLife
 from gateway.feed.places import Places, verified
 from gateway.feed.repair import Repairs
 from gateway.feed.survey import Lasts, survey
@@ -29,7 +29,9 @@ GRACE_SECONDS = 1.0
 class Audit:
     """Compares the last event of each subject that someone here listens to with what was heard."""
 
-    def __init__(self, bus: Bus, hub: Hub, history: History, life: Life, repairs: Repairs, seconds: float) -> None:
+    def __init__(
+        self, bus: Bus, hub: Hub, history: History, life: StreamLife, repairs: Repairs, seconds: float
+    ) -> None:
         """`seconds` between two looks, jittered by a fifth; 0 for none."""
         self._hub = hub
         self._history = history

@@ -17,7 +17,7 @@ from gateway.hub.hub import Hub
 from gateway.hub.tails import filtered
 from tidegate_common.bus.connection import Bus
 from tidegate_common.bus.requests.gateways import ANNOUNCE_SECONDS
-from tidegate_common.contract.gateways import Announcement, Answer, Question
+from tidegate_common.contract.gateways import Announcement, GatewayAnswer, Question
 from tidegate_common.runtime.tasks import end, spawn
 
 log = logging.getLogger(__name__)
@@ -79,7 +79,7 @@ class Control:
             answer(question, partial(self._reply, question))
 
     def _reply(self, question: Question, connections: int) -> None:
-        answer = Answer(gateway=self.gateway, number=question.number, connections=connections)
+        answer = GatewayAnswer(gateway=self.gateway, number=question.number, connections=connections)
         self._bus.client.publish_direct(self._bus.subjects.answers(question.asker), msgspec.json.encode(answer))
 
     def _count(self, question: Question, reply: Reply) -> None:

@@ -6,7 +6,7 @@ come, there is a hole. If no next event comes, nothing shows it here: that is fo
 
 from __future__ import annotations
 
-from gateway.feed.life import Life
+from gateway.feed.life import StreamLife
 from gateway.feed.repair import Repairs
 from gateway.hub.hub import Audience
 
@@ -17,7 +17,7 @@ SUBJECTS_FOLLOWED = 10_000
 class HoleDetector:
     """Follows what each audience hears."""
 
-    def __init__(self, life: Life, repairs: Repairs) -> None:
+    def __init__(self, life: StreamLife, repairs: Repairs) -> None:
         self._life = life
         self._repairs = repairs
 

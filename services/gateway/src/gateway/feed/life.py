@@ -14,8 +14,8 @@ import random
 from collections.abc import Coroutine
 from typing import Any
 
-from gateway.feed.job_ends import JobEnds
 from gateway.feed.places import forget
+from gateway.feed.stream_ends import StreamEnds
 from gateway.hub.endings import Ending
 from gateway.hub.heartbeat import Heartbeat
 from gateway.hub.hub import Hub
@@ -32,17 +32,17 @@ AGAIN_SECONDS = (0.1, 0.5)
 """Between two questions for the position of a stream that can't be had."""
 
 
-class Life:
+class StreamLife:
     """The present life. `aclose` ends the tasks that it has started."""
 
     def __init__(
-        self, bus: Bus, hub: Hub, history: History, heartbeat: Heartbeat, job_ends: JobEnds, spread_seconds: float
+        self, bus: Bus, hub: Hub, history: History, heartbeat: Heartbeat, stream_ends: StreamEnds, spread_seconds: float
     ) -> None:
         """The connections of a life that is over are ended over `spread_seconds`, as a drain does it."""
         self._hub = hub
         self._history = history
         self._heartbeat = heartbeat
-        self._job_ends = job_ends
+        self._job_ends = stream_ends
         self._spread = spread_seconds
         self._tasks: set[asyncio.Task[None]] = set()
         self.prefix = b""

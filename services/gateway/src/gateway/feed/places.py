@@ -16,7 +16,7 @@ from tidegate_common.contract.subjects import covers
 UNKNOWN = 1 << 64
 
 
-class Place(NamedTuple):
+class Heard(NamedTuple):
     """Up to where a tail was heard with nothing missing: `base`, and of each of `subjects` its own sequence.
 
     Only a tail with wildcards has `subjects`: there one number would hide what is missing on a quieter subject.
@@ -39,7 +39,7 @@ class Places:
     def __init__(self, audiences: Iterable[Audience], outbound: str) -> None:
         """`outbound` is what stands before a tail in the subjects that are heard."""
         self._outbound = outbound
-        self._places = {each.tail: Place(each.heard, dict(each.heard_by_subject or {})) for each in audiences}
+        self._places = {each.tail: Heard(each.heard, dict(each.heard_by_subject or {})) for each in audiences}
 
     def start(self, tail: str) -> int:
         """Nothing up to here is missing on any subject of `tail`."""

@@ -65,7 +65,7 @@ class JobReader:
         self._ends_at = ends_at
         self._patience = patience_seconds
         self._session = _ReaderSession(self._take)
-        self._waiting: deque[frame.Event] = deque()
+        self._waiting: deque[frame.ParsedEvent] = deque()
         self._size = 0
         self._news = asyncio.Event()
         self._attached = False

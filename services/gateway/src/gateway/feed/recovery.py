@@ -7,11 +7,11 @@ import logging
 import random
 from collections.abc import Sequence
 
-from gateway.feed.job_ends import JobEnds
-from gateway.feed.life import AGAIN_SECONDS, Life
+from gateway.feed.life import AGAIN_SECONDS, StreamLife
 from gateway.feed.places import Places, settle
 from gateway.feed.replay import Replay
 from gateway.feed.resume import Gap, shared
+from gateway.feed.stream_ends import StreamEnds
 from gateway.hub.endings import Ending
 from gateway.hub.hub import Hub
 from gateway.hub.session import Session
@@ -29,12 +29,14 @@ STALE_SECONDS = 20.0
 class Recovery:
     """Brings sessions to where they are live."""
 
-    def __init__(self, hub: Hub, life: Life, replay: Replay, job_ends: JobEnds, patience_seconds: float) -> None:
+    def __init__(
+        self, hub: Hub, life: StreamLife, replay: Replay, stream_ends: StreamEnds, patience_seconds: float
+    ) -> None:
         """A replay that reads nothing of the stream for `patience_seconds`, while NATS answers for it, is given up."""
         self._hub = hub
         self._life = life
         self._replay = replay
-        self._job_ends = job_ends
+        self._job_ends = stream_ends
         self._patience = patience_seconds
         self._stuck = Trouble(
             log, f"a replay got nothing of the stream for {patience_seconds:g} s: its connection is ended"

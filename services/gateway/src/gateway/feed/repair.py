@@ -12,7 +12,7 @@ import logging
 import random
 from collections.abc import Iterable
 
-from gateway.feed.life import AGAIN_SECONDS, Life
+from gateway.feed.life import AGAIN_SECONDS, StreamLife
 from gateway.feed.places import UNKNOWN, Places, forget
 from gateway.feed.recovery import Recovery
 from gateway.feed.survey import survey
@@ -34,7 +34,7 @@ AT_ONCE = 64
 class Repairs:
     """Starts repairs. It owns their tasks: `aclose` ends them."""
 
-    def __init__(self, bus: Bus, hub: Hub, history: History, life: Life, recovery: Recovery) -> None:
+    def __init__(self, bus: Bus, hub: Hub, history: History, life: StreamLife, recovery: Recovery) -> None:
         self._hub = hub
         self._history = history
         self._life = life

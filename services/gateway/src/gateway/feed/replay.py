@@ -7,10 +7,10 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
 
 from gateway import frame
-from gateway.feed.job_ends import JobEnds
-from gateway.feed.life import Life
+from gateway.feed.life import StreamLife
 from gateway.feed.places import Places
 from gateway.feed.resume import Gap, merge
+from gateway.feed.stream_ends import StreamEnds
 from gateway.feed.windows import Windows
 from gateway.hub.endings import Ending
 from gateway.hub.hub import Hub
@@ -31,11 +31,11 @@ ROOM_SECONDS = 30.0
 class Replay:
     """Reads for one session at a time, bounded in memory. It counts what it wrote, and the gaps."""
 
-    def __init__(self, hub: Hub, history: History, life: Life, job_ends: JobEnds) -> None:
+    def __init__(self, hub: Hub, history: History, life: StreamLife, stream_ends: StreamEnds) -> None:
         self.history = history
         self._hub = hub
         self._life = life
-        self._job_ends = job_ends
+        self._job_ends = stream_ends
         self._windows = Windows(history)
         self.replayed = 0
         self.gaps = {"expired": 0, "epoch": 0}

@@ -12,11 +12,11 @@ from types import MethodType
 from opentelemetry.trace import SpanKind
 
 from gateway.feed.holes import HoleDetector
-from gateway.feed.job_ends import JobEnds
-from gateway.feed.life import Life
+from gateway.feed.life import StreamLife
 from gateway.feed.other_streams import OtherStreams
 from gateway.feed.receipts import Receipts
 from gateway.feed.replay import stored_chunk
+from gateway.feed.stream_ends import StreamEnds
 from gateway.hub.endings import Ending
 from gateway.hub.hub import Audience, Hub
 from gateway.hub.tails import split
@@ -46,10 +46,10 @@ class Subscriptions:
         self,
         bus: Bus,
         hub: Hub,
-        life: Life,
+        life: StreamLife,
         holes: HoleDetector,
         receipts: Receipts,
-        job_ends: JobEnds,
+        stream_ends: StreamEnds,
         telemetry: Telemetry,
     ) -> None:
         self._bus = bus
@@ -57,7 +57,7 @@ class Subscriptions:
         self._life = life
         self._holes = holes
         self._receipts = receipts
-        self._job_ends = job_ends
+        self._job_ends = stream_ends
         self._tracer = telemetry.tracer
         self._tracing = telemetry.tracing
         self._latency = telemetry.meter.create_histogram(

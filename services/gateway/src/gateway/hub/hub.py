@@ -21,7 +21,7 @@ Farewell = Callable[[Ending], bytes]
 """Makes the last chunk that a client gets."""
 
 
-class Interest(Protocol):
+class Upstream(Protocol):
     """The feed's side: what this process has to hear of follows from who is connected."""
 
     def subscribe(self, audience: Audience) -> None:
@@ -70,7 +70,7 @@ class Hub:
         self._sole: tuple[Audience, int, bytes] | None = None
         """The event of this pass, while it is the only one."""
         self._scheduled = False
-        self.interest: Interest | None = None
+        self.interest: Upstream | None = None
         self.on_removed: Callable[[Session], None] | None = None
         """Called once for each connection whose session was added, when it is gone."""
         self.sessions: dict[Session, None] = {}

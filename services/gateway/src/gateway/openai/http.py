@@ -25,7 +25,7 @@ from gateway.openai.completions import Completions
 from gateway.openai.model_list import ModelList
 from gateway.openai.request import Completion, read
 from gateway.openai.response import ResponseWriter, gone
-from gateway.openai.translator import ChunkTranslator, Head, completion
+from gateway.openai.translator import ChunkHead, ChunkTranslator, completion
 from gateway.settings import GatewaySettings
 from gateway.sse.admission import Admission
 from tidegate_common.contract.answers import AnswerBuilder
@@ -127,7 +127,7 @@ class OpenAiFront:
         async with self._completions.begin(asked, caller) as (job, reader):
             writer.headers["x-request-id"] = job.job_id
             span.set_attribute(names.JOB_ID, job.job_id)
-            head = Head(job.job_id, int(job.created), asked.model)
+            head = ChunkHead(job.job_id, int(job.created), asked.model)
             if asked.stream:
                 work = self._stream(reader, ChunkTranslator(head, asked.params.n, asked.include_usage), writer, span)
             else:
@@ -145,7 +145,7 @@ class OpenAiFront:
             raise ApiError(500, "The answer's end can't be read.", SERVER, code="internal_error", headers=NOT_AGAIN)
         tracing.answered(span, chunks.finish_reason, chunks.usage)
 
-    async def _whole(self, reader: JobReader, head: Head, writer: ResponseWriter, span: Span) -> None:
+    async def _whole(self, reader: JobReader, head: ChunkHead, writer: ResponseWriter, span: Span) -> None:
         found = AnswerBuilder()
         async for event_type, data in reader.events():
             found.take(event_type, data)

@@ -21,7 +21,7 @@ COMMENT = b": waiting\n\n"
 CANCELLED = "cancelled"
 
 
-class Head(msgspec.Struct, frozen=True):
+class ChunkHead(msgspec.Struct, frozen=True):
     """What each chunk of a completion, and the completion as a whole, begin with."""
 
     job_id: str
@@ -111,7 +111,7 @@ class ChunkTranslator:
     says what was said before, and goes on from there. If it says something else, the stream ends with an error.
     """
 
-    def __init__(self, head: Head, candidates: int, include_usage: bool) -> None:
+    def __init__(self, head: ChunkHead, candidates: int, include_usage: bool) -> None:
         self._head = head.fields("chat.completion.chunk")
         self._include_usage = include_usage
         self._choices = [_Choice() for _ in range(candidates)]
@@ -207,7 +207,7 @@ class ChunkTranslator:
         return event({**self._head, "choices": [choice], **usage})
 
 
-def completion(head: Head, answer: Answer) -> bytes:
+def completion(head: ChunkHead, answer: Answer) -> bytes:
     """A finished answer as one document. Raises ApiError if the job failed, or if its answer is not whole."""
     if answer.error is not None:
         raise job_failed(answer.error)

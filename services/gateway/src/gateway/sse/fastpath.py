@@ -20,7 +20,7 @@ from gateway.sse.cors import Cors
 from gateway.sse.endpoint import HEADERS, NOTHING_MORE, PATH, StreamEndpoint
 from gateway.sse.request import StreamRequest
 from gateway.sse.socket_stream import SocketStream
-from tidegate_common.bus.streams.patience import CALLER
+from tidegate_common.bus.streams.patience import WAITER
 from tidegate_common.errors import TidegateError
 from tidegate_common.runtime.discard import Discard
 from tidegate_common.runtime.guard import Guard
@@ -39,7 +39,7 @@ NOT_FAST = frozenset({b"content-length", b"transfer-encoding", b"expect", b"upgr
 CLOSE, CHUNKED = (b"connection", b"close"), (b"transfer-encoding", b"chunked")
 
 
-class Head:
+class RequestHead:
     """A request's line and headers, as the parser tells them."""
 
     __slots__ = ("closes", "headers", "job_id", "messages", "query", "url")
@@ -64,11 +64,11 @@ class Head:
         self.messages += 1
 
 
-def read_head(data: bytes, max_bytes: int) -> Head | None:
+def read_head(data: bytes, max_bytes: int) -> RequestHead | None:
     """The head in `data`, if that is one whole GET for a stream by HTTP/1.1 without a body; else None."""
     if len(data) > max_bytes or not (data.startswith(b"GET %s" % STREAM) and data.endswith(b"\r\n\r\n")):
         return None
-    head = Head()
+    head = RequestHead()
     parser = httptools.HttpRequestParser(head)
     try:
         parser.feed_data(data)
@@ -114,7 +114,7 @@ class FastPath:
             self._server = HttpServer(self._usual, **uvicorns)
         return FirstProtocol(self, self._server)
 
-    def begin(self, head: Head, server: HttpServer, transport: asyncio.Transport, peer: str) -> None:
+    def begin(self, head: RequestHead, server: HttpServer, transport: asyncio.Transport, peer: str) -> None:
         """Answers a request, in a task of its own."""
         # CORS and the answer's last header are told by the request alone; the date is of when the head goes out.
         own = self._cors.headers(head.headers)
@@ -128,7 +128,9 @@ class FastPath:
         stream.address = server.client(peer, head.headers)
         server.spawn(self._open(head, server, transport, stream))
 
-    async def _open(self, head: Head, server: HttpServer, transport: asyncio.Transport, stream: SocketStream) -> None:
+    async def _open(
+        self, head: RequestHead, server: HttpServer, transport: asyncio.Transport, stream: SocketStream
+    ) -> None:
         answer: Response | None = None
         try:
             self._endpoint.admit(stream.address)
@@ -147,14 +149,14 @@ class FastPath:
             server.connections.discard(stream)
             Discard(transport, server.connections, self.guard)
 
-    async def _wanted(self, head: Head, stream: SocketStream) -> StreamRequest | None:
+    async def _wanted(self, head: RequestHead, stream: SocketStream) -> StreamRequest | None:
         if head.job_id is None:
             return await self._endpoint.request_of(head.query, head.headers)
-        token = CALLER.set(stream)  # a job's record is waited for as long as its watcher is there
+        token = WAITER.set(stream)  # a job's record is waited for as long as its watcher is there
         try:
             return await self._endpoint.request_of(head.query, head.headers, head.job_id)
         finally:
-            CALLER.reset(token)
+            WAITER.reset(token)
 
 
 class FirstProtocol(asyncio.Protocol):

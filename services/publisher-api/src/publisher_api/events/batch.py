@@ -16,7 +16,7 @@ WINDOW = 256
 """Lines of a batch that are on their way at once."""
 
 
-class LineResult(msgspec.Struct, frozen=True):
+class LineOutcome(msgspec.Struct, frozen=True):
     """What became of one line: how it was sent, or its error."""
 
     line: int
@@ -30,23 +30,23 @@ class BatchSender:
     def __init__(self, sender: EventSender) -> None:
         self._sender = sender
 
-    async def send(self, lines: Iterable[bytes], key: str | None = None) -> list[LineResult]:
+    async def send(self, lines: Iterable[bytes], key: str | None = None) -> list[LineOutcome]:
         """Publishes each line that is not empty, in their order, WINDOW at a time; one bad line stops no other.
 
         Once NATS is away, the lines of later windows are refused without a try.
         """
-        results: list[LineResult] = []
+        results: list[LineOutcome] = []
         away: BrokerUnavailable | None = None
         for window in _windows(lines):
             if away is not None:
-                results += [LineResult(number, None, away) for number, _ in window]
+                results += [LineOutcome(number, None, away) for number, _ in window]
                 continue
             done = await self._window(window, key)
             results += done
             away = next((found.error for found in done if isinstance(found.error, BrokerUnavailable)), None)
         return results
 
-    async def _window(self, window: list[tuple[int, bytes]], key: str | None) -> list[LineResult]:
+    async def _window(self, window: list[tuple[int, bytes]], key: str | None) -> list[LineOutcome]:
         read = [self._read(number, line, key) for number, line in window]
         sent = iter(await self._sender.send_all([each for each in read if isinstance(each, Outgoing)]))
         results = [next(sent) if isinstance(each, Outgoing) else each for each in read]
@@ -61,8 +61,8 @@ class BatchSender:
             return error
 
 
-def _result(number: int, found: Sent | TidegateError) -> LineResult:
-    return LineResult(number, found, None) if isinstance(found, Sent) else LineResult(number, None, found)
+def _result(number: int, found: Sent | TidegateError) -> LineOutcome:
+    return LineOutcome(number, found, None) if isinstance(found, Sent) else LineOutcome(number, None, found)
 
 
 def _windows(lines: Iterable[bytes]) -> Iterator[list[tuple[int, bytes]]]:

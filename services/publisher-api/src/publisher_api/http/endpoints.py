@@ -10,7 +10,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from publisher_api.bodies import BROADCAST_BODY, SEND_BODY, tail_of
-from publisher_api.events.batch import BatchSender, LineResult
+from publisher_api.events.batch import BatchSender, LineOutcome
 from publisher_api.events.sender import EventSender, Sent
 from publisher_api.settings import PublisherSettings
 from tidegate_common.bus.requests.gateways import ASK_SECONDS, AllGateways
@@ -97,7 +97,7 @@ def _accepted(sent: Sent) -> Response:
     return answer({**_facts(sent), "trace_id": trace_id()}, 202)
 
 
-def _line(result: LineResult) -> dict[str, Any]:
+def _line(result: LineOutcome) -> dict[str, Any]:
     if result.sent is None:
         assert result.error is not None
         return {"line": result.line, **problem_of(result.error).marshal()}

@@ -93,7 +93,7 @@ def estimate(level: int, ahead: int, state: QueueState, rate: Rate) -> Estimate:
     return Estimate(position, rate.seconds_for(position))
 
 
-class Progress:
+class QueueProgress:
     """`follow` is called for each job that was queued here; `run` runs beside the service."""
 
     def __init__(self, bus: Bus, records: JobRecords, publisher: EventPublisher) -> None:

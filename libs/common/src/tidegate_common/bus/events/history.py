@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Sequence
 from typing import NamedTuple
 
 from tidegate_common.bus.connection import Bus
-from tidegate_common.bus.requests.jetstream import STREAM_NOT_FOUND, ApiError, Found
+from tidegate_common.bus.requests.jetstream import STREAM_NOT_FOUND, Found, JetStreamError
 from tidegate_common.bus.requests.pages import AT_ONCE, TIMEOUT_SECONDS, Page, Pages, Stored
 from tidegate_common.bus.streams.definitions import epoch_of
 from tidegate_common.bus.streams.leaders import Leaders, leader_of
@@ -121,7 +121,7 @@ class History:
     async def _ask(self) -> Position:
         try:
             info = await self._bus.api.call(f"STREAM.INFO.{self._stream}", seconds=POSITION_SECONDS)
-        except ApiError as error:
+        except JetStreamError as error:
             if error.code == STREAM_NOT_FOUND:
                 raise NotSent(f"the stream {self._stream} does not exist") from error
             raise

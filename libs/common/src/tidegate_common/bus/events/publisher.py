@@ -13,7 +13,7 @@ from nats import errors as nats_errors
 from tidegate_common.bus.connection import Bus
 from tidegate_common.bus.events.history import History
 from tidegate_common.bus.events.refusals import AWAY, Refusals
-from tidegate_common.bus.events.writer import Ack, Message, Stored, StreamWriter, late
+from tidegate_common.bus.events.writer import Ack, Message, PubAck, StreamWriter, late
 from tidegate_common.bus.streams.leaders import NO_STREAM, Leaders
 from tidegate_common.bus.streams.patience import Patience
 from tidegate_common.bus.wire import headers as header_blocks
@@ -79,7 +79,7 @@ class EventPublisher:
         messages = [self._message_of(each, headers) for each in events]
         stored = await self._storing.store([each for each in messages if isinstance(each, Message)])
         epoch: str | TidegateError = ""
-        if any(isinstance(each, Stored) and each.epoch is None for each in stored):
+        if any(isinstance(each, PubAck) and each.epoch is None for each in stored):
             epoch = await self._ask_epoch()
         found = iter(stored)
         return [
@@ -164,7 +164,7 @@ class EventPublisher:
         return epoch
 
     def _receipt(
-        self, durable: Durable, stored: Stored | TidegateError, epoch: str | TidegateError
+        self, durable: Durable, stored: PubAck | TidegateError, epoch: str | TidegateError
     ) -> Receipt | TidegateError:
         """`epoch` is that of an event that was stored when none was known."""
         if isinstance(stored, TidegateError):

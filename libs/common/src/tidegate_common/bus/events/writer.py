@@ -50,16 +50,16 @@ class Ack(msgspec.Struct):
     error: _ApiError | None = None
 
 
-class Stored(NamedTuple):
+class PubAck(NamedTuple):
     """What confirms a message, and the event stream's epoch at that moment, if it was known."""
 
     ack: Ack
     epoch: str | None
 
 
-Result = Stored | TidegateError
+Result = PubAck | TidegateError
 _ACK = msgspec.json.Decoder(Ack)
-_NOBODY = Stored(Ack(), None)
+_NOBODY = PubAck(Ack(), None)
 """No stream has taken the message: it has no leader, or is not there."""
 
 
@@ -151,7 +151,7 @@ class StreamWriter:
             else:
                 results[place] = self._settled(answer.result(), stream)
 
-    def _hear(self, answer: bytes) -> Stored:
+    def _hear(self, answer: bytes) -> PubAck:
         """Reads an answer at the moment when it comes: the next one may be of a stream that was made anew."""
         try:
             ack = _ACK.decode(answer)
@@ -162,9 +162,9 @@ class StreamWriter:
             if ack.seq <= self._last:
                 self._doubt()  # the stream counts from the start again: it was made anew
             self._last = ack.seq
-        return Stored(ack, self.epoch)
+        return PubAck(ack, self.epoch)
 
-    def _settled(self, heard: Stored | None, stream: str) -> Result | None:
+    def _settled(self, heard: PubAck | None, stream: str) -> Result | None:
         """None if the message may be sent again."""
         if heard is None:
             self._leaders.silent(stream)
@@ -192,7 +192,7 @@ class StreamWriter:
         return found
 
     def _noted(self, stream: str, results: list[Result]) -> list[Result]:
-        if isinstance(results[-1], Stored):
+        if isinstance(results[-1], PubAck):
             self._refusals.stored(stream)
         return results
 

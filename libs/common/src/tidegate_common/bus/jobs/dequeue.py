@@ -23,7 +23,7 @@ from tidegate_common.bus.connection import Bus
 from tidegate_common.bus.jobs.enqueue import notify
 from tidegate_common.bus.jobs.priority import LEVELS, turn
 from tidegate_common.bus.jobs.queue_info import consumer_info, consumer_of, strays
-from tidegate_common.bus.requests.jetstream import STREAM_NOT_FOUND, ApiError
+from tidegate_common.bus.requests.jetstream import STREAM_NOT_FOUND, JetStreamError
 from tidegate_common.bus.streams.definitions import SECOND
 from tidegate_common.contract.jobs import Job
 from tidegate_common.contract.soundness import job_fault, read
@@ -155,7 +155,7 @@ async def _add_consumer(bus: Bus, level: int, ack_wait_seconds: float) -> None:
     }
     try:
         await bus.api.call(f"CONSUMER.DURABLE.CREATE.{stream}.{name}", {"stream_name": stream, "config": config})
-    except ApiError as error:
+    except JetStreamError as error:
         if error.code == STREAM_NOT_FOUND:
             raise
         raise QueueRefused(

@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from tidegate_common.bus.connection import Bus
 from tidegate_common.bus.events.publisher import EventPublisher
-from tidegate_common.bus.jobs.priority import Entry, JobsInQueue, OwnerCounts, level_of
+from tidegate_common.bus.jobs.priority import JobsInQueue, NewJob, OwnerCounts, level_of
 from tidegate_common.bus.jobs.queue_info import holds, stream_state
 from tidegate_common.bus.jobs.records import JobRecords, record_of
 from tidegate_common.contract.jobs import Job, JobState, JobStatus
@@ -64,7 +64,7 @@ class QueueWriter:
         return state
 
     async def _put(
-        self, job: Job, headers: Mapping[str, str], trace_id: str, entry: Entry
+        self, job: Job, headers: Mapping[str, str], trace_id: str, entry: NewJob
     ) -> tuple[JobState, int | None]:
         """The job's record, and the level on which it waits if it was put into the queue here."""
         state, revision = record_of(job, trace_id, time.time()), 0

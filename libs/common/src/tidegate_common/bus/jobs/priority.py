@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
-from tidegate_common.bus.streams.patience import CALLER
+from tidegate_common.bus.streams.patience import WAITER
 
 STARTS = (2, 8, 32)
 """Jobs of one owner in the queue from which on another waits on the second, third and fourth level."""
@@ -56,7 +56,7 @@ Ask = Callable[[str], Awaitable[JobsInQueue]]
 """Asks what the queue holds of an owner. Raises BrokerUnavailable."""
 
 
-class Entry:
+class NewJob:
     """A job that is on its way into the queue."""
 
     def __init__(self, count: _Count) -> None:
@@ -92,11 +92,11 @@ class OwnerCounts:
     def __init__(self, ask: Ask) -> None:
         self._ask = ask
         self._counts: dict[str, _Count] = {}
-        self._entries: dict[str, set[Entry]] = {}
+        self._entries: dict[str, set[NewJob]] = {}
         """By owner, those that the queue has not confirmed."""
 
     @contextmanager
-    def entry(self, owner: str) -> Iterator[Entry]:
+    def entry(self, owner: str) -> Iterator[NewJob]:
         """For the time in which a job is put into the queue: an entry that comes later counts it."""
         count = self._counts.get(owner)
         if count is None or count.answer.done():
@@ -104,7 +104,7 @@ class OwnerCounts:
             answer = asyncio.create_task(self._counted(owner, earlier))
             answer.add_done_callback(_retrieve)
             count = self._counts[owner] = _Count(answer)
-        entry = Entry(count)
+        entry = NewJob(count)
         entries = self._entries.setdefault(owner, set())
         entries.add(entry)
         try:
@@ -115,8 +115,8 @@ class OwnerCounts:
             if not entries and self._entries.pop(owner, None) is not None:
                 del self._counts[owner]
 
-    async def _counted(self, owner: str, earlier: tuple[Entry, ...]) -> JobsInQueue:
-        CALLER.set(None)  # for all that share the answer: it goes on when the first of them has gone
+    async def _counted(self, owner: str, earlier: tuple[NewJob, ...]) -> JobsInQueue:
+        WAITER.set(None)  # for all that share the answer: it goes on when the first of them has gone
         found = await self._ask(owner)
         # Read after the answer: an entry that was confirmed meanwhile is in it only up to the queue's last sequence.
         on_their_way = sum(each.sequence is None or each.sequence > found.last for each in earlier)

@@ -8,7 +8,7 @@ import msgspec
 
 from tidegate_common.bus.connection import Bus
 from tidegate_common.bus.jobs.priority import LEVELS
-from tidegate_common.bus.requests.jetstream import CONSUMER_NOT_FOUND, STREAM_NOT_FOUND, ApiError
+from tidegate_common.bus.requests.jetstream import CONSUMER_NOT_FOUND, STREAM_NOT_FOUND, JetStreamError
 from tidegate_common.contract.jobs import Job
 from tidegate_common.contract.text import UNREADABLE
 from tidegate_common.errors import NotSent
@@ -54,7 +54,7 @@ async def stream_state(bus: Bus, subjects: str) -> StreamState:
     stream = bus.subjects.jobs_stream
     try:
         info = await bus.api.call(f"STREAM.INFO.{stream}", {"subjects_filter": subjects}, STATE_SECONDS)
-    except ApiError as error:
+    except JetStreamError as error:
         if error.code == STREAM_NOT_FOUND:
             raise NotSent("the job queue does not exist") from error
         raise
@@ -98,7 +98,7 @@ async def consumer_info(bus: Bus, level: int) -> dict[str, Any] | None:
     """How the consumer of `level` stands, in JetStream's words; None if there is none. Raises BrokerUnavailable."""
     try:
         return await bus.api.call(f"CONSUMER.INFO.{bus.subjects.jobs_stream}.{consumer_of(level)}")
-    except ApiError as error:
+    except JetStreamError as error:
         if error.code in (CONSUMER_NOT_FOUND, STREAM_NOT_FOUND):
             return None
         raise

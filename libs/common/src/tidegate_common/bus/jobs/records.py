@@ -13,7 +13,7 @@ from tidegate_common.bus.connection import Bus
 from tidegate_common.bus.events.refusals import Refusals, reason_of
 from tidegate_common.bus.events.writer import unconfirmed
 from tidegate_common.bus.requests.bucket import Bucket
-from tidegate_common.bus.requests.jetstream import ApiError
+from tidegate_common.bus.requests.jetstream import JetStreamError
 from tidegate_common.bus.streams.definitions import SECOND
 from tidegate_common.bus.streams.leaders import Leaders
 from tidegate_common.contract.ids import check_job_id
@@ -77,7 +77,7 @@ class JobRecords:
             raise TooLarge("the job's record", int(self._bus.client.max_payload)) from error
         except NotSent:
             raise  # nothing was sent, so it may be tried again
-        except ApiError as error:
+        except JetStreamError as error:
             self._refusals.refused(self._stream, reason_of(error.code, error.words), error.words)
             raise BrokerUnavailable("NATS did not keep the job's record") from error
         except BrokerUnavailable as error:

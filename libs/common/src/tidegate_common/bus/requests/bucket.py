@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from tidegate_common.bus.connection import Bus
-from tidegate_common.bus.requests.jetstream import WRONG_LAST_SEQUENCE, ApiError
+from tidegate_common.bus.requests.jetstream import WRONG_LAST_SEQUENCE, JetStreamError
 from tidegate_common.bus.wire import headers
 from tidegate_common.contract.events import EXPECTED, KV_OPERATION
 
@@ -63,7 +63,7 @@ class Bucket:
             fields[EXPECTED] = str(expected)
         try:
             return await self._api.store(f"{self.prefix}{key}", value, fields)
-        except ApiError as error:
+        except JetStreamError as error:
             if error.code in WRONG_LAST_SEQUENCE:
                 return 0
             raise

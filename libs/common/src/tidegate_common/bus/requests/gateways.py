@@ -15,7 +15,7 @@ import msgspec
 
 from tidegate_common.bus.connection import Bus
 from tidegate_common.bus.requests.roll import DOUBT_SECONDS, LiveGateways
-from tidegate_common.contract.gateways import Announcement, Answer, Question
+from tidegate_common.contract.gateways import Announcement, GatewayAnswer, Question
 from tidegate_common.errors import BrokerUnavailable
 
 ANNOUNCE_SECONDS = (0.8, 1.2)
@@ -34,7 +34,7 @@ class Count(NamedTuple):
 
 _ANNOUNCEMENT = msgspec.json.Decoder(Announcement)
 _NOBODY = ""
-_ANSWER = msgspec.json.Decoder(Answer)
+_ANSWER = msgspec.json.Decoder(GatewayAnswer)
 
 
 class _Asked:
@@ -48,7 +48,7 @@ class _Asked:
         self.total = 0
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-    def take(self, answer: Answer) -> None:
+    def take(self, answer: GatewayAnswer) -> None:
         if answer.gateway in self.answered:
             return
         self.answered.add(answer.gateway)

@@ -29,7 +29,7 @@ STREAM_OFFLINE = 10118
 LEADERLESS = frozenset({CLUSTER_NOT_AVAILABLE, STREAM_OFFLINE})
 
 
-class ApiError(BrokerUnavailable):
+class JetStreamError(BrokerUnavailable):
     """JetStream's own refusal: its `code`, and its words."""
 
     def __init__(self, code: int, words: str) -> None:
@@ -74,7 +74,7 @@ _NO_STREAM = "nobody stores it: the stream has no leader, or is not there"
 class JetStreamApi:
     """Asks on one connection. All calls raise BrokerUnavailable, and these, which are some:
 
-    NotSent if NATS is away, nobody answers, or there is no leader; ApiError.
+    NotSent if NATS is away, nobody answers, or there is no leader; JetStreamError.
     """
 
     def __init__(self, bus: Bus) -> None:
@@ -99,7 +99,7 @@ class JetStreamApi:
         try:
             call = f"$JS.API.STREAM.MSG.GET.{stream}"
             _, found = await self._ask(call, msgspec.json.encode(ask), headers.NO_FIELDS, CALL_SECONDS)
-        except ApiError as error:
+        except JetStreamError as error:
             if error.code == NO_MESSAGE:
                 return None
             raise
@@ -142,4 +142,4 @@ class JetStreamApi:
         code, words = found.error.err_code, found.error.description
         if code in LEADERLESS:
             raise NotSent(f"JetStream has no leader ({words})")
-        raise ApiError(code, words)
+        raise JetStreamError(code, words)

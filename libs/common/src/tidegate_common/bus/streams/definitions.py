@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from tidegate_common.bus.connection import Bus
-from tidegate_common.bus.requests.jetstream import STREAM_NOT_FOUND, ApiError, JetStreamApi
+from tidegate_common.bus.requests.jetstream import STREAM_NOT_FOUND, JetStreamApi, JetStreamError
 from tidegate_common.bus.streams.differences import USUAL, Difference, differences
 from tidegate_common.contract.subjects import Subjects
 from tidegate_common.errors import BrokerUnavailable, Unavailable
@@ -145,12 +145,12 @@ async def made(api: JetStreamApi, config: Mapping[str, Any]) -> dict[str, Any] |
     name = config["name"]
     try:
         return await api.call(f"STREAM.INFO.{name}", seconds=INFO_SECONDS)
-    except ApiError as error:
+    except JetStreamError as error:
         if error.code != STREAM_NOT_FOUND:
             raise _not_made(name, error) from error
     try:
         await api.call(f"STREAM.CREATE.{name}", _given({**USUAL, **config}))
-    except ApiError as error:
+    except JetStreamError as error:
         if error.code != STREAM_NAME_IN_USE:  # another service was faster
             raise _not_made(name, error) from error
     return None
@@ -161,7 +161,7 @@ async def change(
 ) -> None:
     """Gives a stream what is `wanted` of each difference, and says so before.
 
-    Raises StreamDiffers, ApiError, BrokerUnavailable.
+    Raises StreamDiffers, JetStreamError, BrokerUnavailable.
     """
     name = config["name"]
     if any(each.fixed for each in differing):
@@ -188,6 +188,6 @@ def _given(config: Mapping[str, Any]) -> dict[str, Any]:
     return {field: value for field, value in config.items() if value is not None}
 
 
-def _not_made(name: str, error: ApiError) -> BrokerUnavailable:
+def _not_made(name: str, error: JetStreamError) -> BrokerUnavailable:
     hint = " TIDEGATE_REPLICAS needs as many servers, in a cluster." if error.code in REPLICAS else ""
     return BrokerUnavailable(f"NATS does not make the stream {name} ({error.words}).{hint}")

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from tidegate_common.bus.connection import Bus
-from tidegate_common.bus.streams.patience import CALLER, Patience, Wait, wait_for
+from tidegate_common.bus.streams.patience import WAITER, Patience, Wait, wait_for
 from tidegate_common.errors import BrokerUnavailable, NotSent, TooManyWaiting
 
 T = TypeVar("T")
@@ -120,7 +120,7 @@ class Leaders:
 
         The whole body of the caller's request counts, of which `size` may be a part.
         """
-        caller = CALLER.get()
+        caller = WAITER.get()
         size = max(size, 0 if caller is None else caller.size)
         if self.waiting >= self.patience.most or self.waiting_bytes + size > self.patience.most_bytes:
             raise TooManyWaiting("NATS is away or has no leader, and no more requests may wait", retry_after=5)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from tidegate_common.bus.streams.leaders import Leaders
 
 
-class Caller(Protocol):
+class Waiter(Protocol):
     """Whoever sent the request that is being answered."""
 
     @property
@@ -25,7 +25,7 @@ class Caller(Protocol):
         """Done once they have left. Asked for by whoever begins to wait, after the request has been read."""
 
 
-CALLER: ContextVar[Caller | None] = ContextVar("caller", default=None)
+WAITER: ContextVar[Waiter | None] = ContextVar("caller", default=None)
 """None if nobody waits for an answer, and in what is done for several callers at once."""
 
 
@@ -72,7 +72,7 @@ class Wait:
 
 async def wait_for(what: asyncio.Future[None] | None, seconds: float) -> None:
     """Returns when `what` is done, or `seconds` are over. Raises CallerGone as soon as the caller has left."""
-    caller = CALLER.get()
+    caller = WAITER.get()
     gone = None if caller is None else caller.gone()
     futures: set[asyncio.Future[Any]] = {future for future in (what, gone) if future is not None}
     if futures:

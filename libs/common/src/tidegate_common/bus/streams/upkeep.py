@@ -15,7 +15,7 @@ from tidegate_common.bus.connection import Bus
 from tidegate_common.bus.events.refusals import Refusals
 from tidegate_common.bus.jobs.priority import LEVELS
 from tidegate_common.bus.jobs.queue_info import consumer_of
-from tidegate_common.bus.requests.jetstream import STREAM_NOT_FOUND, ApiError
+from tidegate_common.bus.requests.jetstream import STREAM_NOT_FOUND, JetStreamError
 from tidegate_common.bus.streams.definitions import REPLICAS, StreamDiffers, StreamLimits, change, configs, made
 from tidegate_common.bus.streams.differences import Difference, differences
 from tidegate_common.bus.streams.leaders import Leaders, leader_of
@@ -174,7 +174,7 @@ class Upkeep:
         try:
             async with self._api.changing:
                 await change(self._api, config, (await self._api.call(f"STREAM.INFO.{name}"))["config"], differing)
-        except ApiError as error:
+        except JetStreamError as error:
             log.warning("the stream %s %s, and NATS does not change it: %s", name, what, error.words)
             return False
         return True
@@ -230,7 +230,7 @@ class Upkeep:
                 reason = self._of_strangers()
             elif self._refusals is not None:
                 reason = self._refusals.of(name) or ""
-        except ApiError as error:
+        except JetStreamError as error:
             missing = error.code == STREAM_NOT_FOUND
             reason = f"the stream {name} does not exist" if missing else str(error)
         except BrokerUnavailable as error:
@@ -261,7 +261,7 @@ class Upkeep:
         if not self._bus.connected or server.get("cluster"):
             return False
         cause = error.__cause__
-        return not server.get("jetstream") or (isinstance(cause, ApiError) and cause.code in REPLICAS)
+        return not server.get("jetstream") or (isinstance(cause, JetStreamError) and cause.code in REPLICAS)
 
     def _say(self, stream: str, matter: str, text: str, level: int = logging.INFO) -> None:
         if self._said.get((stream, matter)) != text:

@@ -8,7 +8,7 @@ from typing import Any
 from nats.aio.client import PING_PROTO, Client
 from nats.protocol import command
 
-from tidegate_common.bus.wire.limits import SPARE_SUBSCRIPTIONS, Limits
+from tidegate_common.bus.wire.limits import SPARE_SUBSCRIPTIONS, ConnectionLimits
 from tidegate_common.bus.wire.server_errors import ConnectFailed, ServerError
 
 
@@ -17,7 +17,7 @@ class Interest(Client):
 
     def __init__(self) -> None:
         super().__init__()
-        self.limits = Limits()
+        self.limits = ConnectionLimits()
         self.denied: dict[str, str] = {}
         """By subject: subscriptions that this process can't do without and the server does not allow."""
         self._refused_now = 0

@@ -10,7 +10,7 @@ NO_MORE = "NATS allows this process no more subscriptions (its max_subscriptions
 NO_LIMIT = 1 << 62
 
 
-class Limits:
+class ConnectionLimits:
     """Of the connection that there is, or was last."""
 
     def __init__(self) -> None:

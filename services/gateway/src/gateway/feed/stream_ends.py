@@ -9,7 +9,7 @@ from gateway.hub.session import Session
 _NEVER = 1 << 64
 
 
-class JobEnds:
+class StreamEnds:
     """The sequences of jobs' last events, by the filtered tails that somebody listens to."""
 
     def __init__(self, hub: Hub) -> None:
