@@ -48,7 +48,7 @@ class DeadJobs:
         return found
 
     async def remove(self, job_id: str) -> None:
-        """Does nothing where there is none."""
+        """Does nothing if there is none."""
         # The message itself: the bucket's own removal would leave another one, which counts as a job that is kept.
         await self._bus.api.call(f"STREAM.PURGE.{self._bucket.stream}", {"filter": f"{self._bucket.prefix}{job_id}"})
 

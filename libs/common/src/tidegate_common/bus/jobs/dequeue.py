@@ -167,8 +167,8 @@ async def _add_consumer(bus: Bus, level: int, ack_wait_seconds: float) -> None:
 def _status(message: Msg) -> str | None:
     """What the server says in place of a job; None for a job.
 
-    A job has a reply subject, for its acknowledgement. Its headers may have a `Status` of their own, which whoever
-    queued it has written.
+    A job has a reply subject, for its acknowledgement. Its headers may have a `Status` of their own: they
+    are its publisher's.
     """
     return None if message.reply else JetStreamContext.is_status_msg(message)
 

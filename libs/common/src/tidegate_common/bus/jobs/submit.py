@@ -42,8 +42,8 @@ class JobSubmitter:
     ) -> Job:
         """A job that is not queued yet, to be done `seconds` from now.
 
-        Without a `tail` nobody gets its events but who reads the job's own stream. The other fields are as `Job` has
-        them. Raises BrokerUnavailable.
+        Without a `tail`, only the job's own stream has its events. The other fields are as `Job` has them. Raises
+        BrokerUnavailable.
         """
         deadline = None if seconds is None else time.time() + seconds
         # Before the job is queued: from then on a worker may store its events.
