@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 from tidegate_common.bus.events.history import Position, Stored
 from tidegate_common.bus.wire import headers
 from tidegate_common.contract.subjects import Subjects, covers
 from tidegate_common.errors import BrokerUnavailable
+
+T = TypeVar("T")
 
 SUBJECTS = Subjects.of("tg")
 Deliver = Callable[[bytes, bytes, bytes], None]
@@ -49,8 +52,8 @@ class MemoryStream:
         self.on_reconnect: list[Callable[[], Awaitable[None]]] = []
         self.epoch = "one"
         self.events: list[Stored] = []
-        self.asked = 0
-        """Requests so far."""
+        self._lost: list[tuple[Stored, Sequence[str]]] = []
+        """What was lost on this connection, and on which tails."""
 
     def publish(self, tail: str, data: str, lost: Sequence[str] = ()) -> int:
         """Stores an event. If the connection is there, it comes to all subscriptions but those of `lost` tails."""
@@ -68,25 +71,28 @@ class MemoryStream:
         )
         self.events.append(Stored(sequence, tail, block, data.encode()))
         if self.connected:
-            self._bring(self.events[-1], lost)
+            self._bring(self.events[-1], lambda tail: tail not in lost)
+            if lost:
+                self._lost.append((self.events[-1], lost))
         return sequence
 
-    def _bring(self, event: Stored, lost: Sequence[str]) -> None:
+    def _bring(self, event: Stored, hears: Callable[[str], bool]) -> None:
         subject = SUBJECTS.outbound(event.tail)
         for heard, deliver in list(self.client.subscriptions.values()):
-            if covers(heard, subject) and heard.removeprefix(SUBJECTS.outbound("")) not in lost:
+            if covers(heard, subject) and hears(heard.removeprefix(SUBJECTS.outbound(""))):
                 deliver(subject.encode(), event.header, event.payload)
 
-    def repeat(self) -> None:
-        """Brings the event before the last once more: late, as the last words of a stream's old leader are."""
-        if self.connected and len(self.events) > 1:
-            event = self.events[-2]
-            self._bring(event, ())
+    def bring_late(self) -> None:
+        """What was lost last comes after all, as the last words of a stream's old leader do."""
+        if self.connected and self._lost:
+            event, lost = self._lost.pop()
+            self._bring(event, lambda tail: tail in lost)
 
     def cut(self) -> None:
         """The connection is lost."""
         if self.connected:
             self.connected = False
+            self._lost.clear()
             for listener in self.on_disconnect:
                 listener()
 
@@ -97,32 +103,38 @@ class MemoryStream:
                 await listener()
 
     async def position(self) -> Position:
-        await self._ask()
-        return Position(self.epoch, 1 if self.events else 0, len(self.events))
+        return await self._answer(lambda: Position(self.epoch, 1 if self.events else 0, len(self.events)))
 
     patient_position = position
 
     async def latest(self, tails: Sequence[str], after: int, upto: int = 0) -> dict[str, int]:
-        await self._ask()
-        return {
-            event.tail: event.sequence
-            for event in self.events[after:]
-            if any(covers(tail, event.tail) for tail in tails)
-        }
+        def found() -> dict[str, int]:
+            asked = [event for event in self.events[after:] if any(covers(tail, event.tail) for tail in tails)]
+            return {event.tail: event.sequence for event in asked}
 
-    async def after(self, tail: str, sequence: int, upto: int, page: int = 2) -> AsyncIterator[Stored]:
+        return await self._answer(found)
+
+    async def after(self, tail: str, sequence: int, upto: int) -> AsyncIterator[Stored]:
         """In pages of two, so that much happens between them."""
         while sequence < upto:
-            await self._ask()
-            found = [event for event in self.events[sequence:upto] if covers(tail, event.tail)]
-            for event in found[:page]:
+            found = await self._answer(partial(self._kept, tail, sequence, upto))
+            for event in found[:2]:
                 yield event
                 sequence = event.sequence
-            if len(found) <= page:
+            if len(found) <= 2:
                 return
 
-    async def _ask(self) -> None:
-        self.asked += 1
+    def _kept(self, tail: str, sequence: int, upto: int) -> list[Stored]:
+        return [event for event in self.events[sequence:upto] if covers(tail, event.tail)]
+
+    async def _answer(self, answer: Callable[[], T]) -> T:
+        """A question is on its way for a moment, and so is the answer: what happens meanwhile is not in it."""
+        await self._pass()
+        found = answer()
+        await self._pass()
+        return found
+
+    async def _pass(self) -> None:
         await asyncio.sleep(0)
         if not self.connected:
             raise BrokerUnavailable("NATS is away")

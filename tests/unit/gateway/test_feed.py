@@ -148,17 +148,21 @@ def signals() -> Iterator[Telemetry]:
 
 
 LISTENED = sorted({tail for tails in LISTENING for tail in tails})
+CLIENTS = st.integers(0, len(LISTENING) - 1)
 publishing = st.tuples(st.just("publish"), st.sampled_from(TAILS), st.frozensets(st.sampled_from(LISTENED), max_size=3))
+steps = st.tuples(st.just("steps"), st.integers(1, 6))
 histories = st.lists(
     st.one_of(
         publishing,
         publishing,
         publishing,
-        st.tuples(st.sampled_from(("come", "leave")), st.integers(0, len(LISTENING) - 1)),
+        steps,
+        steps,
+        st.tuples(st.sampled_from(("come", "come", "leave")), CLIENTS),
         st.tuples(st.sampled_from(("cut", "back", "audit", "late"))),
-        st.tuples(st.just("steps"), st.integers(1, 12)),
     ),
-    max_size=60,
+    min_size=20,
+    max_size=80,
 )
 
 
@@ -179,7 +183,7 @@ async def live_through(history: list[tuple[Any, ...]], signals: Telemetry) -> No
         elif what == "back":
             await stream.come_back()
         elif what == "late":
-            stream.repeat()
+            stream.bring_late()
         elif what == "audit":
             looks.append(asyncio.ensure_future(feed.audit.look()))
         else:
