@@ -46,7 +46,7 @@ class EventPublisher:
         self.leaders = leaders
         self._deadline = leaders.patience.deadline_seconds
         self.refusals = Refusals()
-        self._storing = StreamWriter(bus, leaders, self.refusals)
+        self._writer = StreamWriter(bus, leaders, self.refusals)
         # A uuid for each message took 8 % of a batch's time; a name that no other process has drawn does as well.
         self._name, self._count = token_hex(12), count(1)
         self.published = {"durable": 0, "volatile": 0}
@@ -77,7 +77,7 @@ class EventPublisher:
     ) -> list[Receipt | TidegateError]:
         """As `durable`, for each of them, stored in their order. One's error stops no other."""
         messages = [self._message_of(each, headers) for each in events]
-        stored = await self._storing.store([each for each in messages if isinstance(each, Message)])
+        stored = await self._writer.store([each for each in messages if isinstance(each, Message)])
         epoch: str | TidegateError = ""
         if any(isinstance(each, PubAck) and each.epoch is None for each in stored):
             epoch = await self._ask_epoch()
@@ -126,7 +126,7 @@ class EventPublisher:
         """
         message = self._message(subject, payload, fields, message_id)
         self._check_size(message.block, payload, room)
-        (found,) = await self._storing.store([message])
+        (found,) = await self._writer.store([message])
         if isinstance(found, TidegateError):
             raise found
         return found.ack
@@ -148,10 +148,13 @@ class EventPublisher:
         return Message(subject, payload, block)
 
     async def _ask_epoch(self) -> str | TidegateError:
-        """Within a deadline too: an event that is stored gets its id soon, or is late."""
-        storing, doubts = self._storing, self._storing.doubts
-        if storing.epoch is not None:
-            return storing.epoch
+        """Within a deadline too: an event that is stored gets its id soon, or is late.
+
+        An answer that was asked for before the stream was doubted says nothing of what is stored after it.
+        """
+        writer, doubts = self._writer, self._writer.doubts
+        if writer.epoch is not None:
+            return writer.epoch
         try:
             async with asyncio.timeout(self._deadline):
                 epoch = (await self._history.position()).epoch
@@ -159,8 +162,8 @@ class EventPublisher:
             return error
         except TimeoutError:
             return late()
-        if storing.doubts == doubts:
-            storing.epoch = epoch
+        if writer.doubts == doubts:
+            writer.epoch = epoch
         return epoch
 
     def _receipt(

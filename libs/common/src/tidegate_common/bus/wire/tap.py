@@ -102,12 +102,13 @@ class Tap:
             stop = end + 2
             fields = data[position:end].split(b" ")
             if fields[0] in MESSAGES:
+                # MSG <subject> <sid> [reply] <size>, or HMSG <subject> <sid> [reply] <size of headers> <size in all>.
                 start = headers = stop
                 try:
                     stop += int(fields[-1]) + 2
                     subscription = subscriptions.get(int(fields[2]))
                     if len(fields[0]) == 4:
-                        headers += int(fields[-2 if len(fields) > 4 else -9])
+                        headers += int(fields[-2 if len(fields) > 4 else -9])  # a field too few raises IndexError
                 except (ValueError, IndexError):
                     stop = 0
                 if stop < headers:
