@@ -5,8 +5,6 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-import pytest
-
 from tests.stress.proxy import Cut, fault_proxy
 from tests.support.bus import SUBJECTS, broker, connected
 from tests.support.nats import nats_server
@@ -108,9 +106,6 @@ def end(last: int, left: int = 0) -> bytes:
     return f"NATS/1.0 204 EOB\r\nNats-Num-Pending: {left}\r\nNats-Last-Sequence: {last}\r\n\r\n".encode()
 
 
-WHOLE = [message(3, 0, 3), message(5, 3, 2), message(6, 5, 1), message(9, 6, 0), end(9)]
-
-
 @asynccontextmanager
 async def answering(data: Path, *answers: Sequence[bytes]) -> AsyncIterator[History]:
     """History of a stream that is not there: each read of it gets the next of `answers`, message by message."""
@@ -130,27 +125,12 @@ async def answering(data: Path, *answers: Sequence[bytes]) -> AsyncIterator[Hist
         yield History(reader)
 
 
-@pytest.mark.parametrize(
-    "torn",
-    [
-        WHOLE[1:],
-        WHOLE[:2] + WHOLE[3:],
-        WHOLE[:3] + WHOLE[4:],
-        WHOLE[4:],
-        [*WHOLE[:2], b"NATS/1.0 404 Not Found\r\n\r\n"],
-    ],
-    ids=["head", "middle", "last", "all but the end", "an end of another kind"],
-)
-async def test_an_answer_of_which_a_part_was_lost_is_never_taken_for_whole(tmp_path: Path, torn: list[bytes]) -> None:
-    """After a reconnect the rest of it came to the same inbox, with its end, and passed for all that there was."""
-    async with answering(tmp_path, torn, WHOLE) as history:
-        with pytest.raises(BrokerUnavailable, match="lost"):
-            await read(history, "client.a", 9)
-        assert await read(history, "client.a", 9) == [3, 5, 6, 9]
-
-
 async def test_a_page_is_the_last_one_when_the_server_says_so_however_short_those_before_it_are(tmp_path: Path) -> None:
-    pages = [[*WHOLE[:1], end(3, 3)], [message(5, 0, 2), end(5, 2)], [message(6, 0, 1), message(9, 6, 0), end(9, 1)]]
+    pages = [
+        [message(3, 0, 3), end(3, 3)],
+        [message(5, 0, 2), end(5, 2)],
+        [message(6, 0, 1), message(9, 6, 0), end(9, 1)],
+    ]
     async with answering(tmp_path, *pages, [b"NATS/1.0 404 Not Found\r\n\r\n"]) as history:
         assert await read(history, "client.a", 20) == [3, 5, 6, 9]
         assert history.pages == 4

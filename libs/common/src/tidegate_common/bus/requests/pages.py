@@ -74,7 +74,7 @@ class Pages:
     async def _ask(self, ask: bytes) -> Page:
         if not self._bus.connected:
             raise BrokerUnavailable("NATS is away")
-        answer = _Answer(self._origin, self._skip)
+        answer = PageCollector(self._origin, self._skip)
         try:
             with self._bus.inbox.collect(self._subject, ask, answer):
                 async with asyncio.timeout(TIMEOUT_SECONDS):
@@ -85,8 +85,8 @@ class Pages:
             raise BrokerUnavailable("NATS can't be asked for the events that were missed") from error
 
 
-class _Answer:
-    """What comes for one request: a Collector (bus/requests/inbox.py)."""
+class PageCollector:
+    """Makes a page of what comes for one request (Collector, bus/requests/inbox.py), or an error."""
 
     def __init__(self, origin: Origin, skip: int) -> None:
         """`origin` knows the stream's messages; `skip` characters of a subject are before the tail."""
