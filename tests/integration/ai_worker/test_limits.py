@@ -44,13 +44,7 @@ def sent(server: Endpoint) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize(
     ("setting", "wish", "expected"),
-    [
-        (None, None, {}),
-        (None, 7, {"max_tokens": 7}),
-        ("100", None, {"max_tokens": 100}),
-        ("100", 7, {"max_tokens": 7}),
-        ("100", 700, {"max_tokens": 100}),
-    ],
+    [(None, None, {}), ("100", 700, {"max_tokens": 100})],
 )
 async def test_a_limit_is_sent_where_the_caller_or_the_operator_names_one(
     tmp_path: Path, setting: str | None, wish: int | None, expected: dict[str, int]

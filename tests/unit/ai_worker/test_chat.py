@@ -71,6 +71,18 @@ async def test_a_job_may_name_its_model_and_ask_for_less_than_the_most() -> None
     assert asked[0].max_tokens == 2**31 - 1
 
 
+@pytest.mark.parametrize(
+    ("setting", "wish", "limit"),
+    [(None, None, None), (None, 7, 7), (100, None, 100), (100, 7, 7), (100, 700, 100)],
+)
+async def test_an_answer_has_the_lower_of_the_callers_limit_and_the_operators(
+    setting: int | None, wish: int | None, limit: int | None
+) -> None:
+    wanted = {} if wish is None else {"max_tokens": wish}
+    _, (asked,) = await answer({"messages": user("hi"), **wanted}, ai_max_tokens=setting)
+    assert asked.max_tokens == limit
+
+
 async def test_all_messages_together_may_not_be_longer_than_the_limit() -> None:
     await answer({"messages": user("12345") * 2}, ai_max_prompt_chars=10)
     with pytest.raises(PromptTooLong, match="10 characters"):
