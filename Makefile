@@ -23,11 +23,10 @@ $(STAMP): requirements/dev.lock requirements/model.lock $(MANIFESTS)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation $(EDITABLE)
 	@touch $@
 
-# The tests wait more than they compute, so that a core has work for several at once. ARGS="-n0 ..." runs them one by one.
-# Where Python may keep no bytecode, each of the processes would compile all tests anew.
+# tests/conftest.py says how many run at once. If Python may keep no bytecode, each process would compile all tests anew.
 unexport PYTHONDONTWRITEBYTECODE
 test: setup
-	$(BIN)/python -m pytest -n 8 $(ARGS)
+	$(BIN)/python -m pytest -n auto $(ARGS)
 
 stress: setup
 	$(BIN)/python -m tests.stress $(ARGS)

@@ -5,12 +5,19 @@ from collections import defaultdict
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 from xdist.remote import Producer
 from xdist.scheduler import LoadScopeScheduling
 
 # Tests talk to this machine alone. Without this, httpx would read all of its authorities' certificates for each client.
 os.environ.pop("SSL_CERT_FILE", None)
 os.environ["SSL_CERT_DIR"] = os.devnull
+
+# How long an example takes depends on what else runs: as for other tests, there is the limit of the whole test.
+settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("tests")
+
+PROCESSES = 8
 
 WHOLE = (
     "tests/e2e/test_console.py",  # one browser and one stack for all
@@ -26,6 +33,16 @@ class Scheduling(LoadScopeScheduling):
     def _split_scope(self, nodeid: str) -> str:
         module = nodeid.partition("::")[0]
         return module if module in WHOLE else nodeid
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Of `-n auto`. Tests wait more than they compute, so that each of two cores has work for four of them.
+
+    One by one is sooner if single files are asked for: eight processes take ten seconds to read all tests.
+    """
+    single = all(Path(arg.partition("::")[0]).is_file() for arg in config.args)
+    return 0 if single else PROCESSES
 
 
 @pytest.hookimpl(optionalhook=True)
