@@ -99,6 +99,7 @@ class Recovery:
 
     def arrive(self, session: Session, position: Position) -> bool:
         """The session has everything up to `position`: whether it is live now. If not, it has to read once more."""
+        # Also if nothing was read: what comes up to the position is not new to it.
         session.position = max(session.position, position.last)
         session.covered = position.last
         assert session.held is not None
@@ -115,6 +116,7 @@ class Recovery:
         """
         had = session.covered
         if places is not None:
+            # Its own tails alone: another client's event says nothing of whether one for this client had come.
             had = max(had, session.position, *(places.start(tail) for tail in session.tails))
         if had + 1 < position.first:
             kept = EventId(position.epoch, position.first - 1)

@@ -61,6 +61,7 @@ class Repairs:
         live = [session for session in sessions if session.held is None and not self._life.over(session)]
         if not live:
             return
+        # Before the caller moves what was heard on: a hole is told of before its audience's place passes it.
         places = Places(self._hub.audiences_of(live), self._outbound)
         for session in live:
             if session.ending is None:  # holding one ends the pass, which may end another that is slow
@@ -73,6 +74,8 @@ class Repairs:
     def _cut_off(self) -> None:
         """NATS is gone, and nothing of the next connection has come: what comes there may have a hole before it."""
         self._there.clear()
+        # Who is held already holds events of the old connection. Those of the next one do not follow on them: what is
+        # lost in between would be overtaken by what is held after it.
         for session in self._hub.sessions:
             if session.held is not None:
                 session.held.break_off()
@@ -92,6 +95,7 @@ class Repairs:
                 if position is None:
                     group.create_task(self._read(session, limit, None, places, None))
                     continue
+                # Its own place counts too: it may have come later, and read what others on its tail never heard.
                 tails = [tail for tail in session.tails if missing[tail] > session.covered]
                 if tails:
                     group.create_task(self._read(session, limit, position, places, tails))
@@ -124,7 +128,7 @@ class Repairs:
             try:
                 position = await self._life.position()
                 if position.last < max(session.position for session in there):
-                    return None, {}
+                    return None, {}  # a cluster's server that is behind: `Recovery` waits for a better word
                 lasts = await survey(self._history, starts, position.last)
                 return position, {tail: places.missing(tail, lasts[tail]) for tail in starts}
             except BrokerUnavailable:

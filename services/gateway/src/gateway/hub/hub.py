@@ -137,6 +137,8 @@ class Hub:
         The session has to be among `sessions`: one that is gone would be held in place of one that is there.
         """
         assert session in self.sessions, "who is gone is not held"
+        # What this pass has for it was handed over before the hold, and its position says so. Left for the end of the
+        # pass, it would be written in the middle of the replay that the hold is for.
         self._flush()
         session.held = Held(self._max_held)
         for tail in session.tails:
@@ -150,7 +152,8 @@ class Hub:
         held, session.held = session.held, None
         assert held is not None
         assert not held.broken, "a broken hold is replayed, not released"
-        self._spread_sole()  # before the session is among those who get it live: it has it held
+        # Before the session is among those who get the pass's only event live: it has it held, too.
+        self._spread_sole()
         for tail in session.tails:
             audience = self._audiences[tail]
             audience.joining.pop(session, None)
@@ -159,6 +162,7 @@ class Hub:
             audience.live[session] = None
         for sequence, chunk in held.events:
             if sequence is not None:
+                # The stream's position was asked for after the hold began. So what is held may have been replayed, too.
                 if sequence <= session.position:
                     continue
                 session.position = sequence
@@ -172,6 +176,7 @@ class Hub:
         del self.sessions[session]
         for tail in session.tails:
             audience = self._audiences[tail]
+            # In either: a repair may have held it, or released it, at any moment.
             audience.live.pop(session, None)
             audience.joining.pop(session, None)
             if not audience.live and not audience.joining:
@@ -208,6 +213,7 @@ class Hub:
                 self._sole = (audience, sequence, chunk)
                 self._scheduled = True
                 self._schedule(self._flush)
+        # Those who join hear it in this very call, and not at the end of the pass: one of them may be released before.
         for session in audience.joining:
             if session.held is not None:
                 session.held.add(sequence, chunk)
@@ -289,7 +295,7 @@ class Hub:
     def _write_sole(self, audience: Audience, sequence: int, chunk: bytes) -> None:
         """The only event of a pass, written in one walk: what 10,000 sessions hold is more than a cache does."""
         sent = 0
-        for session in tuple(audience.live):
+        for session in tuple(audience.live):  # ending one that is slow takes it out
             if sequence <= session.position or session.ending is not None:
                 continue
             session.position = sequence
