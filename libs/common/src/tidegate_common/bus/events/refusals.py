@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
+import time
+from collections.abc import Callable
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +68,8 @@ QUIET_SECONDS = 10.0
 class Refusals:
     """One process's, over all of its streams."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self.counts = dict.fromkeys(REASONS, 0)
         self._now: dict[str, _Spell] = {}
         """By stream."""
@@ -80,20 +82,20 @@ class Refusals:
         spell = self._now.get(stream)
         if spell is None or spell.reason != reason:
             before = 0 if spell is None else spell.number
-            spell = self._now[stream] = _Spell(reason, words, before)
+            spell = self._now[stream] = _Spell(reason, words, before, self._clock())
             # The job queue is full in the ordinary course of things.
             level = logging.INFO if reason == STREAM_FULL else logging.WARNING
             log.log(level, "publishes are refused: %s", spell.text, extra={"stream": stream, "reason": reason})
         spell.number += number
-        spell.last = _now()
+        spell.last = self._clock()
         spell.present = True
 
     def stored(self, stream: str) -> None:
         """Something was stored in `stream`."""
         if self._now and (spell := self._now.get(stream)) is not None:
             if spell.present:
-                spell.present, spell.back = False, _now()
-            if _now() >= spell.last + QUIET_SECONDS:
+                spell.present, spell.back = False, self._clock()
+            if self._clock() >= spell.last + QUIET_SECONDS:
                 self._end(stream)
 
     def of(self, stream: str) -> str | None:
@@ -110,7 +112,7 @@ class Refusals:
         """NATS stores again: what still refuses says so with its next publish."""
         for stream in list(self._now):
             if self.of(stream):
-                self._now[stream].back = _now()
+                self._now[stream].back = self._clock()
                 self._end(stream)
 
     def _end(self, stream: str) -> None:
@@ -126,13 +128,9 @@ class Refusals:
 class _Spell:
     """A time of one reason. `present` until something is stored, `back` when that was."""
 
-    def __init__(self, reason: str, words: str, number: int) -> None:
+    def __init__(self, reason: str, words: str, number: int, now: float) -> None:
         self.reason = reason
         self.text = TEXTS[reason] + (f" ({words})" if words else "")
         self.number = number
         self.present = True
-        self.since = self.last = self.back = _now()
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()
+        self.since = self.last = self.back = now
