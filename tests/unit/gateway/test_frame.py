@@ -148,5 +148,5 @@ def test_a_reader_of_ours_reads_the_same_events_out_of_chunks(events: list[Event
     last, found = "", []
     for event_id, event_type, data in frame.events(b"".join(frame.chunk(frame.event(*event)) for event in events)):
         last = last if event_id is None else event_id.decode()
-        found.append((last, event_type.decode() or "message", data.decode()))
+        found.append((last, (event_type or b"message").decode(), data.decode()))
     assert found == [(one.id, one.event, one.data) for one in read(written(events))]

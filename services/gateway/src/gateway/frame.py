@@ -19,6 +19,7 @@ _LINE_END = re.compile(rb"\r\n|\r|\n")
 _FORBIDDEN = re.compile(rb"[\r\n\0]+")
 _ESCAPES = {character.encode(): b"\\u%04x" % ord(character) for character in "\u2028\u2029\x85"}
 _BREAKS = re.compile(b"|".join(_ESCAPES))
+_FIELDS = re.compile(rb"(?:id: (.*)\n)?(?:event: (.*)\n)?data: ")
 _ANY_JSON = msgspec.json.Decoder(msgspec.Raw)
 
 
@@ -117,30 +118,30 @@ def chunk(text: bytes) -> bytes:
 
 def unchunk(chunks: bytes) -> bytes:
     """The text of whole `chunks`, for those who can't read them."""
-    texts = []
+    return b"".join(_texts(chunks))
+
+
+def _texts(chunks: bytes) -> Iterator[bytes]:
     position = 0
     while position < len(chunks):
-        end = chunks.index(b"\r\n", position)
-        size = int(chunks[position:end], 16)
-        texts.append(chunks[end + 2 : end + 2 + size])
-        position = end + 2 + size + 2
-    return b"".join(texts)
+        start = chunks.index(b"\r\n", position) + 2
+        end = start + int(chunks[position : start - 2], 16)
+        yield chunks[start:end]
+        position = end + 2
 
 
 class ParsedEvent(NamedTuple):
-    """An event as a client reads it. `event_id` is None if there is none, `event_type` is empty for `message`."""
+    """An event as a client reads it. `event_id` is None if there is none, `event_type` for `message`."""
 
     event_id: bytes | None
-    event_type: bytes
+    event_type: bytes | None
     data: bytes
 
 
 def events(chunks: bytes) -> Iterator[ParsedEvent]:
-    """What `event` has made, out of whole `chunks`: for readers within the gateway."""
-    for text in unchunk(chunks).split(b"\n\n")[:-1]:  # a blank line ends an event, and stands nowhere else
-        event_id, event_type = None, b""
-        if text.startswith(b"id: "):
-            event_id, _, text = text[4:].partition(b"\n")
-        if text.startswith(b"event: "):
-            event_type, _, text = text[7:].partition(b"\n")
-        yield ParsedEvent(event_id, event_type, text[6:].replace(b"\ndata: ", b"\n"))
+    """What `event` has made and `chunk` has put into one chunk each: for readers within the gateway."""
+    for text in _texts(chunks):
+        fields = _FIELDS.match(text)
+        assert fields is not None, "it is ours"
+        data = text[fields.end() : -2].replace(b"\ndata: ", b"\n")
+        yield ParsedEvent(fields[1], fields[2], data)

@@ -101,7 +101,7 @@ class JobReader:
                 self._size -= len(event.data) + EVENT_BYTES
                 if self._session.paused and self._size <= BACKLOG_BYTES // 4:
                     self._session.set_paused(False)
-                yield event.event_type.decode(), event.data
+                yield (event.event_type or b"message").decode(), event.data
             if self.ended and self._error is None:
                 return
             await self._change()

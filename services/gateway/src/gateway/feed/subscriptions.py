@@ -149,15 +149,16 @@ class Subscriptions:
         ours = belongs(header, job_id)
         if ours:
             self._receive(audience, subject, header, payload)
+            if header.find(headers.JOB_END) < 0:
+                return
         place = self._origin.republished(header, subject)
         if place is None:
             return
-        number, previous = place
-        if not ours:
-            self._holes.follow(audience, subject, number, previous)
-        elif header.find(headers.JOB_END) > 0:
-            self._job_ends.note(audience.tail, number)
+        if ours:
+            self._job_ends.note(audience.tail, place[0])
             self._at_end_of_pass(partial(self._job_ends.finish_all, audience))
+        else:
+            self._holes.follow(audience, subject, *place)
 
     @staticmethod
     def _read_instead(audience: Audience) -> None:
