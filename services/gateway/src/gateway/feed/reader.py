@@ -117,8 +117,8 @@ class JobReader:
         """Attached until the job has ended."""
         try:
             while not self.ended:
-                # The first time nothing has begun: whoever asks is refused at once, and may ask again.
-                await insist(self._attach, self._patience if self._attached else 0)
+                # Without a place nothing has begun: whoever asks is refused at once, and may ask again.
+                await insist(self._attach, self._patience if self._place else 0)
                 await self._session.over
                 self.ended = self._session.ending is Ending.DONE
         except Exception as error:
