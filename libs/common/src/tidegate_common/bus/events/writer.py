@@ -12,7 +12,7 @@ import msgspec
 from tidegate_common.bus.connection import Bus
 from tidegate_common.bus.events import refusals
 from tidegate_common.bus.events.refusals import Refusals
-from tidegate_common.bus.requests.jetstream import LEADERLESS, WRONG_LAST_SEQUENCE
+from tidegate_common.bus.requests.jetstream import LEADERLESS, WRONG_LAST_SEQUENCE, Refusal
 from tidegate_common.bus.streams.advisories import on_deletion, on_update
 from tidegate_common.bus.streams.leaders import Leaders
 from tidegate_common.bus.streams.patience import Wait
@@ -36,18 +36,13 @@ class Message(NamedTuple):
     block: bytes
 
 
-class _ApiError(msgspec.Struct):
-    err_code: int = 0
-    description: str = ""
-
-
 class Ack(msgspec.Struct):
     """A stream's answer: the message is its `seq`th, `duplicate` if it had been that already."""
 
     stream: str = ""
     seq: int = 0
     duplicate: bool = False
-    error: _ApiError | None = None
+    error: Refusal | None = None
 
 
 class PubAck(NamedTuple):
@@ -183,7 +178,7 @@ class StreamWriter:
             return Superseded("another attempt has begun since")
         return self._refusal(stream, error)
 
-    def _refusal(self, stream: str, error: _ApiError) -> TidegateError:
+    def _refusal(self, stream: str, error: Refusal) -> TidegateError:
         reason = refusals.reason_of(error.err_code, error.description)
         found: TidegateError = NotStored(f"NATS does not store: {error.description}", retry_after=5)
         if reason == refusals.STREAM_FULL and stream == self._bus.subjects.jobs_stream:

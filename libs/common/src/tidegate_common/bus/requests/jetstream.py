@@ -54,19 +54,34 @@ class _Message(msgspec.Struct):
     data: bytes = b""
 
 
-class _Error(msgspec.Struct):
+class Refusal(msgspec.Struct):
+    """JetStream's error, as it stands in an answer."""
+
     err_code: int = 0
     description: str = ""
 
 
 class _Answer(msgspec.Struct):
-    """Of any call; `message` of one that gets a message."""
+    """Of any call."""
 
-    error: _Error | None = None
-    message: _Message | None = None
+    error: Refusal | None = None
+
+
+class _Got(msgspec.Struct):
+    """Of one that gets a message."""
+
+    message: _Message
+
+
+class _Kept(msgspec.Struct):
+    """Of a stream that has stored a message."""
+
+    seq: int
 
 
 _ANSWER = msgspec.json.Decoder(_Answer)
+_GOT = msgspec.json.Decoder(_Got)
+_KEPT = msgspec.json.Decoder(_Kept)
 _NO_API = "JetStream has to be on (nats-server -js): nobody answers for it"
 _NO_STREAM = "nobody stores it: the stream has no leader, or is not there"
 
@@ -86,8 +101,7 @@ class JetStreamApi:
     async def call(self, name: str, body: Any = None, seconds: float = CALL_SECONDS) -> dict[str, Any]:
         """What JetStream answers to `name` (STREAM.INFO.TG_EVENTS) within `seconds`."""
         payload = b"" if body is None else msgspec.json.encode(body)
-        answer, _ = await self._ask(f"$JS.API.{name}", payload, headers.NO_FIELDS, seconds)
-        found: dict[str, Any] = msgspec.json.decode(answer)
+        found: dict[str, Any] = msgspec.json.decode(await self._ask(f"$JS.API.{name}", payload, seconds=seconds))
         return found
 
     async def message(self, stream: str, **ask: Any) -> Found | None:
@@ -97,27 +111,36 @@ class JetStreamApi:
         call makes a dict of the headers, and fails over bytes in them that are no text.
         """
         try:
-            call = f"$JS.API.STREAM.MSG.GET.{stream}"
-            _, found = await self._ask(call, msgspec.json.encode(ask), headers.NO_FIELDS, CALL_SECONDS)
+            answer = await self._ask(f"$JS.API.STREAM.MSG.GET.{stream}", msgspec.json.encode(ask))
         except JetStreamError as error:
             if error.code == NO_MESSAGE:
                 return None
             raise
-        kept = found.message
-        if kept is None:
-            raise BrokerUnavailable("NATS does not give a stored message")
+        try:
+            kept = _GOT.decode(answer).message
+        except UNREADABLE as error:
+            raise BrokerUnavailable("NATS does not give a stored message") from error
         return Found(kept.seq, kept.subject, kept.hdrs, kept.data)
 
     async def store(
         self, subject: str, payload: bytes, fields: Mapping[str, str], seconds: float = CALL_SECONDS
     ) -> int:
         """Stores a message once, and gives its sequence. Raises TooLarge, too."""
-        answer, _ = await self._ask(subject, payload, headers.block(fields), seconds, _NO_STREAM)
-        return int(msgspec.json.decode(answer)["seq"])
+        answer = await self._ask(subject, payload, headers.block(fields), seconds, _NO_STREAM)
+        try:
+            return _KEPT.decode(answer).seq
+        except UNREADABLE as error:
+            raise BrokerUnavailable("somebody else than a stream has taken the message") from error
 
     async def _ask(
-        self, subject: str, payload: bytes, block: bytes, seconds: float, nobody: str = _NO_API
-    ) -> tuple[bytes, _Answer]:
+        self,
+        subject: str,
+        payload: bytes,
+        block: bytes = headers.NO_FIELDS,
+        seconds: float = CALL_SECONDS,
+        nobody: str = _NO_API,
+    ) -> bytes:
+        """The answer, if it is no error."""
         if not self._bus.connected:
             raise NotSent("NATS is away")
         answer: bytes | None = None
@@ -134,12 +157,12 @@ class JetStreamApi:
         if not answer:
             raise NotSent(nobody)
         try:
-            found = _ANSWER.decode(answer)
-        except UNREADABLE as error:
-            raise BrokerUnavailable("what JetStream answers can't be read") from error
-        if found.error is None:
-            return answer, found
-        code, words = found.error.err_code, found.error.description
+            error = _ANSWER.decode(answer).error
+        except UNREADABLE as fault:
+            raise BrokerUnavailable("what JetStream answers can't be read") from fault
+        if error is None:
+            return answer
+        code, words = error.err_code, error.description
         if code in LEADERLESS:
             raise NotSent(f"JetStream has no leader ({words})")
         raise JetStreamError(code, words)
