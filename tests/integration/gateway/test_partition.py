@@ -53,6 +53,15 @@ async def everything(history: History, upto: int) -> list[int]:
             continue
 
 
+async def lasts(history: History, upto: int) -> dict[str, int] | None:
+    """What is last, as a reader hears it that asks again when it is told that the stream can't be read now."""
+    while True:
+        try:
+            return await history.latest(["client.a", "client.quiet"], 0, upto)
+        except BrokerUnavailable:
+            continue
+
+
 @pytest.mark.timeout(120)
 async def test_a_replica_that_is_behind_does_not_pass_for_the_whole_stream(tmp_path: Path) -> None:
     async with network(*NAMES) as net, nats_cluster(tmp_path, net) as cluster:
@@ -67,9 +76,11 @@ async def test_a_replica_that_is_behind_does_not_pass_for_the_whole_stream(tmp_p
                 await publish(bus, 0, 300)
                 last = (await History(bus).position()).last
                 reading = asyncio.create_task(everything(history, last))
-                await asyncio.wait([reading], timeout=2)
+                asking = asyncio.create_task(lasts(history, last))
+                await asyncio.wait([reading, asking], timeout=2)
                 await rejoin(net, late)
                 assert await reading == list(range(1, 301))
+                assert await asking == {"client.a": 300}
 
 
 @pytest.mark.timeout(120)

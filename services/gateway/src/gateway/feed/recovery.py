@@ -57,7 +57,7 @@ class Recovery:
         `position` was asked for after the hold, `told` is the place that a gap of the kind `epoch` has given. A session
         that was live has its `places`, and has more to come up to `position` on `tails` only.
         """
-        failing, stale_since = _Failing(), 0.0
+        failing, behind = _Standstill(), _Standstill()
         while not self._life.over(session):
             assert session.held is not None
             if session.held.broken:
@@ -73,9 +73,7 @@ class Recovery:
                         self._life.end()  # it has lost its end
                         return
                     # Perhaps the word of a server that is cut off from the others, and was the leader.
-                    now = asyncio.get_running_loop().time()
-                    stale_since = stale_since or now
-                    if now - stale_since < STALE_SECONDS:
+                    if behind.seconds(session) < STALE_SECONDS:
                         position = None  # as good as none
                         raise BrokerUnavailable("a server that is behind answers for the stream")
                     told, places, tails = self._lose(session, position), None, None
@@ -85,7 +83,7 @@ class Recovery:
                 # NATS is away: the connection stays open, and is tried again when there is something to ask. But if
                 # NATS answers, and gives nothing of the stream, trying again for ever would be a silent hole.
                 if position is None:
-                    failing = _Failing()
+                    failing = _Standstill()
                 elif failing.seconds(session) >= self._patience:
                     self._give_up(session, error)
                     return
@@ -138,15 +136,15 @@ class Recovery:
         self._hub.end(session, Ending.FEED)
 
 
-class _Failing:
-    """Since when a session's replay has failed at one place."""
+class _Standstill:
+    """Since when a session has come no further."""
 
     def __init__(self) -> None:
         self._since = 0.0
         self._place: tuple[int, int] | None = None
 
     def seconds(self, session: Session) -> float:
-        """It failed again just now: how long the session has been where it is."""
+        """Something failed again just now: how long the session has been where it is."""
         place, now = (session.covered, session.position), asyncio.get_running_loop().time()
         if place != self._place:
             self._place, self._since = place, now
