@@ -24,7 +24,7 @@ def faults(pages: dict[str, str]) -> Iterator[str]:
         if path.startswith("tests/unit/scripts/"):
             continue
         for number, line in enumerate(text.splitlines(), 1):
-            for name in _NAME.findall(line):
+            for name in _NAME.findall(line) if ".py" in line else ():
                 if not _is_there(name, path, code):
                     yield f"{path}:{number}: there is no file {name}"
     yield from _folders(pages[ARCHITECTURE])
