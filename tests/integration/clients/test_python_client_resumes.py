@@ -14,6 +14,7 @@ from tests.support.ports import free_port
 from tests.support.processes import service
 from tests.support.publisher import running_publisher
 from tidegate_client import Closing, Event, Gap, Stream, connect
+from tidegate_common.bus.streams.definitions import StreamLimits, ensure_streams
 
 
 async def send(publisher: httpx.AsyncClient, numbers: range) -> None:
@@ -48,6 +49,30 @@ async def test_a_restart_of_gateway_and_nats_is_told_by_closing_and_loses_and_re
     assert [event.data for event in got if event.type == "note"] == [str(number) for number in range(12)]
     assert [event.json()["reason"] for event in got if isinstance(event, Closing)] == ["drain"]
     assert {event.type for event in got} == {"note", "closing", "connected"}
+
+
+async def test_a_stream_that_was_made_anew_is_told_by_closing_and_a_gap_and_then_all_of_it_comes(
+    tmp_path: Path,
+) -> None:
+    async with (
+        broker(tmp_path) as (server, bus),
+        running_gateway(server.url) as running,
+        running_publisher(server.url) as (publisher, _),
+        connect(f"{running.url}/api/sse", client_id="ann", topics=["a"]) as stream,
+    ):
+        assert (await anext(stream)).type == "connected"
+        await send(publisher, range(3))
+        await read(stream, 3)
+        last = stream.last_event_id
+        await bus.jetstream.delete_stream(bus.subjects.events_stream)
+        await ensure_streams(bus, StreamLimits(), update=False)
+        await send(publisher, range(3, 5))
+        got = await read(stream, 2)
+    assert [event.type for event in got] == ["closing", "connected", "gap", "note", "note"]
+    closing, connected, gap, *notes = got
+    assert (closing.json()["reason"], connected.json()["client_id"]) == ("feed", "ann")
+    assert (gap.json()["reason"], gap.json()["from"]) == ("epoch", last)
+    assert [note.data for note in notes] == ["3", "4"]
 
 
 @pytest.mark.parametrize("id_", ["名前 1", "é", " a ", "a\x01\x7f", "%41+&="])

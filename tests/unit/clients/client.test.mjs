@@ -130,6 +130,17 @@ test("the gateway's own closing is no attempt that failed", async () => {
   });
 });
 
+test("a stream that was made anew is come back to with the last id, and its gap and events come", async () => {
+  const closing = HEAD + 'id: a-7\ndata: x\n\nretry: 10\nevent: closing\ndata: {"reason":"feed","reconnect":true}\n\n';
+  const again = HEAD + 'id: b-0\nevent: connected\ndata: {}\n\nevent: gap\ndata: {"reason":"epoch"}\n\n';
+  await scripted([closing, again + "id: b-1\ndata: y\n\n" + HOLD], {}, async (client, seen) => {
+    await seen.until(() => seen.events.length === 5);
+    assert.deepEqual(seen.kinds, ["closing", "gap"]);
+    assert.match(seen.requests[1], /last-event-id: a-7/);
+    assert.equal(client.lastEventId, "b-1");
+  });
+});
+
 // A number of four hundred digits was waited for for ever, and any text with a year in it was a date.
 const LATER = new Date(Date.now() + 3_600_000).toUTCString();
 const RETRY_AFTER = [
