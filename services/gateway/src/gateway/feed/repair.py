@@ -132,7 +132,9 @@ class Repairs:
                 lasts = await survey(self._history, starts, position.last)
                 return position, {tail: places.missing(tail, lasts[tail]) for tail in starts}
             except BrokerUnavailable:
-                if position is not None:
+                # If NATS is gone again, the next connection has one survey for all once more: one by one, each of
+                # thousands that missed nothing would read a page for each of its tails.
+                if position is not None and self._there.is_set():
                     return None, {}
             await asyncio.sleep(random.uniform(*AGAIN_SECONDS))
 
