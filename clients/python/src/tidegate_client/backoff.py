@@ -48,7 +48,7 @@ def bounded(digits: str, unit_seconds: float = 1.0) -> float:
 
 
 def retry_after(value: str | None) -> float:
-    """Seconds that a Retry-After header asks for, as a number or a date, a day at most; 0 where it says nothing."""
+    """Seconds that a Retry-After header asks for, as a number or a date, a day at most; 0 if it says nothing."""
     if not value:
         return 0.0
     if value.isascii() and value.isdigit():

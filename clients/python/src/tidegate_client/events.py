@@ -18,7 +18,7 @@ class Event:
     data: str
 
     def json(self) -> Any:
-        """The data decoded. Raises ValueError where it is no JSON, RecursionError where it is nested too deeply."""
+        """The data decoded. Raises ValueError if it is no JSON, RecursionError if it is nested too deeply."""
         return json.loads(self.data)
 
 
@@ -43,7 +43,7 @@ class Closing(Event):
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Why the gateway refused, as RFC 9457 tells it. `facts` is the whole document, empty where there was none."""
+    """Why the gateway refused, as RFC 9457 tells it. `facts` is the whole document, empty if there was none."""
 
     status: int
     title: str
@@ -79,7 +79,7 @@ class State:
 
 class Stopped(Exception):
     """The client must not come back, or may not try again. `problem` is the gateway's last answer, if it gave one;
-    `__cause__` is what was raised, where something was."""
+    `__cause__` is what was raised, if something was."""
 
     def __init__(self, reason: str, problem: Problem | None = None) -> None:
         super().__init__(reason)

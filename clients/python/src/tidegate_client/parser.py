@@ -13,7 +13,7 @@ DIGITS = re.compile(r"[0-9]+")
 
 
 class Frame(NamedTuple):
-    """One dispatch. `id` is the event's own or None; `data` is None where only the id moves."""
+    """One dispatch. `id` is the event's own or None; `data` is None if only the id moves."""
 
     id: str | None
     type: str

@@ -59,7 +59,7 @@ async def fields(given: Headers | None, seconds: float) -> httpx.Headers:
 def place(url: httpx.URL, fields: httpx.Headers, last_event_id: str) -> tuple[httpx.URL, httpx.Headers]:
     """Both with the id to go on from: as WHATWG sends it, its UTF-8 bytes in `Last-Event-ID`.
 
-    In the query where a field can't hold it: servers refuse control characters there, and blanks at its ends are lost.
+    In the query if a field can't hold it: servers refuse control characters there, and blanks at its ends are lost.
     """
     value = last_event_id.encode("utf-8", "replace")
     if _IN_FIELD.fullmatch(value):
@@ -75,7 +75,7 @@ def drop_cookies(client: httpx.AsyncClient) -> None:
 
 
 def check_address(url: httpx.URL) -> None:
-    """Raises Stopped where no attempt can be made at `url`."""
+    """Raises Stopped if no attempt can be made at `url`."""
     if url.scheme not in ("http", "https") or not url.host:
         raise Stopped(f"the address can't be used: {url} is no http or https address of a host")
 
@@ -85,7 +85,7 @@ def _failed(error: Exception) -> HeadersFailed:
 
 
 def text(error: BaseException) -> str:
-    """What `error` says; its kind where it says nothing."""
+    """What `error` says; its kind if it says nothing."""
     return str(error) or type(error).__name__
 
 

@@ -77,7 +77,7 @@ class Stream:
         return self
 
     async def __anext__(self) -> Event:
-        """The next event. Raises Stopped where the client must not come back; ends after `close` and after a 204.
+        """The next event. Raises Stopped if the client must not come back; ends after `close` and after a 204.
 
         It can be cancelled, as by a timeout, and called again: the connection stays, and so does a wait for the next.
         """
@@ -255,7 +255,7 @@ class Stream:
 
 
 async def _beginning(response: httpx.Response) -> bytes:
-    """The body where it may tell the problem, as much of it as comes: what the head says counts without it too."""
+    """The body if it may tell the problem, as much of it as comes: what the head says counts without it too."""
     body = bytearray()
     try:
         if response.status_code not in (200, 204):
@@ -297,7 +297,7 @@ async def connect(
 
     `headers`: fields, or a function (async or not) that gives them before each attempt, for tokens that expire. What it
     raises ends the stream and comes out of the iteration, unless it is a TimeoutError, an error of httpx's on the way
-    or a status that passes (408, 425, 429, 5xx): then it is an attempt that failed. Stopped is raised where an attempt
+    or a status that passes (408, 425, 429, 5xx): then it is an attempt that failed. Stopped is raised if an attempt
     can't be made at all: an address that is none, fields that can't be sent. `topics`: one or several.
     `silence`: seconds without a byte after which the connection counts as dead; 0 or None is never. `attempts`: after
     so many in a row that failed Stopped is raised; None is no limit. `client` is left open; without one redirects are

@@ -122,7 +122,7 @@ class BrokerRefused(TidegateError):
 
 
 class QueueFull(Unavailable):
-    """The job queue holds as many jobs as it may: `queued`, where that is known."""
+    """The job queue holds as many jobs as it may: `queued`, if that is known."""
 
     def __init__(self, message: str, retry_after: int = 5, queued: int | None = None) -> None:
         self.queued = queued

@@ -51,7 +51,7 @@ def escaped(text: bytes) -> bytes:
 
 
 def _unbroken(payload: bytes) -> bytes:
-    """`payload`, `escaped` where it is JSON. Text has no other way to say these characters, and stays as it is."""
+    """`payload`, `escaped` if it is JSON. Text has no other way to say these characters, and stays as it is."""
     if _BREAKS.search(payload) is None or payload.lstrip()[:1] not in (b"{", b"[", b'"'):
         return payload
     try:

@@ -52,7 +52,7 @@ class GatewaySettings(CommonSettings, frozen=True, kw_only=True):
     publisher_url: str = ""
     """Where browsers find publisher-api; the console asks its own origin and then port 8001 when this is empty."""
     streams: str = "slim"
-    """`slim` takes a stream's socket over from the HTTP server; `plain` stays within ASGI, at a higher cost."""
+    """`slim`: a `GET` for a stream takes the fast path. `plain`: all take the portable path, which costs more."""
 
     def http_limits(self) -> HttpLimits:
         return replace(super().http_limits(), sockets=self.max_sockets or self.max_connections + SPARE_SOCKETS)

@@ -36,13 +36,13 @@ class CommonSettings(msgspec.Struct, frozen=True, kw_only=True):
     """What every process reads. A field `log_level` comes from the variable `TIDEGATE_LOG_LEVEL`."""
 
     nats_url: str = "nats://127.0.0.1:4222"
-    """Comma list of servers, with `tls://` where they are to be spoken to in TLS alone."""
+    """Comma list of servers, with `tls://` if they are to be spoken to in TLS alone."""
     nats_ca_file: str = ""
     """Certificates of the authorities that NATS's own is checked against, PEM; empty: the system's."""
     nats_cert_file: str = ""
-    """This client's certificate, PEM, where NATS asks for one."""
+    """This client's certificate, PEM, if NATS asks for one."""
     nats_key_file: str = ""
-    """Its key, where that is not in the same file."""
+    """Its key, if that is not in the same file."""
     nats_tls_first: bool = False
     """TLS begins before NATS says anything (its `handshake_first`)."""
     nats_refused_seconds: Positive = 60
@@ -132,7 +132,7 @@ class CommonSettings(msgspec.Struct, frozen=True, kw_only=True):
         return found
 
     def nats_tls(self) -> Tls:
-        """How TLS is spoken with NATS. Raises ValueError where a file can't be used."""
+        """How TLS is spoken with NATS. Raises ValueError if a file can't be used."""
         return addresses.tls_of(self.nats_ca_file, self.nats_cert_file, self.nats_key_file, first=self.nats_tls_first)
 
     def subjects(self) -> Subjects:

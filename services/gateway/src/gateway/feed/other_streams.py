@@ -39,6 +39,6 @@ class OtherStreams:
 
 
 def _stream(block: bytes) -> bytes:
-    """Name of the stream that wrote last into the block; empty where none did."""
+    """Name of the stream that wrote last into the block; empty if none did."""
     start = block.rfind(headers.STREAM)
     return (headers.field(block[start:], headers.STREAM) or b"")[:255] if start >= 0 else b""

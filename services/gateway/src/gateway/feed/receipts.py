@@ -57,7 +57,7 @@ class Tally:
 
     def _was_due(self, session: Session, held: Held) -> bool:
         # A durable event after the place where the session began came from the hold or from the replay.
-        # A volatile one is lost where the hold was broken off.
+        # A volatile one is lost if the hold was broken off.
         return session.began < self.sequence if self.sequence is not None else not held.broken
 
 
@@ -94,7 +94,7 @@ class Receipts:
         self._loop.call_soon(tally.end_pass)
 
     def ask(self, receipt_id: bytes, tail: str, reply: Callable[[int], None]) -> None:
-        """Calls `reply` with the event's count, at once where it is settled, else within PATIENCE_SECONDS.
+        """Calls `reply` with the event's count, at once if it is settled, else within PATIENCE_SECONDS.
 
         An event that nobody here listens to counts 0 at once; otherwise it may still be on its way (in a cluster it
         does not come by the way of the question).

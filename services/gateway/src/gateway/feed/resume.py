@@ -19,7 +19,7 @@ class Gap(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """Events with sequences over `after` are due to the client; `resumed` where its own id was understood."""
+    """Events with sequences over `after` are due to the client; `resumed` if its own id was understood."""
 
     after: int
     resumed: bool
@@ -30,8 +30,8 @@ def plan(last_event_id: str | None, position: Position, since: str | None = None
     """What a client is due that comes with `last_event_id` (None: its first time) at `position` of the stream.
 
     One that comes for the first time, or with an id that no life of a stream has given out, is due what there is after
-    the id `since`, where that is given. An id of another life is due the whole of this one: nothing of it can be what
-    the client has had. Where the stream was restored, an id of before holds up to the restored place; one past it is
+    the id `since`, if that is given. An id of another life is due the whole of this one: nothing of it can be what
+    the client has had. If the stream was restored, an id of before holds up to the restored place; one past it is
     due what came after that place.
     """
     if last_event_id is None:

@@ -95,7 +95,7 @@ class Subscriptions:
         self._bus.client.unsubscribe_direct(audience.subscription, at_once=False)
 
     def check(self, tails: Iterable[str]) -> None:
-        """Raises SubscriptionRefused where NATS may bring nothing on some of `tails`: no stream beats a deaf one."""
+        """Raises SubscriptionRefused if NATS may bring nothing on some of `tails`: no stream beats a deaf one."""
         if self._bus.client.refusing:
             raise SubscriptionRefused(NO_MORE)
         for tail in tails if self._refused else ():
@@ -174,7 +174,7 @@ class Subscriptions:
             self._at_end_of_pass(lambda: self._latency.record(max(0.0, time.time() - stored)))
 
     def _trace(self, audience: Audience, subject: bytes, header: bytes, payload: bytes) -> None:
-        """A span up to the sockets' writes, one for an event and gateway, where the event's trace is recorded."""
+        """A span up to the sockets' writes, one for an event and gateway, if the event's trace is recorded."""
         parent = headers.field(header, headers.TRACE_PARENT)
         if not parent or parent[-1] not in SAMPLED:
             return

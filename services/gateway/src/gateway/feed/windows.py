@@ -72,7 +72,7 @@ class Windows:
             yield stored
 
     def _window(self, epoch: str, tail: str, sequence: int) -> _Window:
-        """The tail's present window; a new one where there is none, or none that begins early enough."""
+        """The tail's present window; a new one if there is none, or none that begins early enough."""
         key = epoch, tail
         window = self._windows.get(key)
         if window is None or (sequence < window.start and not window.lock.locked()):

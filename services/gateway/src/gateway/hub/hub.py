@@ -1,7 +1,7 @@
 """Who listens to what, and the fan-out: the hot path of the gateway, from an event to the sockets' writes.
 
 An event is handed to `durable` or `volatile` by the feed, from inside the read of NATS's socket. At the end of the pass
-(one scheduled call, no timer) it is written to each listening session; where a pass has several, they are put beside
+(one scheduled call, no timer) it is written to each listening session; if a pass has several, they are put beside
 the sessions first, and each session gets all that it has in one write. A pass is one read of NATS's socket; what comes
 from elsewhere ends its pass with the event loop's next turn.
 No task, queue or lock per connection: those cost 16 µs per event and connection, the socket write 4.8 (measured).
@@ -107,7 +107,7 @@ class Hub:
         session.held = Held(self._max_held)
 
     def audience(self, tail: str) -> Audience | None:
-        """Who listens to exactly `tail`; None where nobody does."""
+        """Who listens to exactly `tail`; None if nobody does."""
         return self._audiences.get(tail)
 
     def audiences_of(self, sessions: Iterable[Session]) -> list[Audience]:

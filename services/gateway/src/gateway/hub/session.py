@@ -25,7 +25,7 @@ class Held:
         self._size = 0
 
     def add(self, sequence: int | None, chunk: bytes) -> bool:
-        """Keeps an event; False where it is volatile and there is no room. A durable one that finds none breaks."""
+        """Keeps an event; False if it is volatile and there is no room. A durable one that finds none breaks."""
         if self.broken:
             return sequence is not None
         self._size += len(chunk)
@@ -112,7 +112,7 @@ class Session:
         self.held: Held | None = None
         """Where live events wait while what came before them is being read; None when the session is live."""
         self.seen: Seen | None = None
-        """Volatile ids seen lately, only where the session's tails overlap."""
+        """Volatile ids seen lately, only if the session's tails overlap."""
         self.beats = 0
         """Heartbeats since the last event."""
         self.paused = False

@@ -15,7 +15,7 @@ def filtered(tail: str, job_id: str) -> str:
 
 
 def split(tail: str) -> tuple[str, str]:
-    """The tail that events address, and the job whose events are wanted; empty where all are."""
+    """The tail that events address, and the job whose events are wanted; empty if all are."""
     real, _, job_id = tail.partition("#")
     return real, job_id
 

@@ -24,7 +24,7 @@ class Repeats:
     async def check(self, sent: Durable, receipt: Receipt) -> None:
         """Raises KeyReused if `receipt`, a duplicate's, is that of another event than `sent`.
 
-        Where the first event is not kept any more nobody can tell, and its answer stands. Raises BrokerUnavailable.
+        If the first event is not kept any more, nobody can tell, and its answer stands. Raises BrokerUnavailable.
         """
         first = EventId.parse(receipt.id)
         found = first and await self._bus.api.message(self._bus.subjects.events_stream, seq=first.sequence)

@@ -83,9 +83,9 @@ class StreamWriter:
     async def store(self, messages: Sequence[Message]) -> list[Result]:
         """Sends all of them, and those that were not confirmed again, in their order, until the deadline.
 
-        Where the stream has no leader it is waited for. Then the first of those that are left is sent by itself, and
+        If the stream has no leader, it is waited for. Then the first of those that are left is sent by itself, and
         the others when it is confirmed: sent together, some could come too early for the new leader, and those after
-        them in time. Where a leader goes while messages are on their way, it may lose some whose followers the next
+        them in time. If a leader goes while messages are on their way, it may lose some whose followers the next
         one stores: what is sent again comes behind these (seen with 5,000 at once, never with 256).
 
         An error is BrokerUnavailable, QueueFull (a stream that discards new messages is full), Superseded (the

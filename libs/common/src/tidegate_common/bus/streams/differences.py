@@ -35,7 +35,7 @@ USUAL: dict[str, Any] = {
     "subject_delete_marker_ttl": 0,
     "persist_mode": None,
 }
-"""What a field is where nobody says otherwise. What is not here (descriptions, metadata, placement, compression) is the
+"""What a field is if nobody says otherwise. What is not here (descriptions, metadata, placement, compression) is the
 operator's own."""
 
 KEPT = frozenset({"max_age", "max_bytes", "max_msgs", "max_msgs_per_subject", "num_replicas", "duplicate_window"})
