@@ -105,7 +105,8 @@ async def _overfill(world: AiWorld) -> None:
     """More at once than the queue may hold: the rest is refused, and says when to come back."""
     body = {"prompt": "Hello", "max_tokens": 20, "client_id": "flood"}
     answers = await asyncio.gather(*(world.http.post("/api/ai/chat", json=body) for _ in range(500)))
-    full = [answer for answer in answers if answer.status_code == 503]
+    refused = [answer for answer in answers if answer.status_code == 503]
+    full = [answer for answer in refused if answer.json()["type"].endswith(":queue-full")]  # others: NATS is too slow
     if not full:
         world.problems.append("the queue was never full")
     for answer in full:
