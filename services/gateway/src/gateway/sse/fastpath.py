@@ -9,6 +9,7 @@ and goes the portable path.
 from __future__ import annotations
 
 import asyncio
+from functools import lru_cache
 from http import HTTPStatus
 from typing import Any, cast
 
@@ -94,6 +95,12 @@ def read_head(data: bytes, max_bytes: int) -> RequestHead | None:
     return head
 
 
+@lru_cache(maxsize=64)
+def stream_head(fields: tuple[tuple[bytes, bytes], ...]) -> bytes:
+    """The response head of a stream. All that begin within a second have the same date, and nearly always the rest."""
+    return encode_head(HTTPStatus.OK, fields)
+
+
 class FastPath:
     """Makes the connections' first protocols for uvicorn, which takes it for a protocol class."""
 
@@ -122,7 +129,7 @@ class FastPath:
             own = [*own, CLOSE]  # RFC 9112, 9.6
 
         def response_head() -> bytes:
-            return encode_head(HTTPStatus.OK, (*server.headers, *HEADERS, *own, CHUNKED))
+            return stream_head((*server.headers, *HEADERS, *own, CHUNKED))
 
         stream = SocketStream(transport, server.connections, response_head, self._max_backlog)
         stream.address = server.client(peer, head.headers)
