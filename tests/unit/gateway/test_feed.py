@@ -98,7 +98,8 @@ class Client:
         try:
             await self.feed.attachments.attach(connection, list(self.tails), self.last_id, start, welcome)
         except BrokerUnavailable:
-            self.connection = None
+            if self.connection is connection:  # it may have left, and come again
+                self.connection = None
 
     def leave(self, stream: MemoryStream) -> None:
         """Not while something was overtaken that it lacks: nobody could know that it does (protocol.md)."""
