@@ -58,7 +58,7 @@ def test_a_newcomers_place_is_that_of_its_tails_if_nobody_else_is_live_there() -
     newcomer = world.peer("broadcast", live=False)
     heard = world.wire.audiences["broadcast"]
     assert settle(world.hub, newcomer.tails, 7)
-    assert (heard.heard, heard.since) == (7, 7)
+    assert (heard.heard, heard.complete_from) == (7, 7)
 
 
 def test_a_newcomers_place_hides_nothing_from_those_who_are_live() -> None:
@@ -83,7 +83,7 @@ def test_who_joins_with_an_earlier_place_than_another_who_joined_first_reads_onc
 def test_who_has_not_read_up_to_a_hole_is_not_live() -> None:
     world = World()
     newcomer = world.peer("client.a", "broadcast", live=False)
-    world.wire.audiences["broadcast"].since = 8
+    world.wire.audiences["broadcast"].complete_from = 8
     assert not settle(world.hub, newcomer.tails, 7)
     assert world.wire.audiences["client.a"].heard == -1, "nothing is moved by who is not live yet"
     assert settle(world.hub, newcomer.tails, 8)

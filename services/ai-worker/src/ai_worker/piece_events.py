@@ -30,14 +30,14 @@ def merged(pieces: Iterable[Piece]) -> list[Piece]:
     last: dict[int, int] = {}
     for piece in pieces:
         candidate = getattr(piece, "candidate", -1)
-        place = last.get(candidate)
-        before = None if place is None else found[place]
+        at = last.get(candidate)
+        before = None if at is None else found[at]
         if isinstance(piece, Text | Reasoning) and type(before) is type(piece):
-            assert place is not None
-            found[place] = replace(piece, content=before.content + piece.content)
+            assert at is not None
+            found[at] = replace(piece, content=before.content + piece.content)
         elif isinstance(piece, Progress) and isinstance(before, Progress):
-            assert place is not None
-            found[place] = piece
+            assert at is not None
+            found[at] = piece
         else:
             last[candidate] = len(found)
             found.append(piece)

@@ -30,7 +30,7 @@ class PieceSanitizer:
         if isinstance(piece, Text | Reasoning):
             return self._text(piece)
         if isinstance(piece, CandidateEnd):
-            end = replace(piece, candidate=_place(piece.candidate), reason=mended(piece.reason)[:REASON_CHARACTERS])
+            end = replace(piece, candidate=_candidate(piece.candidate), reason=mended(piece.reason)[:REASON_CHARACTERS])
             return [*self._release(piece.candidate), end]
         return [_checked(piece)]
 
@@ -39,7 +39,7 @@ class PieceSanitizer:
         return [each for candidate in list(self._held) for each in self._release(candidate)]
 
     def _text(self, piece: Text | Reasoning) -> list[Piece]:
-        _place(piece.candidate)
+        _candidate(piece.candidate)
         if not self._held and piece.content.isascii():
             return [piece]
         before: list[Piece] = []
@@ -69,16 +69,16 @@ def _checked(piece: Piece) -> Piece:
         return replace(piece, fraction=fraction, note=mended(piece.note))
     if isinstance(piece, Artifact):
         url = None if piece.url is None else mended(piece.url)
-        place = _place(piece.candidate)
+        candidate = _candidate(piece.candidate)
         name, media_type = mended(piece.name), mended(piece.media_type)
-        return replace(piece, name=name, media_type=media_type, url=url, candidate=place)
+        return replace(piece, name=name, media_type=media_type, url=url, candidate=candidate)
     if isinstance(piece, Segment):
         times = {name: _finite(getattr(piece, name)) for name in ("start", "end", "confidence")}
         return replace(piece, text=mended(piece.text), **times)
     raise TypeError(f"{type(piece).__name__} is no piece that a handler may yield")
 
 
-def _place(candidate: int) -> int:
+def _candidate(candidate: int) -> int:
     if not isinstance(candidate, int) or not 0 <= candidate < CANDIDATES:
         raise ValueError(f"a candidate's number is 0 to {CANDIDATES - 1}")
     return candidate

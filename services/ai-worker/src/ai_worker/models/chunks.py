@@ -37,7 +37,7 @@ class Decoder(SSEDecoder):
 
 
 class Choices:
-    """The choices of an answer of which `count` were asked for, by the place that each has among them."""
+    """The choices of an answer of which `count` were asked for, each by its number among them."""
 
     def __init__(self, count: int) -> None:
         self._count = count
@@ -47,26 +47,26 @@ class Choices:
         """Why each has ended that has."""
 
     def pieces(self, chunk: object) -> Iterator[tuple[Piece | None, int, str]]:
-        """What `chunk` adds to each: its piece, its place, and why it ends there (empty: it goes on)."""
+        """What `chunk` adds to each: its piece, its candidate's number, and why it ends there (empty: it goes on)."""
         choices = _field(chunk, "choices")
         for choice in choices if isinstance(choices, list) else ():
-            place = self._place(_field(choice, "index"))
-            if place is None:
+            candidate = self._candidate(_field(choice, "index"))
+            if candidate is None:
                 continue
             delta = _field(choice, "delta")
             # Two names for one thing: vLLM, DeepSeek and llama.cpp write the first, others the second.
             thought = _text(_field(delta, "reasoning_content")) or _text(_field(delta, "reasoning"))
             if thought:
-                yield Reasoning(thought, place), place, ""
+                yield Reasoning(thought, candidate), candidate, ""
             text = _text(_field(delta, "content"))
             if text:
-                yield Text(text, place), place, ""
+                yield Text(text, candidate), candidate, ""
             reason = _field(choice, "finish_reason")
             if reason:
-                self.reasons[place] = word(reason) or "stop"
-                yield None, place, self.reasons[place]
+                self.reasons[candidate] = word(reason) or "stop"
+                yield None, candidate, self.reasons[candidate]
 
-    def _place(self, index: object) -> int | None:
+    def _candidate(self, index: object) -> int | None:
         """None for a choice that nobody asked for."""
         number = count(index)
         if self._count > 1:

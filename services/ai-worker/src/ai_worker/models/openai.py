@@ -124,11 +124,11 @@ class OpenAIModel:
         async with await self._ask(request, model, limit) as answer, aclosing(_read(answer)) as found:
             async for chunk in found:
                 ends = []
-                for piece, place, reason in choices.pieces(chunk):
+                for piece, candidate, reason in choices.pieces(chunk):
                     if piece is not None:
                         yield piece
                     else:
-                        ends.append(CandidateEnd(reason, place))
+                        ends.append(CandidateEnd(reason, candidate))
                 model = chunks.model(chunk) or model
                 usage = chunks.usage(chunk) or usage
                 used = usage or chunks.timed(chunk)

@@ -43,7 +43,7 @@ class Attachments:
         self._subscriptions = subscriptions
         self._replay = replay
         self._recovery = recovery
-        self._job_ends = stream_ends
+        self._stream_ends = stream_ends
         self.returned = 0
         """Connections whose client had been here before."""
 
@@ -81,7 +81,7 @@ class Attachments:
         if self._life.over(session):
             return
         if ends_at:
-            self._job_ends.note(tails[0], ends_at)
+            self._stream_ends.note(tails[0], ends_at)
         # Its id is the client's own place, not the stream's: whoever is cut off during the replay comes back with it.
         session.send(welcome(EventId(position.epoch, due.after), due.resumed))
         if due.gap is not None:

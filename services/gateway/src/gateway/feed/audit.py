@@ -69,7 +69,7 @@ class Audit:
         self._repairs.holes += sum(bool(audience.live) for audience in behind)
         self._repairs.repair(live, "an audit of the feed")
         for audience, last in behind.items():
-            audience.since = max(audience.since, last)
+            audience.complete_from = max(audience.complete_from, last)
         for audience in audiences:
             if lasts[audience.tail] is not None:
                 verified(audience, position.last)

@@ -51,6 +51,6 @@ class HoleDetector:
         by_subject[subject] = number
 
     def _missing(self, audience: Audience, upto: int) -> None:
-        """Something up to `upto` is missing. Who is about to be live sees `since`, and reads once more by itself."""
-        audience.since = max(audience.since, upto)
+        """Something up to `upto` is missing. Who is about to be live sees that, and reads once more by itself."""
+        audience.complete_from = max(audience.complete_from, upto)
         self._repairs.repair(audience.live, "a hole in the feed")

@@ -42,7 +42,7 @@ class StreamLife:
         self._hub = hub
         self._history = history
         self._heartbeat = heartbeat
-        self._job_ends = stream_ends
+        self._stream_ends = stream_ends
         self._spread = spread_seconds
         self._tasks: set[asyncio.Task[None]] = set()
         self.prefix = b""
@@ -114,7 +114,7 @@ class StreamLife:
         """This life is over. From inside the read of the connection: nothing of the next one has been handed on yet."""
         self.number += 1
         self.prefix, self.highest = b"", 0
-        self._job_ends.clear()
+        self._stream_ends.clear()
         leaving = []
         for session in list(self._hub.sessions):
             if self.over(session):

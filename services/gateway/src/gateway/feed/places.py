@@ -1,7 +1,7 @@
 """How far each tail has been heard: the numbers that an audience carries, read, moved and copied here alone.
 
-An audience's `heard` says up to where its tail was heard, `since` from where on that is complete. What lies before
-`since` is for the stream to tell: whoever becomes live has to have read up to there.
+An audience's `heard` says up to where its tail was heard, `complete_from` from where on nothing is missing in that.
+What lies before is for the stream to tell: whoever becomes live has to have read up to there.
 """
 
 from __future__ import annotations
@@ -74,13 +74,13 @@ def matches(listened: str, tail: str) -> bool:
 def settle(hub: Hub, tails: Iterable[str], place: int) -> bool:
     """Whether a session that has everything on `tails` up to `place` may be live. If not, it has to read once more."""
     audiences = [audience for tail in tails if (audience := hub.audience(tail)) is not None]
-    if any(audience.since > place for audience in audiences):
+    if any(audience.complete_from > place for audience in audiences):
         return False
     for audience in audiences:
         # Only if nobody is live there: to others it would hide what they lack. Who is about to join with an earlier
-        # place must not take it for its own: `since` tells it to read once more.
+        # place must not take it for its own: `complete_from` tells it to read once more.
         if not audience.live and audience.heard < place:
-            audience.heard = audience.since = place
+            audience.heard = audience.complete_from = place
     return True
 
 
@@ -96,6 +96,6 @@ def verified(audience: Audience, place: int) -> None:
 def forget(hub: Hub) -> None:
     """What comes from now on does not follow on what came before: another connection, or another life of the stream."""
     for audience in hub.everyone():
-        audience.heard = audience.since = -1
+        audience.heard = audience.complete_from = -1
         if audience.heard_by_subject is not None:
             audience.heard_by_subject.clear()

@@ -165,10 +165,10 @@ class JobReader:
         """Gives up if the stream has given nothing for too long. A session is held while NATS is away."""
         loop, session = asyncio.get_running_loop(), self._session
         live = session.held is None and session.ending is None
-        since, place = self._well
+        when, place = self._well
         if live or self._waiting or place != self._place:
             self._well = loop.time(), self._place
-        elif loop.time() - since >= self._patience:
+        elif loop.time() - when >= self._patience:
             self._error = BrokerUnavailable("NATS has given nothing of the job's events for too long")
             self._news.set()
         self._timer = loop.call_later(self._patience / LOOKS, self._look)

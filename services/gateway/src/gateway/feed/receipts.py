@@ -28,10 +28,10 @@ LOOK_SECONDS = 0.02
 class Tally:
     """The count of one event."""
 
-    __slots__ = ("count", "handed", "joining", "sequence", "since")
+    __slots__ = ("began", "count", "handed", "joining", "sequence")
 
-    def __init__(self, since: float) -> None:
-        self.since = since
+    def __init__(self, began: float) -> None:
+        self.began = began
         self.count = 0
         self.sequence: int | None = None
         """The event's place in the stream; None for a volatile one."""
@@ -115,7 +115,7 @@ class Receipts:
             now = self._loop.time()
             while self._tallies:
                 oldest = next(iter(self._tallies))
-                if len(self._tallies) < KEEP and self._tallies[oldest].since >= now - KEEP_SECONDS:
+                if len(self._tallies) < KEEP and self._tallies[oldest].began >= now - KEEP_SECONDS:
                     break
                 del self._tallies[oldest]
             tally = self._tallies[receipt_id] = Tally(now)

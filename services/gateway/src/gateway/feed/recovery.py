@@ -36,7 +36,7 @@ class Recovery:
         self._hub = hub
         self._life = life
         self._replay = replay
-        self._job_ends = stream_ends
+        self._stream_ends = stream_ends
         self._patience = patience_seconds
         self._stuck = Trouble(
             log, f"a replay got nothing of the stream for {patience_seconds:g} s: its connection is ended"
@@ -104,7 +104,7 @@ class Recovery:
         if session.held.broken or not settle(self._hub, session.tails, position.last):
             return False
         self._hub.release(session)
-        self._job_ends.finish(session)
+        self._stream_ends.finish(session)
         return True
 
     def expire(self, session: Session, position: Position, places: Places | None) -> None:
@@ -140,12 +140,12 @@ class _Standstill:
     """Since when a session has come no further."""
 
     def __init__(self) -> None:
-        self._since = 0.0
+        self._when = 0.0
         self._place: tuple[int, int] | None = None
 
     def seconds(self, session: Session) -> float:
         """Something failed again just now: how long the session has been where it is."""
         place, now = (session.covered, session.position), asyncio.get_running_loop().time()
         if place != self._place:
-            self._place, self._since = place, now
-        return now - self._since
+            self._place, self._when = place, now
+        return now - self._when

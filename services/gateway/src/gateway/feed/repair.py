@@ -56,7 +56,7 @@ class Repairs:
     def repair(self, sessions: Iterable[Session], reason: str) -> None:
         """Holds those of `sessions` that are live, on the spot, and brings them what they lack.
 
-        Who is held already reads once more by itself if it has to: its audience's `since` says so.
+        Who is held already reads once more by itself if it has to: its audience's `complete_from` says so.
         """
         live = [session for session in sessions if session.held is None and not self._life.over(session)]
         if not live:

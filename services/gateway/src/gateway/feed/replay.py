@@ -35,7 +35,7 @@ class Replay:
         self.history = history
         self._hub = hub
         self._life = life
-        self._job_ends = stream_ends
+        self._stream_ends = stream_ends
         self._windows = Windows(history)
         self.replayed = 0
         self.gaps = {"expired": 0, "epoch": 0}
@@ -106,7 +106,7 @@ class Replay:
             found = self._windows.after(self._life.epoch, real, sequence, upto)
         else:
             found = self.history.after(real, sequence, upto)
-        return only(found, job_id, partial(self._job_ends.note, tail)) if job_id else found
+        return only(found, job_id, partial(self._stream_ends.note, tail)) if job_id else found
 
     async def _room(self, session: Session) -> None:
         """Returns when the client reads, or has ended; one that does not read for long is ended."""

@@ -57,7 +57,7 @@ class Subscriptions:
         self._life = life
         self._holes = holes
         self._receipts = receipts
-        self._job_ends = stream_ends
+        self._stream_ends = stream_ends
         self._tracer = telemetry.tracer
         self._tracing = telemetry.tracing
         self._latency = telemetry.meter.create_histogram(
@@ -90,7 +90,7 @@ class Subscriptions:
             self._refused[audience.tail] = str(error)
 
     def unsubscribe(self, audience: Audience) -> None:
-        self._job_ends.drop(audience.tail)
+        self._stream_ends.drop(audience.tail)
         self._refused.pop(audience.tail, None)
         self._bus.client.unsubscribe_direct(audience.subscription, at_once=False)
 
@@ -155,8 +155,8 @@ class Subscriptions:
         if place is None:
             return
         if ours:
-            self._job_ends.note(audience.tail, place[0])
-            self._at_end_of_pass(partial(self._job_ends.finish_all, audience))
+            self._stream_ends.note(audience.tail, place[0])
+            self._at_end_of_pass(partial(self._stream_ends.finish_all, audience))
         else:
             self._holes.follow(audience, subject, *place)
 

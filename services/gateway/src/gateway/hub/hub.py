@@ -34,7 +34,7 @@ class Upstream(Protocol):
 class Audience:
     """The sessions that listen to one tail. `live` ones get events at once, `joining` ones have them held."""
 
-    __slots__ = ("heard", "heard_by_subject", "joining", "live", "since", "subscription", "tail")
+    __slots__ = ("complete_from", "heard", "heard_by_subject", "joining", "live", "subscription", "tail")
 
     def __init__(self, tail: str) -> None:
         self.tail = tail
@@ -47,7 +47,7 @@ class Audience:
         """The last sequence heard on this tail; -1 for none yet."""
         self.heard_by_subject: dict[bytes, int] | None = {} if "*" in tail or ">" in tail else None
         """If the tail has wildcards, the same by subject; `heard` holds for the subjects that are not in it."""
-        self.since = -1
+        self.complete_from = -1
         """From here on, nothing is missing in what was heard. What came before is the stream's to tell."""
 
 

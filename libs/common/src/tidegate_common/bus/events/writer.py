@@ -102,8 +102,8 @@ class StreamWriter:
                 return self._noted(stream, [result for result in results if result])
         refused: BrokerUnavailable = late()
         try:
-            size = sum(len(messages[place].payload) for place in _left(results))
-            with self._leaders.place(stream, began, size) as wait:
+            size = sum(len(messages[index].payload) for index in _left(results))
+            with self._leaders.wait(stream, began, size) as wait:
                 await self._go_on(messages, results, stream, wait)
         except (TooManyWaiting, CallerGone) as error:
             refused = error
@@ -133,18 +133,18 @@ class StreamWriter:
                     break
 
     async def _try(
-        self, messages: Sequence[Message], results: list[Result | None], places: list[int], stream: str, wait: Wait
+        self, messages: Sequence[Message], results: list[Result | None], indexes: list[int], stream: str, wait: Wait
     ) -> None:
-        asked = {place: self._inbox.ask(*messages[place]) for place in places}
+        asked = {index: self._inbox.ask(*messages[index]) for index in indexes}
         if asked:
             await asyncio.wait(asked.values(), timeout=max(0.0, wait.left()))
-        for place, answer in asked.items():  # at the deadline too: what is confirmed by then is
+        for index, answer in asked.items():  # at the deadline too: what is confirmed by then is
             if not answer.done():
                 answer.cancel()
             elif isinstance(error := answer.exception(), TooLarge):
-                results[place] = error
+                results[index] = error
             else:
-                results[place] = self._settled(answer.result(), stream)
+                results[index] = self._settled(answer.result(), stream)
 
     def _hear(self, answer: bytes) -> PubAck:
         """Reads an answer at the moment when it comes: the next one may be of a stream that was made anew."""
@@ -219,8 +219,8 @@ def unconfirmed(bus: Bus, leaders: Leaders, stream: str) -> str:
 
 
 def _left(results: Sequence[Result | None]) -> list[int]:
-    """Places of the messages that have no result."""
-    return [place for place, found in enumerate(results) if found is None]
+    """Indexes of the messages that have no result."""
+    return [index for index, found in enumerate(results) if found is None]
 
 
 def late() -> BrokerUnavailable:

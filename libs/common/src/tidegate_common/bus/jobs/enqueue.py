@@ -17,7 +17,7 @@ from msgspec.structs import replace
 from tidegate_common.bus.connection import Bus
 from tidegate_common.bus.events.publisher import EventPublisher
 from tidegate_common.bus.jobs.priority import JobsInQueue, NewJob, OwnerCounts, level_of
-from tidegate_common.bus.jobs.queue_info import holds, stream_state
+from tidegate_common.bus.jobs.queue_info import is_in_queue, stream_state
 from tidegate_common.bus.jobs.records import JobRecords, record_of
 from tidegate_common.contract.jobs import Job, JobState, JobStatus
 from tidegate_common.errors import BrokerUnavailable, KeyReused, NotFound, QueueFull, TidegateError, Unreadable
@@ -128,7 +128,7 @@ class QueueWriter:
 
     async def _is_there(self, job: Job) -> bool:
         """Whether the queue has it and would store it once more all the same, since its window has passed."""
-        return time.time() - job.created > STORED_ONCE_SECONDS and await holds(self._bus, job)
+        return time.time() - job.created > STORED_ONCE_SECONDS and await is_in_queue(self._bus, job)
 
     async def _is_begun(self, job_id: str, revision: int) -> bool:
         """Forgets a job that was not confirmed, unless a worker has it already."""

@@ -61,7 +61,7 @@ async def stream_state(bus: Bus, subjects: str) -> StreamState:
     return msgspec.convert(info["state"], StreamState)
 
 
-async def holds(bus: Bus, job: Job) -> bool:
+async def is_in_queue(bus: Bus, job: Job) -> bool:
     """Whether the queue holds this job, in work or not. Raises BrokerUnavailable.
 
     It reads all jobs of the owner, one by one: a subject names the owner, and no job.

@@ -64,11 +64,11 @@ class Pages:
         self._skip = len(prefix)
         self._subject = f"$JS.API.DIRECT.GET.{stream}"
         self._origin = Origin(stream)
-        self._places = asyncio.Semaphore(at_once(bus.client.max_payload))
+        self._slots = asyncio.Semaphore(at_once(bus.client.max_payload))
 
     async def page(self, ask: dict[str, Any]) -> Page:
         """The first of what `ask` is for. Raises BrokerUnavailable."""
-        async with self._places:
+        async with self._slots:
             return await self._ask(msgspec.json.encode({**ask, "max_bytes": PAGE_BYTES}))
 
     async def _ask(self, ask: bytes) -> Page:

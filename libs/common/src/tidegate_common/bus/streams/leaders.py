@@ -115,8 +115,8 @@ class Leaders:
         return max(deadline, min(since, began) + self.patience.election_seconds)
 
     @contextmanager
-    def place(self, stream: str, began: float, size: int = 0) -> Iterator[Wait]:
-        """A place among those who wait for `stream`, from `began` on, with `size` bytes. Raises TooManyWaiting.
+    def wait(self, stream: str, began: float, size: int = 0) -> Iterator[Wait]:
+        """Waits for `stream` among others, from `began` on, with `size` bytes. Raises TooManyWaiting.
 
         The whole body of the caller's request counts, of which `size` may be a part.
         """
@@ -165,7 +165,7 @@ class Leaders:
                 self.hear(stream, error)
                 if not self.patience.election_seconds:
                     raise
-        with self.place(stream, began) as wait:
+        with self.wait(stream, began) as wait:
             while True:
                 await wait.pause()
                 try:
