@@ -52,12 +52,15 @@ class MemoryStream:
         self.on_reconnect: list[Callable[[], Awaitable[None]]] = []
         self.epoch = "one"
         self.events: list[Stored] = []
+        self._stored = 0
+        """In all its lives."""
         self._lost: list[tuple[Stored, Sequence[str]]] = []
         """What was lost on this connection, and on which tails."""
 
     def publish(self, tail: str, data: str, lost: Sequence[str] = ()) -> int:
         """Stores an event. If the connection is there, it comes to all subscriptions but those of `lost` tails."""
         sequence = len(self.events) + 1
+        self._stored += 1
         previous = max((event.sequence for event in self.events if event.tail == tail), default=0)
         block = headers.block(
             {
@@ -65,7 +68,7 @@ class MemoryStream:
                 "Nats-Stream": SUBJECTS.events_stream,
                 "Nats-Subject": SUBJECTS.inbound(tail),
                 "Nats-Sequence": str(sequence),
-                "Nats-Time-Stamp": "2026-01-01T00:00:00Z",
+                "Nats-Time-Stamp": f"2026-01-01T00:00:00.{self._stored:09}Z",
                 "Nats-Last-Sequence": str(previous),
             }
         )

@@ -83,6 +83,8 @@ class Replay:
         self, session: Session, tail: str, position: Position, told: int, places: Places | None
     ) -> AsyncIterator[Stored]:
         """What the session has not had on one of its tails."""
+        if self._life.over(session):
+            return  # another life may have begun while the tail before this one was read: its windows are not ours
         start = session.covered if places is None else max(session.covered, places.start(tail))
         listened = session.tails if session.seen is not None else (tail,)  # several match only if tails overlap
         first = True
@@ -103,7 +105,7 @@ class Replay:
         audience = self._hub.audience(tail)
         real, job_id = split(tail)
         if audience is not None and len(audience.live) + len(audience.joining) > 1:
-            found = self._windows.after(self._life.epoch, real, sequence, upto)
+            found = self._windows.after(self._life.number, real, sequence, upto)
         else:
             found = self.history.after(real, sequence, upto)
         return only(found, job_id, partial(self._stream_ends.note, tail)) if job_id else found

@@ -45,13 +45,16 @@ class Windows:
 
     def __init__(self, history: History) -> None:
         self._history = history
-        self._windows: dict[tuple[str, str], _Window] = {}
+        self._windows: dict[tuple[int, str], _Window] = {}
         self.size = 0
         """Bytes that all windows hold."""
 
-    async def after(self, epoch: str, tail: str, sequence: int, upto: int) -> AsyncIterator[Stored]:
-        """As `History.after`; `epoch` says which life of the stream the sequences are of. Raises BrokerUnavailable."""
-        window = self._window(epoch, tail, sequence)
+    async def after(self, life: int, tail: str, sequence: int, upto: int) -> AsyncIterator[Stored]:
+        """As `History.after`; `life` numbers the stream's life that the sequences are of. Raises BrokerUnavailable.
+
+        Not its epoch: a stream that has lost its end with a disk keeps that, and gives the same sequences again.
+        """
+        window = self._window(life, tail, sequence)
         if sequence >= window.start:
             window.readers += 1
             try:
@@ -71,9 +74,9 @@ class Windows:
         async for stored in self._history.after(tail, sequence, upto):
             yield stored
 
-    def _window(self, epoch: str, tail: str, sequence: int) -> _Window:
+    def _window(self, life: int, tail: str, sequence: int) -> _Window:
         """The tail's present window; a new one if there is none, or none that begins early enough."""
-        key = epoch, tail
+        key = life, tail
         window = self._windows.get(key)
         if window is None or (sequence < window.start and not window.lock.locked()):
             if window is not None:
@@ -82,7 +85,7 @@ class Windows:
             asyncio.get_running_loop().call_later(KEEP_SECONDS, self._let_go, key, window)
         return window
 
-    def _let_go(self, key: tuple[str, str], window: _Window) -> None:
+    def _let_go(self, key: tuple[int, str], window: _Window) -> None:
         """Those who read it go on with it; whoever comes gets another."""
         if window.kept:
             window.kept = False
