@@ -45,7 +45,7 @@ class SocketOptions(NamedTuple):
     write_timeout_seconds: int = 0
     """A peer that acknowledges nothing for so long is lost (ETIMEDOUT); 0 leaves it to the kernel.
 
-    The kernel watches (TCP_USER_TIMEOUT, RFC 5482; Linux), so that no timer of ours does. Where there is no such
+    The kernel watches (TCP_USER_TIMEOUT, RFC 5482; Linux), so that no timer of ours does. If there is no such
     option, a peer that is gone without a FIN is found when its buffers are full.
     """
     send_bytes: int = 0

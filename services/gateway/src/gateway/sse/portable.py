@@ -64,7 +64,7 @@ class PortablePath:
 class PortableStream(Session):
     """One task waits for the client's leaving; another writes, as long as there is something to write.
 
-    Where the server has no `abort`, a peer that does not read may hold its connection for as long as the server lets
+    If the server has no `abort`, a peer that does not read may hold its connection for as long as the server lets
     it; its place among the streams is free after `linger_seconds` all the same.
     """
 

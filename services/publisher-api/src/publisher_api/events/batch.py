@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 import msgspec
 
 from publisher_api.bodies import LINE, line_tail_of
-from publisher_api.events.sender import EventSender, Outgoing, Sent
+from publisher_api.events.sender import EventSender, OutgoingEvent, Sent
 from tidegate_common.errors import BrokerUnavailable, TidegateError
 from tidegate_common.runtime.body import decode
 
@@ -48,11 +48,11 @@ class BatchSender:
 
     async def _window(self, window: list[tuple[int, bytes]], key: str | None) -> list[LineOutcome]:
         read = [self._read(number, line, key) for number, line in window]
-        sent = iter(await self._sender.send_all([each for each in read if isinstance(each, Outgoing)]))
-        results = [next(sent) if isinstance(each, Outgoing) else each for each in read]
+        sent = iter(await self._sender.send_all([each for each in read if isinstance(each, OutgoingEvent)]))
+        results = [next(sent) if isinstance(each, OutgoingEvent) else each for each in read]
         return [_result(number, found) for (number, _), found in zip(window, results, strict=True)]
 
-    def _read(self, number: int, line: bytes, key: str | None) -> Outgoing | TidegateError:
+    def _read(self, number: int, line: bytes, key: str | None) -> OutgoingEvent | TidegateError:
         try:
             published = decode(LINE, line)
             line_key = None if key is None else f"{key} {number}"  # no key of a send: those have no spaces

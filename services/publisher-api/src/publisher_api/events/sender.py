@@ -39,7 +39,7 @@ class Sent(msgspec.Struct, frozen=True):
     complete: bool = True
 
 
-class Outgoing(NamedTuple):
+class OutgoingEvent(NamedTuple):
     """An event that may be sent: what the caller said, checked, and the caller's idempotency key."""
 
     tail: str
@@ -72,15 +72,15 @@ class EventSender:
         self._tracer = tracer
         self._max_ttl = max_ttl_seconds
 
-    def outgoing(self, tail: str, published: Published, key: str | None = None) -> Outgoing:
+    def outgoing(self, tail: str, published: Published, key: str | None = None) -> OutgoingEvent:
         """Raises InvalidField."""
         if key is not None and not published.durable:
             raise InvalidField(
                 "Idempotency-Key", "only with durable true: a volatile event is kept nowhere to be known by"
             )
-        return Outgoing(tail, published, event_of(published, self._max_ttl), key)
+        return OutgoingEvent(tail, published, event_of(published, self._max_ttl), key)
 
-    async def send(self, outgoing: Outgoing) -> Sent:
+    async def send(self, outgoing: OutgoingEvent) -> Sent:
         """Publishes it, and asks the gateways for the receipt if one is wanted.
 
         Raises TooLarge, BrokerUnavailable: then nothing was confirmed; KeyReused, and nothing was sent.
@@ -90,7 +90,7 @@ class EventSender:
             raise found
         return found
 
-    async def send_all(self, lines: Sequence[Outgoing]) -> list[Sent | TidegateError]:
+    async def send_all(self, lines: Sequence[OutgoingEvent]) -> list[Sent | TidegateError]:
         """As `send`, for each of them, in their order: what follows on a durable event is sent when that is stored.
 
         Durable ones in a row are on their way together. One's error stops no other.
@@ -115,7 +115,7 @@ class EventSender:
                 letter.close()
         return [letter.found for letter in letters]
 
-    def _letters(self, lines: Sequence[Outgoing]) -> list[_Letter]:
+    def _letters(self, lines: Sequence[OutgoingEvent]) -> list[_Letter]:
         """`lines`, each with its headers, and a span of its own if the trace is recorded."""
         if left_out():  # for all of them: a line of a batch costs 18 µs so
             shared: dict[str, str] = {}
@@ -123,7 +123,7 @@ class EventSender:
             return [_Letter(line, shared, None) for line in lines]
         return [_Letter(line, *producer(self._tracer, self._subject(line))) for line in lines]
 
-    def _subject(self, line: Outgoing) -> str:
+    def _subject(self, line: OutgoingEvent) -> str:
         return self._subjects.inbound(line.tail) if line.published.durable else self._subjects.outbound(line.tail)
 
     async def _store(self, letters: Sequence[_Letter]) -> None:
@@ -167,7 +167,7 @@ class _Letter:
 
     __slots__ = ("_span", "found", "headers", "line", "receipt_id")
 
-    def __init__(self, line: Outgoing, headers: Mapping[str, str], span: Span | None) -> None:
+    def __init__(self, line: OutgoingEvent, headers: Mapping[str, str], span: Span | None) -> None:
         self.line = line
         self.headers = headers
         self._span = span

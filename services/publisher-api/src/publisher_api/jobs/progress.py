@@ -45,7 +45,7 @@ RATE_SECONDS = 60.0
 """The time over which the rate is measured."""
 
 
-class _Waiting:
+class _QueuedJob:
     def __init__(self, state: JobState, level: int, sequence: int) -> None:
         self.job_id = state.job_id
         self.tail = state.tail
@@ -100,7 +100,7 @@ class QueueProgress:
         self._bus = bus
         self._records = records
         self._publisher = publisher
-        self._followed: dict[str, _Waiting] = {}
+        self._followed: dict[str, _QueuedJob] = {}
         self._rate = Rate()
         self._come = asyncio.Event()
         self._silent = Trouble(
@@ -117,7 +117,7 @@ class QueueProgress:
             return
         while len(self._followed) >= MOST_FOLLOWED:
             del self._followed[next(iter(self._followed))]
-        self._followed[state.job_id] = _Waiting(state, level, sequence)
+        self._followed[state.job_id] = _QueuedJob(state, level, sequence)
         self._come.set()
 
     async def run(self) -> None:
@@ -163,10 +163,10 @@ class QueueProgress:
             each.ahead = max(0, state.waiting[each.level] - 1 - behind[each.job_id])
             each.given = state.given[each.level]
 
-    def _turn(self, now: float, state: QueueState) -> list[tuple[_Waiting, Estimate]]:
+    def _turn(self, now: float, state: QueueState) -> list[tuple[_QueuedJob, Estimate]]:
         """What is told at this look, and to which: the near, then those that were told nothing yet, then the others."""
-        near: list[tuple[_Waiting, Estimate]] = []
-        others: list[tuple[_Waiting, Estimate]] = []
+        near: list[tuple[_QueuedJob, Estimate]] = []
+        others: list[tuple[_QueuedJob, Estimate]] = []
         for each in self._followed.values():
             if each.due <= now:
                 ahead = max(0, (each.ahead or 0) - (state.given[each.level] - each.given))
@@ -188,13 +188,13 @@ class QueueProgress:
             counts[each.level] += 1
         return found
 
-    async def _waits(self, job: _Waiting) -> bool:
+    async def _waits(self, job: _QueuedJob) -> bool:
         try:
             return (await self._records.get(job.job_id)).status is JobStatus.QUEUED
         except NotFound:
             return False
 
-    async def _tell(self, job: _Waiting, found: Estimate) -> None:
+    async def _tell(self, job: _QueuedJob, found: Estimate) -> None:
         job.told = found
         data = AiProgress(job_id=job.job_id, state=JobStatus.QUEUED, **found._asdict())
         event = Event(PROGRESS, msgspec.json.encode(data).decode())

@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 def on_deletion(bus: Bus, called: Callable[[], None]) -> None:
     """Calls `called` each time the event stream is deleted, before another can be in its place.
 
-    From inside the read of the connection. Where NATS does not let this process hear it, nothing is called.
+    From inside the read of the connection. If NATS does not let this process hear it, nothing is called.
     """
     _listen(bus, "DELETED", called)
 

@@ -65,7 +65,7 @@ class Lineage:
         on_update(bus, self._soon.set)  # by another process perhaps, whose update has undone a note
 
     async def start(self, seconds: float = START_SECONDS) -> None:
-        """The first look. Where nothing can be noted yet, a later one does it.
+        """The first look. If nothing can be noted yet, a later one does it.
 
         But a restore that the operator tells of has to be noted before anything is stored, or ids are given again.
         Raises BrokerUnavailable if it can't be for `seconds`.
@@ -87,7 +87,7 @@ class Lineage:
                 await self._try()
 
     async def _try(self) -> bool:
-        """One look; whether all is noted. Where NATS does not answer and nothing was to be noted, nothing is lost."""
+        """One look; whether all is noted. If NATS does not answer and nothing was to be noted, nothing is lost."""
         try:
             noted = await self.look()
             self._unnoted.over()

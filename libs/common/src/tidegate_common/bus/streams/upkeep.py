@@ -97,7 +97,7 @@ class Upkeep:
     async def start(self, seconds: float = START_SECONDS) -> None:
         """Returns when the streams are there and have leaders. Raises BrokerUnavailable after `seconds`.
 
-        Where a stream differs the process starts, and is not ready.
+        If a stream differs, the process starts, and is not ready.
         """
         too_small = self._too_small()
         if too_small:

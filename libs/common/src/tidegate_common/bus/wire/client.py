@@ -130,7 +130,7 @@ class BusClient(Link):
     def at_end_of_read(self, call: Callable[[], object]) -> None:
         """Calls `call` once, when all that one read has brought is handed over. An error of it is logged.
 
-        Where nothing is being read it is called by the event loop, as soon as it can.
+        If nothing is being read, it is called by the event loop, as soon as it can.
         """
         if self._tap is None or not self._tap.at_end_of_read(call):
             asyncio.get_running_loop().call_soon(call)
