@@ -17,9 +17,8 @@ from tests.support.ports import free_port
 from tests.support.processes import Running, paused, running, service
 from tests.support.waiting import until
 
-DRAIN_SECONDS = 3.0
-SPARE_SECONDS = 2.0
-"""For the interpreter's own end, on a machine that is busy."""
+STOP_SECONDS = 20.0
+"""Far less than an exporter waits for its endpoint, and enough for a machine that is busy."""
 
 
 class Hanging:
@@ -49,21 +48,19 @@ async def hanging() -> AsyncIterator[Hanging]:
 def env(nats_url: str, endpoint: str) -> dict[str, str]:
     return {
         "TIDEGATE_NATS_URL": nats_url,
-        "TIDEGATE_DRAIN_SECONDS": str(DRAIN_SECONDS),
+        "TIDEGATE_DRAIN_SECONDS": "1",
         "TIDEGATE_AI_BACKEND": "scripted",
         "TIDEGATE_AI_CONCURRENCY": "1",
         "OTEL_EXPORTER_OTLP_ENDPOINT": endpoint,
+        "OTEL_EXPORTER_OTLP_TIMEOUT": "60",
         "OTEL_METRIC_EXPORT_INTERVAL": "500",
         "OTEL_BSP_SCHEDULE_DELAY": "200",
     }
 
 
-async def stopped_in(run: Running) -> float:
-    """Seconds from SIGTERM to a clean end."""
-    loop = asyncio.get_running_loop()
-    begun = loop.time()
-    assert await run.stop(signal.SIGTERM, 60) == 0, "\n".join(run.output)
-    return loop.time() - begun
+async def stops(run: Running, seconds: float = STOP_SECONDS) -> None:
+    """It ends within `seconds`, as it should."""
+    assert await run.stop(signal.SIGTERM, seconds) == 0, "\n".join(run.output)
 
 
 @pytest.mark.parametrize("module", ["gateway", "publisher_api", "ai_worker"])
@@ -78,7 +75,7 @@ async def test_a_stop_is_over_in_its_time_though_the_collector_hangs(tmp_path: P
                 if module == "publisher_api":
                     await client.post("/api/sse/send", json={"client_id": "a", "event_type": "n", "data": 1})
             await until(lambda: endpoint.asked, "it is exporting")
-            assert await stopped_in(run) < DRAIN_SECONDS + SPARE_SECONDS
+            await stops(run)
             assert run.count("did not take the last") == 1, "\n".join(run.output)
             assert not run.said("Callback failed"), "every metric can be read from the exporter's thread"
 
@@ -90,7 +87,7 @@ async def test_a_stop_is_over_in_its_time_though_nats_hangs_as_well(tmp_path: Pa
         async with service(module, free_port(), env(server.url, endpoint.url)) as run:
             await until(lambda: endpoint.asked, "it is exporting")
             async with paused(server.run):
-                assert await stopped_in(run) < DRAIN_SECONDS + SPARE_SECONDS
+                await stops(run, 4.5)  # NATS has five seconds to answer a request for a job
 
 
 async def test_workers_and_their_parent_end_in_their_time(tmp_path: Path) -> None:
@@ -98,14 +95,14 @@ async def test_workers_and_their_parent_end_in_their_time(tmp_path: Path) -> Non
         more = {"TIDEGATE_WORKERS": "2"}
         async with service("gateway", free_port(), {**env(server.url, endpoint.url), **more}) as run:
             await until(lambda: len(endpoint.asked) >= 2, "both are exporting")
-            assert await stopped_in(run) < DRAIN_SECONDS + SPARE_SECONDS
+            await stops(run)
 
 
 async def test_a_collector_that_refuses_or_is_not_there_costs_a_stop_nothing(tmp_path: Path) -> None:
     async with nats_server(tmp_path) as server:
         async with service("publisher_api", free_port(), env(server.url, f"http://127.0.0.1:{free_port()}")) as run:
             await until(lambda: run.said("127.0.0.1"), "it has tried")
-            assert await stopped_in(run) < DRAIN_SECONDS + SPARE_SECONDS
+            await stops(run)
 
 
 async def test_what_is_left_is_sent_where_the_collector_answers(tmp_path: Path) -> None:
@@ -116,7 +113,7 @@ async def test_what_is_left_is_sent_where_the_collector_answers(tmp_path: Path) 
         async with service("publisher_api", port, settings) as run:
             async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}") as client:
                 await client.post("/api/sse/send", json={"client_id": "a", "event_type": "n", "data": 1})
-            assert await stopped_in(run) < DRAIN_SECONDS + SPARE_SECONDS
+            await stops(run)
             assert any(span.name.startswith("send ") for span in found.spans)
 
 
