@@ -54,7 +54,7 @@ class Audit:
     async def look(self) -> None:
         """One look. Raises BrokerUnavailable."""
         position = await self._life.position()
-        life = self._life.number
+        life = self._life.number  # after the answer: that may have ended the life before
         # Those alone who have heard less than there is: if nothing was stored since the last look, nothing is asked.
         # A tail of which nothing is known yet is for those to read who are joining.
         audiences = [each for each in self._hub.everyone() if 0 <= each.heard < position.last]
@@ -67,6 +67,7 @@ class Audit:
             return  # what was found is of another life
         live = dict.fromkeys(session for audience in behind for session in audience.live)
         self._repairs.holes += sum(bool(audience.live) for audience in behind)
+        # In this order: the repair notes how far was heard before `verified` moves that on.
         self._repairs.repair(live, "an audit of the feed")
         for audience, last in behind.items():
             audience.complete_from = max(audience.complete_from, last)

@@ -36,12 +36,15 @@ class HoleDetector:
             # of a stream's old leader come after the new one's), or the stream is another and begins anew. Nobody gets
             # it under an id before that is known: the repair asks for the stream's position, which tells.
             self._missing(audience, number)
-            number = max(number, heard)
+            number = max(number, heard)  # what was heard is not unheard by a late event
         else:
             self._life.highest = number
+            # If nothing was heard yet, the first event always comes here. That costs nothing: nobody is live then. Who
+            # joins has asked for the position after the subscription, and so is past `previous` if nothing is missing.
             if previous > heard:
                 self._repairs.holes += bool(audience.live)
                 self._missing(audience, previous)
+        # Past what is missing, too: it is told once. The repair has its own copy of the place before it.
         if by_subject is None:
             audience.heard = number
             return

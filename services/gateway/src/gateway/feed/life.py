@@ -84,6 +84,7 @@ class StreamLife:
 
     async def position(self) -> Position:
         """The stream's position at some moment after this call. Raises BrokerUnavailable."""
+        # As they are before the question: an event that comes while it is under way may be newer than the answer.
         number, highest = self.number, self.highest
         position = await self._history.position()
         if number != self.number:
@@ -112,7 +113,7 @@ class StreamLife:
 
     def end(self) -> None:
         """This life is over. From inside the read of the connection: nothing of the next one has been handed on yet."""
-        self.number += 1
+        self.number += 1  # first: from now on, answers to earlier questions are refused
         self.prefix, self.highest = b"", 0
         self._stream_ends.clear()
         leaving = []
@@ -120,6 +121,7 @@ class StreamLife:
             if self.over(session):
                 continue
             held = self._hub.hold(session)  # anew: what is held may carry ids of the old life
+            # Who has no place yet has got nothing of this life. It stays, and is given one in the next.
             if session.position >= 0:
                 held.break_off()
                 leaving.append(session)

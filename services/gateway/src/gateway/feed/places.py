@@ -2,6 +2,10 @@
 
 An audience's `heard` says up to where its tail was heard, `complete_from` from where on nothing is missing in that.
 What lies before is for the stream to tell: whoever becomes live has to have read up to there.
+
+One rule holds at every moment: each live session has had all that is due to it on its tail up to `heard`. So a repair
+may begin there for all of them. Whatever moves `heard` past something that is missing first holds those who are live,
+and raises `complete_from` for those who are about to be.
 """
 
 from __future__ import annotations

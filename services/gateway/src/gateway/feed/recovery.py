@@ -87,6 +87,8 @@ class Recovery:
                 elif failing.seconds(session) >= self._patience:
                     self._give_up(session, error)
                     return
+                # Which tails have more was true up to the old position alone. What is held is not past the next
+                # one, and so not handed on: all tails are read. `places` stay true, they are of the moment of the hold.
                 position = tails = None
                 await asyncio.sleep(random.uniform(*AGAIN_SECONDS))
                 continue
@@ -100,6 +102,7 @@ class Recovery:
         # Also if nothing was read: what comes up to the position is not new to it.
         session.position = max(session.position, position.last)
         session.covered = position.last
+        # A hold that broke meanwhile takes nothing from that: only what came after the position has to be read.
         assert session.held is not None
         if session.held.broken or not settle(self._hub, session.tails, position.last):
             return False

@@ -87,6 +87,7 @@ class Repairs:
 
     async def _mend(self, sessions: list[Session], places: Places) -> None:
         position, missing = await self._look(sessions, places)
+        # Nothing is awaited before each is live or has a task: what the answer says still holds for all of them.
         limit = asyncio.Semaphore(AT_ONCE)
         async with asyncio.TaskGroup() as group:
             for session in sessions:
@@ -126,6 +127,8 @@ class Repairs:
                     starts[tail] = min(starts.get(tail, UNKNOWN), max(places.start(tail), session.covered))
             position: Position | None = None
             try:
+                # The position first. What the survey tells then covers all up to it: an event that comes in between can
+                # only make a tail seem to lack more than there is to read.
                 position = await self._life.position()
                 if position.last < max(session.position for session in there):
                     return None, {}  # a cluster's server that is behind: `Recovery` waits for a better word

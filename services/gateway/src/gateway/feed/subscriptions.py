@@ -126,9 +126,11 @@ class Subscriptions:
                 self._receipts.volatile(receipt_id, audience, volatile_id, chunk)
         else:
             number, previous = place
+            # Before the event is handed on: if one is missing before it, those who are live are held by then.
             self._holes.follow(audience, subject, number, previous)
             framed = self._framed
-            # Several audiences may match one event: it is encoded once, unless its id is not whole yet.
+            # Several audiences may match one event: it is encoded once, unless its id is not whole yet. Its sequence is
+            # not enough: another life of the stream gives that again. The header's time stamp tells the two apart.
             if number != framed[0] or header != framed[1] or not self._life.prefix:
                 chunk = stored_chunk(self._life.event_id(number), header, payload)
                 self._framed = framed = (number, header, chunk)
@@ -156,6 +158,7 @@ class Subscriptions:
             return
         if ours:
             self._stream_ends.note(audience.tail, place[0])
+            # Not now: a session's position, which says that it has the event, may move at the end of the pass only.
             self._at_end_of_pass(partial(self._stream_ends.finish_all, audience))
         else:
             self._holes.follow(audience, subject, *place)

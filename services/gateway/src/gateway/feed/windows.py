@@ -78,6 +78,7 @@ class Windows:
         """The tail's present window; a new one if there is none, or none that begins early enough."""
         key = life, tail
         window = self._windows.get(key)
+        # One that is being read stays, with all who wait for it. Who begins earlier reads for itself this time.
         if window is None or (sequence < window.start and not window.lock.locked()):
             if window is not None:
                 self._let_go(key, window)
@@ -103,7 +104,7 @@ class Windows:
             return
         async for stored in self._history.after(tail, window.upto, upto):
             window.events.append(stored)
-            window.upto = stored.sequence
+            window.upto = stored.sequence  # at each event: if NATS goes away now, the next one reads on from here
             size = len(stored.header) + len(stored.payload) + EVENT_BYTES
             window.size += size
             self.size += size

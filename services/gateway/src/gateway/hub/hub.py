@@ -166,6 +166,7 @@ class Hub:
                 if sequence <= session.position:
                     continue
                 session.position = sequence
+            # Beside the session, not to its socket: what comes live in this pass goes after it, in the same write.
             self._put(session, chunk)
             self.sent += 1
 
