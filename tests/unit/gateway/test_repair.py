@@ -197,3 +197,20 @@ def test_a_connection_lost_in_the_middle_of_a_survey_costs_another_survey_and_no
         assert world.stream.reads == 0
 
     play(history)
+
+
+def test_a_survey_that_fails_leaves_each_session_to_read_by_itself(play: Play) -> None:
+    """NATS tells its position, and not what is last: nobody is live before it has been read."""
+
+    async def history(world: World) -> None:
+        peer = await world.come("client.a", "broadcast")
+
+        def fail() -> None:
+            raise BrokerUnavailable("an answer is lost")
+
+        world.stream.before_survey = fail
+        lose_one(world, "client.a")
+        await asyncio.sleep(5)
+        assert got(peer) == ["a", "b"]
+
+    play(history)
