@@ -7,6 +7,7 @@ environment. Two runs, one after the other, would tell what else the machine did
 from __future__ import annotations
 
 import sys
+import traceback
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -47,7 +48,11 @@ async def compare(questions: Mapping[str, Question], options: Options, other: st
         for turn in range(options.rounds):
             options.say(f"--- {name}, round {turn + 1} of {options.rounds}")
             trees = [replace(once, python=other), once]
-            rows = {tree.python: await question(tree) for tree in (trees[:: 1 - 2 * (turn % 2)])}
+            try:
+                rows = {tree.python: await question(tree) for tree in trees[:: 1 - 2 * (turn % 2)]}
+            except Exception:  # the minutes that the other rounds took are not to be lost
+                traceback.print_exc()
+                continue
             collect(found, rows[other], rows[once.python])
     return found
 
