@@ -121,8 +121,8 @@ class FastPath:
             self._server = HttpServer(self._usual, **uvicorns)
         return FirstProtocol(self, self._server)
 
-    def begin(self, head: RequestHead, server: HttpServer, transport: asyncio.Transport, peer: str) -> None:
-        """Answers a request, in a task of its own."""
+    def begin(self, head: RequestHead, server: HttpServer, transport: asyncio.Transport, peer: str) -> SocketStream:
+        """Answers a request, in a task of its own; gives the stream that it is for."""
         # CORS and the answer's last header are told by the request alone; the date is of when the head goes out.
         own = self._cors.headers(head.headers)
         if head.closes:
@@ -134,6 +134,7 @@ class FastPath:
         stream = SocketStream(transport, server.connections, response_head, self._max_backlog)
         stream.address = server.client(peer, head.headers)
         server.spawn(self._open(head, server, transport, stream))
+        return stream
 
     async def _open(
         self, head: RequestHead, server: HttpServer, transport: asyncio.Transport, stream: SocketStream
@@ -167,14 +168,15 @@ class FastPath:
 
 
 class FirstProtocol(asyncio.Protocol):
-    """One connection before anybody knows what it is for: until its first bytes have come."""
+    """One connection before anybody knows what it is for, and then until its stream's response head goes out."""
 
-    __slots__ = ("_fast", "_server", "_transport")
+    __slots__ = ("_fast", "_server", "_stream", "_transport")
 
     def __init__(self, fast: FastPath, server: HttpServer) -> None:
         self._fast = fast
         self._server = server
         self._transport: asyncio.Transport
+        self._stream: SocketStream | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
@@ -186,6 +188,8 @@ class FirstProtocol(asyncio.Protocol):
             self._transport.abort()
 
     def data_received(self, data: bytes) -> None:
+        if self._stream is not None:
+            return  # it takes nothing more from its client
         fast, server = self._fast, self._server
         server.connections.discard(self)  # its heir counts in its place, and is not one too many beside it
         peer = self._transport.get_extra_info("peername")
@@ -194,9 +198,16 @@ class FirstProtocol(asyncio.Protocol):
             server.hand_over(self._transport, data)
             return
         fast.guard.heads.stop(self._transport)
-        fast.begin(head, server, self._transport, str(peer[0]))
+        self._stream = fast.begin(head, server, self._transport, str(peer[0]))
+
+    def eof_received(self) -> None:
+        if self._stream is not None:
+            self._stream.eof_received()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        if self._stream is not None:
+            self._stream.connection_lost(exc)
+            return
         self._server.connections.discard(self)
         self._fast.guard.heads.stop(self._transport)
 

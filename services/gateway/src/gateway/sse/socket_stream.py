@@ -17,7 +17,7 @@ UNREACHED = (errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH)
 
 
 class SocketStream(Session, asyncio.Protocol):
-    """A session that is its own transport's protocol, from its request on. It ignores what the client still sends."""
+    """A session that is its own transport's protocol, from its response head on. It ignores what the client sends."""
 
     __slots__ = ("_backlog", "_connections", "_farewell", "_head", "_linger", "_started", "_transport")
 
@@ -27,9 +27,11 @@ class SocketStream(Session, asyncio.Protocol):
     def __init__(
         self, transport: asyncio.Transport, connections: set[Any], head: Callable[[], bytes], max_backlog_bytes: int
     ) -> None:
-        """Takes `transport` over. `connections` is the server's set, which it ends by `shutdown` and then `abort`.
+        """`connections` is the server's set, which it ends by `shutdown` and then `abort`.
 
-        `head` makes the response head, at the moment when it goes out.
+        `head` makes the response head, at the moment when it goes out. Until then another protocol has `transport`, and
+        passes its end on: uvloop arms a socket anew when it gets another protocol, for many in one system call if that
+        is not done in the read of each.
         """
         super().__init__()
         self._transport = transport
@@ -43,7 +45,6 @@ class SocketStream(Session, asyncio.Protocol):
         self._started = 0.0
         self.send = _nowhere
         connections.add(self)
-        transport.set_protocol(self)
 
     @property
     def head_sent(self) -> bool:
@@ -60,6 +61,7 @@ class SocketStream(Session, asyncio.Protocol):
             return
         assert self._head is not None
         head, self._head = self._head(), None
+        self._transport.set_protocol(self)
         self._started = asyncio.get_running_loop().time()
         self._transport.set_write_buffer_limits(high=self._backlog)
         write = cast(Callable[[bytes], object], self._transport.write)
