@@ -57,6 +57,11 @@ async def test_a_job_that_comes_too_late_is_given_back_at_once(tmp_path: Path) -
         states, queue = JobRecords(bus), await JobQueue.open(bus, LONG, PATIENCE)
         other = await JobQueue.open(bus, LONG)
         await put(bus, states, "j1")
+
+        async def is_waiting() -> bool:
+            return bool((await bus.jetstream.consumer_info("TG_JOBS", "workers-0")).num_pending)
+
+        await until(is_waiting, "the consumer has heard of what was stored")
         async with paused(nats.run):
             await given_up(queue)
         delivery = await taken(other)
