@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import httpx
+
 from tests.stress.answers.accounts import Wanted
 from tests.stress.answers.world import CONCURRENCY, WORKERS, AiWorld
 from tests.support.waiting import until
@@ -30,6 +32,9 @@ FEW = 5
 """Clients with three jobs each."""
 
 BEGUN_SECONDS = 60.0
+
+FLOODS = 4
+"""Of 500 jobs each, one after the other until the queue has been full."""
 
 
 async def queue(world: AiWorld, seconds: float) -> None:
@@ -104,10 +109,14 @@ async def _look(world: AiWorld, most: list[int]) -> None:
 async def _overfill(world: AiWorld) -> None:
     """More at once than the queue may hold: the rest is refused, and says when to come back."""
     body = {"prompt": "Hello", "max_tokens": 20, "client_id": "flood"}
-    answers = await asyncio.gather(*(world.http.post("/api/ai/chat", json=body) for _ in range(500)))
-    refused = [answer for answer in answers if answer.status_code == 503]
-    full = [answer for answer in refused if answer.json()["type"].endswith(":queue-full")]  # others: NATS is too slow
-    if not full:
+    full: list[httpx.Response] = []
+    for _ in range(FLOODS):  # on a busy machine the workers may be as fast as those who ask
+        answers = await asyncio.gather(*(world.http.post("/api/ai/chat", json=body) for _ in range(500)))
+        refused = [answer for answer in answers if answer.status_code == 503]
+        full = [answer for answer in refused if answer.json()["type"].endswith(":queue-full")]  # or NATS is too slow
+        if full:
+            break
+    else:
         world.problems.append("the queue was never full")
     for answer in full:
         if "retry-after" not in answer.headers or "queued" not in answer.json():
