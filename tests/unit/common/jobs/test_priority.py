@@ -70,6 +70,23 @@ async def test_an_entry_that_the_queue_has_not_confirmed_counts_beside_what_the_
             assert (await asked).of_owner == 3, "one that the queue holds, one stored after its answer, one under way"
 
 
+async def test_an_entry_that_the_queue_holds_and_has_not_confirmed_yet_counts_once() -> None:
+    """The answer that counted it came before its confirmation: it counted as on its way too, and the next came late."""
+    queue = Queue()
+    counts = OwnerCounts(queue.ask)
+    with counts.entry("ann") as stored:
+        await queue.answer(0, 0, 0)
+        await stored.before()
+        stored.sending = asyncio.get_running_loop().create_future()
+        with counts.entry("ann") as entry:
+            asked = asyncio.create_task(entry.before())
+            await queue.answer(1, 1, 7)
+            done, _ = await asyncio.wait([asked], timeout=0)
+            assert not done, "nobody knows yet whether the answer has it"
+            stored.sending.set_result(7)
+            assert (await asked).of_owner == 1
+
+
 async def test_an_entry_that_does_not_come_into_the_queue_counts_no_more() -> None:
     queue = Queue()
     counts = OwnerCounts(queue.ask)

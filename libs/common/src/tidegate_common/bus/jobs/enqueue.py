@@ -83,7 +83,8 @@ class QueueWriter:
                 if state.status is not JobStatus.QUEUED or await self._is_there(job):
                     return state, None
             level = level_of(count.of_owner)
-            entry.sequence = await self._store(replace(job, revision=revision), level, headers, count)
+            entry.sending = asyncio.create_task(self._store(replace(job, revision=revision), level, headers, count))
+            entry.sequence = await entry.sending
         except TidegateError:
             # The record goes only if this call has made it: else an earlier call's job may be in the queue. And it
             # stays if a worker has changed it: then this job was stored, though that was not confirmed.

@@ -65,6 +65,8 @@ class NewJob:
         count.entries += 1
         self.sequence: int | None = None
         """Its sequence in the queue once that is known; 0 if it does not come there."""
+        self.sending: asyncio.Future[int] | None = None
+        """Done, with its sequence, when the queue has confirmed it; None before it is sent."""
 
     async def before(self) -> JobsInQueue:
         """What the queue holds before it, with what is on its way there. Raises BrokerUnavailable."""
@@ -118,9 +120,22 @@ class OwnerCounts:
     async def _counted(self, owner: str, earlier: tuple[NewJob, ...]) -> JobsInQueue:
         WAITER.set(None)  # for all that share the answer: it goes on when the first of them has gone
         found = await self._ask(owner)
-        # Read after the answer: an entry that was confirmed meanwhile is in it only up to the queue's last sequence.
-        on_their_way = sum(each.sequence is None or each.sequence > found.last for each in earlier)
+        # NATS answers a question and confirms a message in no fixed order. One that is sent and not confirmed may be in
+        # the answer, which only its sequence tells. One that is not sent yet is not in it.
+        unsure = [each.sending for each in earlier if each.sending is not None and not each.sending.done()]
+        if unsure:
+            await asyncio.wait(unsure)
+        # Read after that: an entry that was confirmed meanwhile is in it only up to the queue's last sequence.
+        on_their_way = sum(_is_after(each, found.last) for each in earlier)
         return found._replace(of_owner=found.of_owner + on_their_way)
+
+
+def _is_after(entry: NewJob, last: int) -> bool:
+    """Whether the queue did not hold `entry` yet when its last sequence was `last`."""
+    sending = entry.sending
+    if sending is not None and sending.done() and not sending.cancelled() and sending.exception() is None:
+        return sending.result() > last
+    return entry.sequence is None or entry.sequence > last
 
 
 def _retrieve(task: asyncio.Task[JobsInQueue]) -> None:
