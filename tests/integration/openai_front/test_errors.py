@@ -101,13 +101,14 @@ async def test_one_process_waits_for_so_many_completions_and_no_more(tmp_path: P
 async def test_without_a_server_it_is_refused_and_a_stream_that_was_begun_goes_on_when_it_is_back(
     tmp_path: Path,
 ) -> None:
-    gate = asyncio.Event()
+    gate, recorded = asyncio.Event(), asyncio.Event()
 
     async def slow(turn: Turn) -> None:
         await turn.text("Hello")
         await gate.wait()
         await turn.text(" world")
         await turn.done()
+        recorded.set()
 
     port = free_port()
     async with nats_server(tmp_path, port) as nats, running_gateway(nats.url) as gateway:
@@ -132,6 +133,7 @@ async def test_without_a_server_it_is_refused_and_a_stream_that_was_begun_goes_o
                     gate.set()
                     await reading
                     assert text == "Hello world"
+                    await recorded.wait()  # the worker writes the record's end after the last event
 
 
 async def test_an_attempt_that_begins_again_goes_on_unseen_or_ends_the_stream(tmp_path: Path) -> None:
