@@ -42,6 +42,7 @@ async def running_gateway(nats_url: str, *, environ: Any = None, **settings: Any
         async with connect(nats_url, SUBJECTS, "gateway") as bus:
             await ensure_streams(bus, chosen.stream_limits(), update=False)
             gateway = Gateway(chosen, bus, signals)
+            await gateway.identity.start()
             server = gateway.server()
             tasks = [asyncio.create_task(gateway.heartbeat.run()), asyncio.create_task(gateway.audit.run())]
             gateway.control.start()

@@ -27,6 +27,7 @@ async def running_publisher(nats_url: str, **settings: Any) -> AsyncIterator[tup
         async with connect(nats_url, SUBJECTS, "publisher-api") as bus:
             await ensure_streams(bus, chosen.stream_limits(), update=True)
             built = await build(chosen, bus, signals)
+            await built.identity.start()
             server = serving(built, chosen)
             task = asyncio.create_task(server.serve())
             telling = asyncio.create_task(built.progress.run())

@@ -6,6 +6,11 @@ TidegateError
 │   └── KeyReused           an Idempotency-Key that was sent with something else
 ├── InvalidHost         a request with two Host headers, with none, or with one that is no host
 ├── WrongHost           a request for a host that this service does not answer for
+├── InvalidCredentials  a request that says twice who it is from, or in a form that is not read
+├── Unauthenticated     a request that does not say who it is from, or whose token is not good
+├── Forbidden           whoever asks is known, and may not do this
+├── Limited             a limit of a subject, key or address: come back later
+│   └── BudgetSpent         no tokens are left for today
 ├── ConfigError         the environment holds values that can't be used: lists all of them
 ├── Unavailable         something that we depend on is away or full: come back later
 │   ├── BrokerUnavailable   NATS does not answer, or did not store in time
@@ -67,6 +72,59 @@ class WrongHost(TidegateError):
         super().__init__(
             f"this service does not answer for {host[:253]}: a name of yours belongs in TIDEGATE_ALLOWED_HOSTS"
         )
+
+
+class InvalidCredentials(TidegateError):
+    """A request says twice who it is from, or in a form that is not read."""
+
+
+class Unauthenticated(TidegateError):
+    """A request does not say who it is from, or brings what is not good.
+
+    `reason` is one of AUTHENTICATION: it is counted, and told as `error_description`. `needed` is the grant that would
+    do.
+    """
+
+    def __init__(self, reason: str, needed: str = "", detail: str = "") -> None:
+        self.reason = reason
+        self.needed = needed
+        super().__init__(detail or AUTHENTICATION[reason])
+
+
+AUTHENTICATION = {
+    "missing": "this needs a token or a key: send Authorization: Bearer",
+    "malformed": "the token can't be read",
+    "expired": "the token has expired",
+    "signature": "the token's signature is not good",
+    "issuer": "the token is of another issuer",
+    "audience": "the token is for another audience",
+    "algorithm": "the token's algorithm is not the one of its key",
+    "kid": "the token's key is not known",
+    "revoked": "the token or the key was revoked",
+    "unknown": "the key or the ticket is not known",
+}
+"""What is told, by the reason."""
+
+
+class Forbidden(TidegateError):
+    """Whoever asks may not do this. `needed` is the right that would do, as in `subscribe topic:a.b`."""
+
+    def __init__(self, needed: str, detail: str = "") -> None:
+        self.needed = needed
+        super().__init__(detail or f"this needs the right: {needed}")
+
+
+class Limited(TidegateError):
+    """A limit of a subject, a key or an address is reached: `limit` names it. Come back after `retry_after` seconds."""
+
+    def __init__(self, limit: str, detail: str, retry_after: int = 1) -> None:
+        self.limit = limit
+        self.retry_after = retry_after
+        super().__init__(detail)
+
+
+class BudgetSpent(Limited):
+    """No tokens are left until the next day (UTC)."""
 
 
 class ConfigError(TidegateError):

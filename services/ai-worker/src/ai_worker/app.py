@@ -6,6 +6,7 @@ import asyncio
 import logging
 
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
 
 from ai_worker.attempt import Attempt, AttemptLimits, Services
 from ai_worker.catalogue import Catalogue
@@ -19,6 +20,7 @@ from ai_worker.models.model import ChatModel
 from ai_worker.models.traced import TracedModel
 from ai_worker.refusal import refuse
 from ai_worker.settings import WorkerSettings
+from tidegate_common.auth.identity import Identity
 from tidegate_common.bus.connection import Bus
 from tidegate_common.bus.events.history import History
 from tidegate_common.bus.events.publisher import EventPublisher
@@ -33,6 +35,7 @@ from tidegate_common.bus.streams.upkeep import Upkeep
 from tidegate_common.contract.jobs import Job
 from tidegate_common.errors import Unavailable, Unreadable
 from tidegate_common.runtime import problems
+from tidegate_common.runtime.authentication import Authentication
 from tidegate_common.runtime.connected import connected, serve
 from tidegate_common.runtime.guard import HTTP_REFUSED, Guard
 from tidegate_common.runtime.health import Readiness, health_routes
@@ -79,7 +82,11 @@ class Worker:
         )
         bus.on_reconnect += [self.consumer.show_life, self.consumer.renew]
         self.readiness = Readiness(bus, upkeep.lacks, model=self._model_ready, queue=self._queue_open)
-        self.app = Starlette(routes=health_routes(signals, self.readiness))
+        self.identity = Identity(settings, bus, signals)
+        self.app = Starlette(
+            routes=health_routes(signals, self.readiness),
+            middleware=[Middleware(Authentication, self.identity.authenticator)],
+        )
         problems.install(self.app)
         guard = self._guard = Guard(settings.http_limits())
         consumer, observe, refused = self.consumer, signals.observe, publisher.refusals.counts
@@ -148,6 +155,7 @@ async def main(settings: WorkerSettings) -> None:
             upkeep = Upkeep(bus, settings.stream_limits(), leaders, keeps=False, all_needed=True)
             await upkeep.start()
             worker = Worker(settings, bus, leaders, upkeep, signals)
+            await worker.identity.start()
             model = build(settings)
             running = asyncio.create_task(worker.run(model))
             looking = asyncio.create_task(upkeep.run())
@@ -164,4 +172,5 @@ async def main(settings: WorkerSettings) -> None:
                     running.result()
             finally:
                 await end([running, looking])
+                await worker.identity.aclose()
                 await model.aclose()

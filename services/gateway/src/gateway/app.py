@@ -34,11 +34,12 @@ from gateway.settings import GatewaySettings
 from gateway.sse.admission import Admission
 from gateway.sse.console import console_routes
 from gateway.sse.cors import Cors
-from gateway.sse.endpoint import StreamEndpoint
+from gateway.sse.endpoint import PATH, StreamEndpoint
 from gateway.sse.fastpath import FastPath
 from gateway.sse.job_streams import JobStreams
 from gateway.sse.portable import stream_routes
 from gateway.workers import WORKER_PORTS, GatewayWorker
+from tidegate_common.auth.identity import Identity
 from tidegate_common.bus.connection import Bus
 from tidegate_common.bus.events.history import History
 from tidegate_common.bus.events.publisher import EventPublisher
@@ -46,6 +47,7 @@ from tidegate_common.bus.streams.leaders import Leaders
 from tidegate_common.bus.streams.upkeep import Upkeep
 from tidegate_common.runtime import problems
 from tidegate_common.runtime.attendance import attended
+from tidegate_common.runtime.authentication import Authentication
 from tidegate_common.runtime.connected import connected, serve
 from tidegate_common.runtime.guard import HTTP_REFUSED, Guard
 from tidegate_common.runtime.health import Readiness, health_routes
@@ -88,7 +90,10 @@ class Gateway:
         self.admission = Admission(settings.max_connections, settings.max_connections_per_ip)
         self.readiness = Readiness(bus, self.upkeep.lacks)
         jobs = JobStreams(bus, self.history)
-        self.streams = StreamEndpoint(settings, self.admission, self.attachments, self.heartbeat, jobs, signals)
+        self.identity = Identity(settings, bus, signals)
+        self.streams = StreamEndpoint(
+            settings, self.identity.authenticator, self.admission, self.attachments, self.heartbeat, jobs, signals
+        )
         self.hub.on_removed = self.streams.forget
         self.cors = Cors(settings.cors_origins, caller.REQUEST_HEADERS)
         publisher = EventPublisher(bus, self.history, leaders=leaders)
@@ -111,7 +116,19 @@ class Gateway:
                 self.openai.routes(),
                 *console_routes(settings.publisher_url),
             ],
-            middleware=[self.cors.middleware, Middleware(Utf8Paths, refusal=refusal)],
+            middleware=[
+                self.cors.middleware,
+                Middleware(Utf8Paths, refusal=refusal),
+                Middleware(
+                    Authentication,
+                    self.identity.authenticator,
+                    open_paths=("/",),
+                    open_starts=("/console/",),
+                    own_paths=(PATH,),
+                    own_starts=(f"{PATH}/jobs/",),
+                    refusal=refusal,
+                ),
+            ],
         )
         problems.install(self.app)
         self._observe(signals)
@@ -136,7 +153,8 @@ class Gateway:
         self.audit = Audit(bus, hub, self.history, self.life, self.repairs, settings.audit_seconds)
 
     async def aclose(self) -> None:
-        """Ends the tasks that bring streams back, or end them."""
+        """Ends the tasks that bring streams back, or end them, and those of identity."""
+        await self.identity.aclose()
         await self.repairs.aclose()
         await self.life.aclose()
 
@@ -225,6 +243,7 @@ async def main(settings: GatewaySettings) -> None:
         async with connected(settings, "gateway", signals) as bus:
             gateway = Gateway(settings, bus, signals)
             await gateway.upkeep.start()
+            await gateway.identity.start()
             tasks = [
                 spawn(gateway.heartbeat.run(), "keeping streams alive"),
                 spawn(gateway.audit.run(), "the audit of the feed"),

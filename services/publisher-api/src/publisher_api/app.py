@@ -19,6 +19,7 @@ from publisher_api.http.tracing import traced
 from publisher_api.jobs.dead import DeadLetters
 from publisher_api.jobs.progress import QueueProgress
 from publisher_api.settings import PublisherSettings
+from tidegate_common.auth.identity import Identity
 from tidegate_common.bus.connection import Bus
 from tidegate_common.bus.events.history import History
 from tidegate_common.bus.events.publisher import EventPublisher
@@ -34,6 +35,7 @@ from tidegate_common.bus.streams.lineage import Lineage
 from tidegate_common.bus.streams.upkeep import Upkeep
 from tidegate_common.runtime import problems
 from tidegate_common.runtime.attendance import attended
+from tidegate_common.runtime.authentication import Authentication
 from tidegate_common.runtime.connected import connected, serve
 from tidegate_common.runtime.guard import HTTP_REFUSED, Guard
 from tidegate_common.runtime.health import Readiness, health_routes
@@ -58,6 +60,7 @@ class Built(NamedTuple):
     guard: Guard
     upkeep: Upkeep
     lineage: Lineage
+    identity: Identity
 
 
 async def build(settings: PublisherSettings, bus: Bus, signals: Telemetry) -> Built:
@@ -84,6 +87,7 @@ async def build(settings: PublisherSettings, bus: Bus, signals: Telemetry) -> Bu
         settings.max_body_bytes,
     )
     api = [*Endpoints(settings, sender, BatchSender(sender), gateways).routes(), *jobs.routes()]
+    identity = Identity(settings, bus, signals)
     ignored = Ignored(settings.ignored_parameters)
     app = Starlette(
         routes=[
@@ -100,6 +104,12 @@ async def build(settings: PublisherSettings, bus: Bus, signals: Telemetry) -> Bu
                 expose_headers=["retry-after"],
             ),
             Middleware(Utf8Paths),
+            Middleware(
+                Authentication,
+                identity.authenticator,
+                open_paths=("/openapi.json", "/api/openapi.json", "/docs", "/api/docs"),
+                open_starts=("/docs/", "/api/docs/"),
+            ),
         ],
     )
     problems.install(app)
@@ -118,7 +128,7 @@ async def build(settings: PublisherSettings, bus: Bus, signals: Telemetry) -> Bu
     )
     lineage = Lineage(bus, history, settings.events_restored)
     roll = Roll(bus, gateways.live)
-    return Built(attended(traced(app, signals)), progress, readiness, roll, guard, upkeep, lineage)
+    return Built(attended(traced(app, signals)), progress, readiness, roll, guard, upkeep, lineage, identity)
 
 
 async def main(settings: PublisherSettings) -> None:
@@ -129,6 +139,7 @@ async def main(settings: PublisherSettings) -> None:
             built = await build(settings, bus, signals)
             await built.upkeep.start()
             await built.lineage.start()  # before anything is stored, and has an id
+            await built.identity.start()
             beside = [
                 spawn(built.upkeep.run(), "looking after the streams"),
                 spawn(built.lineage.run(), "noting the stream's lives"),
@@ -141,6 +152,7 @@ async def main(settings: PublisherSettings) -> None:
                 await serve(listening, bus)
             finally:
                 await end(beside)
+                await built.identity.aclose()
 
 
 def serving(built: Built, settings: PublisherSettings) -> Server:

@@ -10,6 +10,7 @@ import msgspec
 from msgspec import Meta
 from msgspec.structs import FieldInfo, fields
 
+from tidegate_common.auth.settings import AuthSettings
 from tidegate_common.bus.streams.definitions import StreamLimits
 from tidegate_common.bus.streams.patience import Patience
 from tidegate_common.bus.wire import addresses
@@ -32,7 +33,7 @@ def env(name: str) -> Any:
     return Meta(extra={"env": name})
 
 
-class CommonSettings(msgspec.Struct, frozen=True, kw_only=True):
+class CommonSettings(AuthSettings, frozen=True, kw_only=True):
     """What every process reads. A field `log_level` comes from the variable `TIDEGATE_LOG_LEVEL`."""
 
     nats_url: str = "nats://127.0.0.1:4222"
@@ -51,8 +52,6 @@ class CommonSettings(msgspec.Struct, frozen=True, kw_only=True):
     """First token of every subject and of the stream names."""
     host: str = "127.0.0.1"
     port: Port = 8000
-    auth: str = ""
-    """`open`: no one is asked who they are. Without it, only loopback addresses are served."""
     allowed_hosts: tuple[str, ...] = ()
     """Names that requests may be for (`Host`), beside localhost and addresses."""
     cors_origins: tuple[str, ...] = ()
@@ -110,9 +109,8 @@ class CommonSettings(msgspec.Struct, frozen=True, kw_only=True):
             self.nats_tls()
         except ValueError as error:
             found.append(str(error))
-        if self.auth not in ("", "open"):
-            found.append("TIDEGATE_AUTH: only open is built so far")
-        elif not self.auth and not is_loopback(self.host) and not found:
+        found += self.auth_faults()
+        if not self.auth and not is_loopback(self.host) and not found:
             found.append(
                 f"TIDEGATE_HOST: {self.host} is reachable by others and nobody would be asked who they are; "
                 "set TIDEGATE_AUTH=open to accept that, or serve 127.0.0.1"

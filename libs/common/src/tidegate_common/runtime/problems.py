@@ -29,6 +29,10 @@ TABLE: list[tuple[type[errors.TidegateError], int, str, str]] = [
     (errors.InvalidField, 422, "invalid-field", "A field is not allowed as it is"),
     (errors.InvalidHost, 400, "invalid-host", "The Host header can't be used"),
     (errors.WrongHost, 421, "wrong-host", "Not a host of this service"),
+    (errors.InvalidCredentials, 400, "invalid-credentials", "The credentials can't be read"),
+    (errors.Unauthenticated, 401, "unauthenticated", "No good token or key"),
+    (errors.Forbidden, 403, "forbidden", "Not allowed"),
+    (errors.Limited, 429, "limited", "A limit is reached"),
     (errors.NotFound, 404, "not-found", "Not found"),
     (errors.TooLarge, 413, "too-large", "Too large"),
     (errors.UnsupportedMedia, 415, "unsupported-media-type", "Unsupported media type"),
@@ -59,6 +63,13 @@ def problem_of(error: Exception) -> Problem:
                 extras = {"field": error.field, "allowed": error.allowed}
             if isinstance(error, errors.QueueFull) and error.queued is not None:
                 extras = {"queued": error.queued}
+            if isinstance(error, errors.Unauthenticated):
+                headers["WWW-Authenticate"] = challenge(error)
+                extras = {"reason": error.reason}
+            if isinstance(error, (errors.Forbidden, errors.Unauthenticated)) and error.needed:
+                extras["needed"] = error.needed
+            if isinstance(error, errors.Limited):
+                extras = {"limit": error.limit}
             if isinstance(error, errors.UnsupportedCoding):
                 headers["Accept-Encoding"] = "identity"
             retry_after = getattr(error, "retry_after", None)
@@ -66,6 +77,13 @@ def problem_of(error: Exception) -> Problem:
                 headers["Retry-After"] = str(retry_after)
             return Problem(title, f"urn:tidegate:problem:{type_}", str(error), status, headers, **extras)
     return Problem("Internal error", "urn:tidegate:problem:internal", None, 500)
+
+
+def challenge(error: errors.Unauthenticated) -> str:
+    """The `WWW-Authenticate` of a 401 (RFC 6750, 3): without an error code if the request brought nothing (3.1)."""
+    if error.reason == "missing":
+        return 'Bearer realm="tidegate"'
+    return f'Bearer realm="tidegate", error="invalid_token", error_description="{error.reason}"'
 
 
 def note_trace(error: Exception, found: str) -> None:

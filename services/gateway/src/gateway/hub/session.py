@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable
 
 from gateway.hub.endings import Ending
+from tidegate_common.contract.principal import OPEN
 
 
 class Held:
@@ -84,6 +85,7 @@ class Session:
         "paused",
         "pending",
         "position",
+        "principal",
         "room",
         "seen",
         "send",
@@ -99,6 +101,8 @@ class Session:
         self.on_lost: Callable[[Session], None] | None = None
         self.address = ""
         """Who is connected: what the per-address limit counts by."""
+        self.principal = OPEN
+        """Who that is, as they said when they connected."""
         self.tails: tuple[str, ...] = ()
         """What the session listens to."""
         self.position = -1

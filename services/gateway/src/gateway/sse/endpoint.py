@@ -20,7 +20,9 @@ from gateway.settings import GatewaySettings
 from gateway.sse.admission import Admission
 from gateway.sse.job_streams import JobStreams
 from gateway.sse.request import Fields, StreamRequest, of_body, of_query
+from tidegate_common.auth.authenticator import Authenticator
 from tidegate_common.contract.ids import EventId
+from tidegate_common.contract.principal import Principal
 from tidegate_common.errors import Unavailable
 from tidegate_common.runtime.problems import note_trace
 from tidegate_common.runtime.query import Ignored
@@ -65,11 +67,12 @@ class Attach(Protocol):
 
 
 class StreamEndpoint:
-    """Opens streams. A way to the socket calls `admit`, `request_of` and `open`, in this order."""
+    """Opens streams. A way to the socket calls `admit`, `identify`, `request_of` and `open`, in this order."""
 
     def __init__(
         self,
         settings: GatewaySettings,
+        authenticator: Authenticator,
         admission: Admission,
         attachments: Attach,
         heartbeat: Heartbeat,
@@ -77,6 +80,7 @@ class StreamEndpoint:
         telemetry: Telemetry,
     ) -> None:
         self._settings = settings
+        self._authenticator = authenticator
         self._admission = admission
         admission.refused.update(dict.fromkeys((UNAVAILABLE, ERROR), 0))
         self._attachments = attachments
@@ -105,6 +109,10 @@ class StreamEndpoint:
         Called before a request is read: a hundred topics once cost 28 ms of a client that got 429 all the same.
         """
         self._admission.check(address)
+
+    async def identify(self, query: bytes, headers: Iterable[tuple[bytes, bytes]], address: str) -> Principal:
+        """Who asks. Raises InvalidCredentials, Unauthenticated, Limited, Forbidden."""
+        return await self._authenticator.principal(headers, address)
 
     async def request_of(
         self, query: bytes, headers: Iterable[tuple[bytes, bytes]], job_id: str | None = None

@@ -142,6 +142,7 @@ class FastPath:
         answer: Response | None = None
         try:
             self._endpoint.admit(stream.address)
+            stream.principal = await self._endpoint.identify(head.query, head.headers, stream.address)
             wanted = await self._wanted(head, stream)
             if wanted is None:
                 answer = Response(status_code=204, headers=NOTHING_MORE)

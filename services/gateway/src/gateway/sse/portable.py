@@ -43,6 +43,7 @@ class PortablePath:
             return
         address = request.client.host if request.client else ""
         self._endpoint.admit(address)
+        principal = await self._endpoint.identify(scope["query_string"], scope["headers"], address)
         wanted = await self._wanted(request)
         if wanted is None:
             await Response(status_code=204, headers=NOTHING_MORE)(scope, receive, send)
@@ -52,6 +53,7 @@ class PortablePath:
         else:
             stream = PortableStream(send, scope.get("extensions", {}).get(ABORT), self._max_backlog)
             stream.address = address
+            stream.principal = principal
             await stream.run(receive, self._endpoint.open(wanted, stream, stream.start, request.method))
 
     async def _wanted(self, request: Request) -> StreamRequest | None:

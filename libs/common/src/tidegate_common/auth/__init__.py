@@ -1,0 +1,1 @@
+"""Who a request comes from: tokens, keys, tickets, and what limits them."""
