@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import httpx
 
 from tests.support.gateway import running_gateway
 from tests.support.identity import AUTH, bearer, token
+from tests.support.nats import nats_server
 from tests.support.ways import BOTH_PATHS
 
 
 @BOTH_PATHS
-async def test_a_stream_needs_a_token(nats_url: str, streams: str) -> None:
-    async with running_gateway(nats_url, streams=streams, **AUTH) as running, httpx.AsyncClient() as client:
+async def test_a_stream_needs_a_token(tmp_path: Path, streams: str) -> None:
+    async with (
+        nats_server(tmp_path) as nats,
+        running_gateway(nats.url, streams=streams, **AUTH) as running,
+        httpx.AsyncClient() as client,
+    ):
         refused = await client.get(f"{running.url}/api/sse")
         assert refused.status_code == 401
         assert refused.headers["www-authenticate"].startswith("Bearer")
