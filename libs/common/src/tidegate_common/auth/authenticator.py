@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable
+from typing import Protocol
 
 from tidegate_common.auth.credentials import Kind, credential
 from tidegate_common.auth.limits import Rate, RateLimit
@@ -15,11 +16,29 @@ from tidegate_common.errors import AUTHENTICATION, InvalidCredentials, Unauthent
 Headers = Iterable[tuple[bytes, bytes]]
 
 
+class Tickets(Protocol):
+    """Whoever redeems tickets."""
+
+    async def principal(self, text: str) -> Principal:
+        """Raises Unauthenticated (`unknown`, `expired`, `revoked`), Unavailable."""
+
+
+class Revocations(Protocol):
+    """Whoever knows what was taken back."""
+
+    def check(self, principal: Principal) -> None:
+        """Raises Unauthenticated (`revoked`)."""
+
+
 class Authenticator:
     """Makes a principal of each request. In the mode `open` it is always the same, and nothing is read."""
 
-    def __init__(self, settings: AuthSettings) -> None:
+    def __init__(
+        self, settings: AuthSettings, *, tickets: Tickets | None = None, revocations: Revocations | None = None
+    ) -> None:
         self._settings = settings
+        self._tickets = tickets
+        self._revocations = revocations
         self._tokens = Tokens(settings)
         self._anonymous = Principal(
             "anonymous", subscribe=Grants.of(settings.auth_anonymous, "TIDEGATE_AUTH_ANONYMOUS")
@@ -38,6 +57,8 @@ class Authenticator:
             return OPEN
         try:
             found = await self._read(headers, ticket)
+            if self._revocations is not None:
+                self._revocations.check(found)
         except (Unauthenticated, InvalidCredentials) as error:
             self.results[error.reason if isinstance(error, Unauthenticated) else "malformed"] += 1
             # After the check: others behind the same address may have failed, and a good token gets in all the same.
@@ -54,6 +75,8 @@ class Authenticator:
             raise Unauthenticated("missing")
         if found.kind in (Kind.TOKEN, Kind.COOKIE):
             return self._tokens.principal(found.text)
+        if found.kind is Kind.TICKET and self._tickets is not None:
+            return await self._tickets.principal(found.text)
         raise Unauthenticated("unknown")
 
 

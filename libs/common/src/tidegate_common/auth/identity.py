@@ -1,4 +1,4 @@
-"""All that one process needs to know who asks, and what runs beside it: made in each service's `app.py`."""
+"""All that one process needs to know who asks, and what runs beside it: made once by each service's own wiring."""
 
 from __future__ import annotations
 
