@@ -9,13 +9,8 @@ import msgspec
 from starlette.requests import Request
 
 from tidegate_common.contract.ids import check_name, new_client_id
-from tidegate_common.contract.subjects import (
-    BROADCAST,
-    client_tail,
-    minimal,
-    topic_filter_tail,
-    user_tail,
-)
+from tidegate_common.contract.principal import OPEN
+from tidegate_common.contract.wishes import Wish, hearing
 from tidegate_common.errors import InvalidField
 from tidegate_common.runtime.body import decode, read_body
 from tidegate_common.runtime.query import MOST_PARAMETERS, Ignored, once, read_query, utf8
@@ -49,12 +44,9 @@ class Fields(NamedTuple):
         return cls(last_event_id, context_fields(headers))
 
 
-class StreamBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class StreamBody(Wish, frozen=True, forbid_unknown_fields=True):
     """Body of `POST /api/sse`: the fields of the query string, `topic` one or a list."""
 
-    client_id: str | None = None
-    user_id: str | None = None
-    topic: str | list[str] = []
     last_event_id: str | None = None
 
 
@@ -92,7 +84,7 @@ async def of_body(request: Request, max_topics: int, max_body_bytes: int, ignore
 def of_query(query: bytes, fields: Fields, max_topics: int, ignored: Ignored) -> StreamRequest:
     """What a query string and headers ask for. Raises InvalidField."""
     values = read_query(query, PARAMETERS, ignored, MOST_PARAMETERS + max_topics)
-    asked = StreamBody(
+    asked = Wish(
         client_id=once(values, "client_id"),
         user_id=once(values, "user_id"),
         topic=values.get("topic", []),
@@ -108,20 +100,10 @@ def of_job_query(query: bytes, fields: Fields, ignored: Ignored) -> tuple[str, s
     return client_id, _cut(_last_event_id(fields, values))
 
 
-def _checked(asked: StreamBody, last_event_id: str | None, max_topics: int, fields: Fields) -> StreamRequest:
-    topics = [asked.topic] if isinstance(asked.topic, str) else asked.topic
-    if len(topics) > max_topics:
-        raise InvalidField("topic", f"at most {max_topics} topics on one connection")
+def _checked(asked: Wish, last_event_id: str | None, max_topics: int, fields: Fields) -> StreamRequest:
     client_id = new_client_id() if asked.client_id is None else asked.client_id
-    tails = [BROADCAST, client_tail(client_id)]
-    listening = [BROADCAST, f"client:{client_id}"]
-    if asked.user_id is not None:
-        tails.append(user_tail(asked.user_id))
-        listening.append(f"user:{asked.user_id}")
-    tails += [topic_filter_tail(topic) for topic in topics]
-    listening += [f"topic:{topic}" for topic in dict.fromkeys(topics)]
-    tails = minimal(tails) if topics else tails
-    return StreamRequest(client_id, tails, _cut(last_event_id), tuple(listening), fields.context)
+    tails, names = hearing(asked, client_id, OPEN, max_topics)
+    return StreamRequest(client_id, tails, _cut(last_event_id), names, fields.context)
 
 
 def _last_event_id(fields: Fields, values: dict[str, list[str]]) -> str | None:
