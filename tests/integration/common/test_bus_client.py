@@ -5,11 +5,13 @@ import signal
 from importlib.metadata import version
 from pathlib import Path
 
+import httpx
 import pytest
 from nats.aio.msg import Msg
 
-from tests.support.bus import SUBJECTS, broker
+from tests.support.bus import SUBJECTS, broker, connected
 from tests.support.nats import nats_server
+from tests.support.ports import free_port
 from tests.support.waiting import until
 from tidegate_common.bus.connection import connect
 from tidegate_common.bus.events.history import History
@@ -134,3 +136,26 @@ async def test_a_callback_is_called_without_a_task_or_a_queue_between(tmp_path: 
             bus.client.subscribe_direct(f"x.{number}", lambda *_: None)
         await bus.round_trip()
         assert len(asyncio.all_tasks()) == before
+
+
+@pytest.mark.parametrize(
+    ("service", "inbox"),
+    [("gateway", "_INBOX_gateway."), ("publisher-api", "_INBOX_publisher."), ("ai-worker", "_INBOX_worker.")],
+)
+async def test_answers_to_a_service_come_to_subjects_of_its_own(tmp_path: Path, service: str, inbox: str) -> None:
+    """All had one prefix: whoever was allowed to hear answers could hear everybody's."""
+    monitor = free_port()
+    async with nats_server(tmp_path, monitor_port=monitor) as server, connected(server.url) as test:
+        async with connect(server.url, SUBJECTS, service) as bus, httpx.AsyncClient() as http:
+            heard: list[str] = []
+            test.client.subscribe_direct(">", lambda subject, *_: heard.append(subject.decode()))
+            await test.round_trip()
+            await bus.ask("$JS.API.INFO")
+            await bus.jetstream.account_info()
+            await History(bus).position()
+            asked = await http.get(f"http://127.0.0.1:{monitor}/connz", params={"subs": "true"})
+            mine = [each for each in asked.json()["connections"] if each.get("name") == service]
+            subjects = [subject for each in mine for subject in each["subscriptions_list"]]
+            await until(lambda: len([each for each in heard if each.startswith(inbox)]) >= 3, "the answers came there")
+            assert subjects
+            assert all(subject.startswith(inbox) for subject in subjects), subjects

@@ -32,6 +32,13 @@ ANSWER_SECONDS = 5.0
 REFUSED_SECONDS = 60.0
 """A process that NATS refuses for so long, and nothing else, ends."""
 
+INBOXES = {"gateway": "_INBOX_gateway", "publisher-api": "_INBOX_publisher", "ai-worker": "_INBOX_worker"}
+"""By service, the first token of the subjects that answers to its questions come to.
+
+NATS can then let each service listen to its own answers alone (deploy/nats.conf): one token for all would let a worker
+read what a gateway is answered.
+"""
+
 
 class Bus:
     """A connection that comes back by itself, and the subjects of its namespace."""
@@ -141,7 +148,7 @@ async def connect(
     connect_seconds: float = CONNECT_SECONDS,
     refused_seconds: float = REFUSED_SECONDS,
 ) -> AsyncIterator[Bus]:
-    """A connection to one of `urls` (comma list), closed at the end.
+    """A connection to one of `urls` (comma list), closed at the end. `name` is the service's.
 
     Raises BrokerUnavailable if none can be had within `connect_seconds`, ConfigError if `urls` can't be read.
     """
@@ -173,6 +180,7 @@ async def _open(
                 list(servers),
                 tls,
                 name=name,
+                inbox_prefix=INBOXES.get(name, "_INBOX"),
                 error_cb=failures.unforeseen,
                 max_reconnect_attempts=-1,
                 reconnect_time_wait=1,

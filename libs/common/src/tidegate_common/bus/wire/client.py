@@ -32,8 +32,8 @@ Refused = Callable[[str, str], object]
 NO_HEADERS = 12
 """Bytes of a header block without a field."""
 
-INBOX_CHARS = 56
-"""Of the subject that nats-py makes for an answer."""
+INBOX_CHARS = 66
+"""Of the subject that nats-py makes for an answer, with the longest of our prefixes."""
 
 
 class DirectSubscription(Direct):
