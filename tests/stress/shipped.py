@@ -15,7 +15,7 @@ from pathlib import Path
 from tests.stress.ledger import Ledger
 from tests.stress.listener import Listener, Listening
 from tests.stress.wire import Frame
-from tidegate_client import State, connect
+from tidegate import State, connect
 
 SCRIPT = Path(__file__).parent / "node" / "clients.mjs"
 

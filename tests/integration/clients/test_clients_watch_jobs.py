@@ -10,7 +10,7 @@ import httpx
 
 from ai_worker.models.scripted import ANSWERS
 from tests.support.stack import stack
-from tidegate_client import Closing, Stopped, connect
+from tidegate import Closing, Stopped, connect
 
 
 async def test_a_watcher_gets_the_whole_answer_and_is_not_sent_back(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from tests.support.nats import nats_server
 from tests.support.ports import free_port
 from tests.support.processes import service
 from tests.support.publisher import running_publisher
-from tidegate_client import Closing, Event, Gap, Stream, connect
+from tidegate import Closing, Event, Gap, Stream, connect
 from tidegate_common.bus.streams.definitions import StreamLimits, ensure_streams
 
 

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from tidegate_client import Stopped, connect
+from tidegate import Stopped, connect
 
 SEEDS = range(240)
 STATUSES = [
@@ -108,7 +108,7 @@ async def test_whatever_is_answered_nothing_but_stopped_comes_out(monkeypatch: p
     """What came out of the iteration: a client's id of half a character, a redirect to a byte that is no address, and
     a cookie outside of ASCII, with each request that followed.
     """
-    monkeypatch.setattr("tidegate_client.stream.CONNECT_SECONDS", 5.0)
+    monkeypatch.setattr("tidegate.stream.CONNECT_SECONDS", 5.0)
     ends: set[str] = set()
     for start in range(0, len(SEEDS), 20):
         ends.update(await asyncio.gather(*map(outcome, SEEDS[start : start + 20])))

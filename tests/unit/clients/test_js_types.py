@@ -29,7 +29,7 @@ def test_a_typed_page_that_uses_all_of_the_client_compiles_and_mistakes_do_not(t
     compiler = installed("members.js") / "node_modules" / "typescript" / "bin" / "tsc"
     shutil.copy(Path(__file__).with_name("usage.mts"), tmp_path)
     (tmp_path / "node_modules").mkdir()
-    (tmp_path / "node_modules" / "tidegate-client").symlink_to(CLIENT)
+    (tmp_path / "node_modules" / "tidegate").symlink_to(CLIENT)
     command = ["node", str(compiler), *STRICT, "usage.mts"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=50)
     assert done.returncode == 0, done.stdout + done.stderr

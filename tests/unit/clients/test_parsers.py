@@ -12,7 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests.support.eventstream import EventStreamParser, Received
-from tidegate_client.parser import EventParser
+from tidegate.parser import EventParser
 
 Event = tuple[str, str, str]
 """Last id, type, data."""

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from tests.support.waiting import until
 from tests.unit.clients.scripted import HEAD, Scripted, answer, scripted
-from tidegate_client import Closing, Event, Gap, State, Stopped, connect
-from tidegate_client.backoff import BackOff, retry_after
-from tidegate_client.parser import EventParser, Frame
+from tidegate import Closing, Event, Gap, State, Stopped, connect
+from tidegate.backoff import BackOff, retry_after
+from tidegate.parser import EventParser, Frame
 
 PROBLEM = '{"title": "Not you", "status": 401, "detail": "no token"}'
 
@@ -105,7 +105,7 @@ async def test_what_the_address_asks_for_is_asked_for_too_and_its_client_id_stay
 
 async def test_a_server_that_takes_the_request_and_says_nothing_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a limit of silence it was waited for for ever."""
-    monkeypatch.setattr("tidegate_client.stream.CONNECT_SECONDS", 0.1)
+    monkeypatch.setattr("tidegate.stream.CONNECT_SECONDS", 0.1)
     async with scripted([Scripted.HOLD, HEAD + "data: x\n\n" + Scripted.HOLD]) as server:
         async with connect(server.url, silence=None, random=lambda: 0) as stream:
             assert (await anext(stream)).data == "x"
@@ -296,7 +296,7 @@ async def test_every_attempt_that_failed_tells_its_cause() -> None:
 
 async def test_headers_that_never_come_are_told_as_the_cause(monkeypatch: pytest.MonkeyPatch) -> None:
     """A function that hung was told as a server that says nothing."""
-    monkeypatch.setattr("tidegate_client.stream.CONNECT_SECONDS", 0.1)
+    monkeypatch.setattr("tidegate.stream.CONNECT_SECONDS", 0.1)
 
     async def headers() -> dict[str, str]:
         await asyncio.Event().wait()
@@ -404,7 +404,7 @@ async def test_a_refusal_counts_by_its_head_whatever_becomes_of_its_body(
     body: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One whose body stalled or broke off was tried again for ever, as a server that says nothing."""
-    monkeypatch.setattr("tidegate_client.stream.PROBLEM_SECONDS", 0.2)
+    monkeypatch.setattr("tidegate.stream.PROBLEM_SECONDS", 0.2)
     head = "HTTP/1.1 403 No\r\nContent-Length: 10000000\r\n\r\n"
     async with scripted([head + body]) as server, connect(server.url) as stream:
         with pytest.raises(Stopped, match="403 No"):

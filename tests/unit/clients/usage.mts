@@ -1,6 +1,6 @@
 // What a typed page writes, against the package's types. Compiled by test_js_types.py, never run.
-import { backOff, EventParser, Problem, problemOf, Tidegate, unreachable } from "tidegate-client";
-import type { Options, State, TidegateEvent } from "tidegate-client";
+import { backOff, EventParser, Problem, problemOf, Tidegate, unreachable } from "tidegate";
+import type { Options, State, TidegateEvent } from "tidegate";
 
 const options: Options = {
   clientId: "c",

@@ -1,6 +1,9 @@
-"""Events of Tidegate: `async with connect(url, topics=[…]) as stream: async for event in stream: …`."""
+"""The name that `tidegate` had before: the same objects, for one more release."""
 
-from tidegate_client.events import Closing, Event, Gap, Problem, State, Stopped
-from tidegate_client.stream import Stream, connect
+import warnings
+
+from tidegate import Closing, Event, Gap, Problem, State, Stopped, Stream, connect
 
 __all__ = ["Closing", "Event", "Gap", "Problem", "State", "Stopped", "Stream", "connect"]
+
+warnings.warn("tidegate_client is now called tidegate: import that", DeprecationWarning, stacklevel=2)

@@ -11,11 +11,11 @@ from contextlib import asynccontextmanager
 
 import httpx
 
-from tidegate_client import request
-from tidegate_client.backoff import BackOff, retry_after
-from tidegate_client.events import Closing, Event, Gap, Problem, State, Stopped
-from tidegate_client.parser import EventParser, Frame
-from tidegate_client.request import PASSING, Headers, HeadersFailed
+from tidegate import request
+from tidegate.backoff import BackOff, retry_after
+from tidegate.events import Closing, Event, Gap, Problem, State, Stopped
+from tidegate.parser import EventParser, Frame
+from tidegate.request import PASSING, Headers, HeadersFailed
 
 CONNECT_SECONDS = 15.0
 PROVEN_SECONDS = 10.0

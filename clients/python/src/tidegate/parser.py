@@ -6,7 +6,7 @@ import codecs
 import re
 from typing import NamedTuple
 
-from tidegate_client.backoff import bounded
+from tidegate.backoff import bounded
 
 LINE_END = re.compile(r"\r\n|\r|\n")
 DIGITS = re.compile(r"[0-9]+")
