@@ -16,11 +16,13 @@ from typing import Any, NamedTuple, cast
 import uvicorn
 from starlette.types import ASGIApp
 
+from tidegate_common.auth.origins import Origins
 from tidegate_common.errors import ConfigError
 from tidegate_common.runtime.environment import CommonSettings
 from tidegate_common.runtime.guard import Guard
 from tidegate_common.runtime.hosts import HostCheck, Hosts, Responder, problem
 from tidegate_common.runtime.listening import cannot_listen, in_url, listening
+from tidegate_common.runtime.origins import OriginCheck
 from tidegate_common.runtime.uvicorn_http.protocol import limited
 
 log = logging.getLogger(__name__)
@@ -167,11 +169,12 @@ def server(
 
     `guard` holds the connections to their limits, for its counts to be read by others; `protocol` makes uvicorn's
     protocols, if it is to be another than the usual one, which is given that guard; `refusal` makes the answer to a
-    request for a host that is not ours.
+    request for a host that is not ours, or from another site's page.
     """
     guard = guard or Guard(settings.http_limits())
+    own_pages = OriginCheck(app, Origins(settings.cors_origins), refusal)
     config = uvicorn.Config(
-        HostCheck(app, Hosts(settings.allowed_hosts), refusal),
+        HostCheck(own_pages, Hosts(settings.allowed_hosts), refusal),
         host=settings.host,
         port=settings.port,
         http=protocol or limited(guard),
@@ -180,6 +183,7 @@ def server(
         log_config=None,
         access_log=False,
         server_header=False,
+        headers=[("x-content-type-options", "nosniff")],  # events, answers and records hold what others wrote
         proxy_headers=bool(settings.trusted_proxies),
         forwarded_allow_ips=list(settings.trusted_proxies),
         backlog=4096,

@@ -58,6 +58,7 @@ TABLE: list[tuple[type[errors.TidegateError], int, str, str | None]] = [
     (errors.InvalidField, 400, INVALID, "invalid_value"),
     (errors.InvalidHost, 400, INVALID, "invalid_host"),
     (errors.WrongHost, 421, INVALID, "wrong_host"),
+    (errors.Forbidden, 403, INVALID, "forbidden"),
     (errors.NotFound, 404, INVALID, "not_found"),
     (errors.TooLarge, 413, INVALID, "too_large"),
     (errors.UnsupportedMedia, 415, INVALID, "unsupported_media_type"),
