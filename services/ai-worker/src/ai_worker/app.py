@@ -139,6 +139,7 @@ class Worker:
     def _attempt(self, job: Job, delivery: Delivery, work: Work) -> Attempt:
         assert self._model is not None, "jobs are taken once the model is there"
         work.give_model(self._model)
+        work.max_tokens = job.max_tokens
         return Attempt(job, delivery, work, self._handlers, self._services, self._limits)
 
     async def _refuse(self, delivery: Delivery, why: Unreadable) -> None:

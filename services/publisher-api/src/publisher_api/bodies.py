@@ -9,14 +9,12 @@ from msgspec import Meta
 
 from tidegate_common.contract.events import Event
 from tidegate_common.contract.ids import check_event_type, is_well_formed
-from tidegate_common.contract.jobs import ChatMessage, ChatParams, OnDisconnect
+from tidegate_common.contract.jobs import MAX_CANDIDATES, ChatMessage, ChatParams, OnDisconnect
 from tidegate_common.contract.soundness import is_kind
 from tidegate_common.contract.subjects import BROADCAST, client_tail, job_tail, topic_tail, user_tail
 from tidegate_common.errors import InvalidField
 
 MAX_MESSAGES = 200
-MAX_CANDIDATES = 8
-
 
 Client = Annotated[str, Meta(description="One client: all its connections.", examples=["ann-laptop"])]
 User = Annotated[str, Meta(description="One user: all connections that named it.", examples=["ann@example.org"])]

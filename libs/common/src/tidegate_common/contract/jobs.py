@@ -14,6 +14,12 @@ import msgspec
 CHAT = "chat"
 """The kind of jobs that answer a conversation: their `params` are `ChatParams`."""
 
+NAMING_MODELS = frozenset({CHAT, "transform"})
+"""Kinds whose `params` may name a `model`; if they name none, the worker's own is asked."""
+
+MAX_CANDIDATES = 8
+"""Answers of one chat."""
+
 
 class JobStatus(StrEnum):
     QUEUED = "queued"
@@ -71,6 +77,10 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     """A hash of what was asked for, if it was asked for under an `Idempotency-Key`: see `request_hash`."""
     revision: int = 0
     """Of the record that was made for this job. Its first worker need not read that; 0 if it has to."""
+    max_tokens: int | None = None
+    """Of each answer of a model, whatever `params` say: its asker may have no more."""
+    budget: str = ""
+    """Names the budget that has tokens reserved for it; empty if none has."""
 
 
 class JobState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -94,6 +104,8 @@ class JobState(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """As `Job.start`."""
     request: str = ""
     """As `Job.request`: nothing else may be asked for under the same key. Empty: it is not known."""
+    budget: str = ""
+    """As `Job.budget`: what the job has used is noted there when it ends."""
     end: str = ""
     """Event id of the job's last event, once that is stored."""
     attempt: int = 0

@@ -15,9 +15,7 @@ from ai_worker.models.traced import TracedModel
 from ai_worker.pieces import Piece
 from ai_worker.settings import WorkerSettings
 from tidegate_common.contract.answers import Answer
-from tidegate_common.contract.jobs import ChatParams
-
-MAX_CANDIDATES = 8
+from tidegate_common.contract.jobs import MAX_CANDIDATES, ChatParams
 
 
 class Chat:

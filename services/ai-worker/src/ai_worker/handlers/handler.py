@@ -26,6 +26,8 @@ class Work:
         """What an earlier attempt's worker had stored before it died, for a handler that goes on from there."""
         self.calls: list[Call] = []
         """Of the model, in this attempt."""
+        self.max_tokens: int | None = None
+        """Of each answer of the model: whoever has asked may have no more."""
         self._model: TracedModel | None = None
 
     @property

@@ -28,10 +28,12 @@ OTHER = "other"
 
 
 class Asker(Protocol):
-    """What is worked on: it carries the trace that events go out with, and the calls of the model that were made."""
+    """What is worked on: it carries the trace that events go out with, the calls of the model that were made, and the
+    most tokens that each of them may have."""
 
     trace: Context
     calls: list[Call]
+    max_tokens: int | None
 
 
 class TracedModel:
@@ -75,6 +77,9 @@ class TracedModel:
 
         `work.trace` is that of the call from here on. Raises JobError.
         """
+        if work.max_tokens is not None:  # here, since a handler need not know of it
+            most = work.max_tokens if request.max_tokens is None else min(request.max_tokens, work.max_tokens)
+            request = msgspec.structs.replace(request, max_tokens=most)
         span = self._span(request, work)
         work.trace = trace.set_span_in_context(span, work.trace)
         measured = Call()

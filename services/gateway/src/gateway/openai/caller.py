@@ -8,7 +8,9 @@ from typing import NamedTuple
 from starlette.requests import Request
 
 from tidegate_common.contract.jobs import OnDisconnect
+from tidegate_common.contract.principal import Principal
 from tidegate_common.errors import InvalidField
+from tidegate_common.runtime.authentication import principal_of
 from tidegate_common.runtime.query import address_owner, idempotency_key, single
 
 ON_DISCONNECT = "Tidegate-On-Disconnect"
@@ -39,6 +41,7 @@ REQUEST_HEADERS = [
 class Caller(NamedTuple):
     """`name` is a tail's tokens, made of the API key or else of the address. `key` is the idempotency key."""
 
+    principal: Principal
     name: str
     key: str | None = None
     cancel: bool = True
@@ -47,6 +50,7 @@ class Caller(NamedTuple):
 
 def caller_of(request: Request) -> Caller:
     """Raises InvalidField."""
+    principal = principal_of(request)
     secret = request.headers.get("authorization")
     name = f"key.{hashlib.sha256(secret.encode()).hexdigest()[:32]}" if secret else address_owner(request)
     key = idempotency_key(request)
@@ -54,4 +58,4 @@ def caller_of(request: Request) -> Caller:
     wish = single(request, ON_DISCONNECT) or (OnDisconnect.CANCEL if key is None else OnDisconnect.CONTINUE)
     if wish not in tuple(OnDisconnect):
         raise InvalidField(ON_DISCONNECT, "cancel or continue")
-    return Caller(name, key, wish == OnDisconnect.CANCEL)
+    return Caller(principal, name, key, wish == OnDisconnect.CANCEL)

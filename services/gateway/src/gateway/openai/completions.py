@@ -96,9 +96,9 @@ class Completions:
             reader = await stack.enter_async_context(JobReader(self._attachments, job_tail(job_id), job_id))
             job = await self._draft(asked, caller, job_id)
             await reader.attached()
-            return await self._submitter.submit(job), reader
+            return await self._submitter.submit(job, caller.principal), reader
         job = await self._draft(asked, caller, keyed_id("chat", caller.name, caller.key))
-        state = await self._submitter.submit(job)
+        state = await self._submitter.submit(job, caller.principal)
         # There may have been this job before: all of it is read, from its own start on.
         ends_at = end_place(state, await self._history.patient_position()) if state.end else 0
         reader = JobReader(self._attachments, state.tail, state.job_id, state.start, ends_at)
@@ -121,6 +121,7 @@ class Completions:
             job_id,
             CHAT,
             params,
+            principal=caller.principal,
             request="" if caller.key is None else request_hash(params, asked.user),
             owner=asked.user or caller.name,
             seconds=self._seconds,

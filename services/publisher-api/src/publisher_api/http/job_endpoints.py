@@ -22,6 +22,7 @@ from tidegate_common.contract.ids import keyed_id, new_job_id
 from tidegate_common.contract.jobs import CHAT, DeadJob, Job, JobState, request_hash
 from tidegate_common.contract.subjects import job_tail
 from tidegate_common.errors import InvalidField
+from tidegate_common.runtime.authentication import principal_of
 from tidegate_common.runtime.body import decode, read_body
 from tidegate_common.runtime.query import address_owner, idempotency_key, once
 
@@ -31,7 +32,7 @@ LISTED, MOST = 100, 1_000
 PARAMETERS = {"/api/ai/dead": ("limit",)}
 """What the query strings of these paths may hold; no other path takes any."""
 
-NOT_SHOWN = frozenset({"owner", "holder", "request", "revision"})
+NOT_SHOWN = frozenset({"owner", "holder", "request", "revision", "budget", "max_tokens"})
 """Fields of a record, and of a job as it was queued, that are the services' own: an owner may be an address."""
 
 
@@ -81,11 +82,13 @@ class JobEndpoints:
     ) -> Response:
         job_id = new_job_id() if key is None else keyed_id("job", key)
         tail = job_tail_of(fields, job_id)
+        principal = principal_of(request)
         asked = kind, tail, params, fields.deadline_seconds, fields.on_disconnect, fields.grace_seconds
         job = await self._submitter.draft(
             job_id,
             kind,
             params,
+            principal=principal,
             tail=tail,
             # With its own tail as the owner, each job would be the first one of its owner, and go before all others.
             owner=address_owner(request) if tail == job_tail(job_id) else "",
@@ -94,7 +97,7 @@ class JobEndpoints:
             on_disconnect=fields.on_disconnect,
             grace_seconds=fields.grace_seconds,
         )
-        return answer(_started(await self._submitter.submit(job)), 202)
+        return answer(_started(await self._submitter.submit(job, principal)), 202)
 
     async def one(self, request: Request) -> Response:
         job_id = request.path_params["job_id"]

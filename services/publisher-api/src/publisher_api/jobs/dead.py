@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from contextlib import suppress
 
+from msgspec.structs import replace
+
 from tidegate_common.bus.jobs.dead import DeadJobs
 from tidegate_common.bus.jobs.submit import JobSubmitter
 from tidegate_common.contract.ids import keyed_id
 from tidegate_common.contract.jobs import DeadJob, JobState, OnDisconnect
+from tidegate_common.contract.principal import OPEN
 from tidegate_common.contract.subjects import job_tail
 from tidegate_common.errors import Unreadable
 
@@ -37,12 +40,14 @@ class DeadLetters:
             new_id,
             old.kind,
             old.params,
+            # It is whoever looks after the service that tries it again: no rights and no budget of its asker's count.
+            principal=OPEN,
             tail="" if old.tail == job_tail(job_id) else old.tail,
             owner="" if old.owner == old.tail else old.owner,
             # Its asker has gone long since, and whoever tries it again need not listen.
             on_disconnect=OnDisconnect.CONTINUE,
         )
-        state = await self._submitter.submit(job)
+        state = await self._submitter.submit(replace(job, max_tokens=old.max_tokens), OPEN)
         await self._dead.remove(job_id)
         return state
 

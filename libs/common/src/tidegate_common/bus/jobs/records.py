@@ -37,6 +37,7 @@ def record_of(job: Job, trace_id: str, now: float) -> JobState:
         owner=job.owner,
         start=job.start,
         request=job.request,
+        budget=job.budget,
     )
 
 

@@ -10,8 +10,10 @@ from opentelemetry.trace import Tracer
 from tidegate_common.bus.connection import Bus
 from tidegate_common.bus.events.history import History
 from tidegate_common.bus.jobs.enqueue import QueueWriter
+from tidegate_common.bus.jobs.rights import allowed
 from tidegate_common.contract.ids import EventId
 from tidegate_common.contract.jobs import CHAT, Job, JobState, OnDisconnect
+from tidegate_common.contract.principal import Principal
 from tidegate_common.contract.subjects import job_tail
 from tidegate_common.telemetry import names
 from tidegate_common.telemetry.propagation import trace_id
@@ -33,6 +35,7 @@ class JobSubmitter:
         kind: str,
         params: dict[str, Any],
         *,
+        principal: Principal,
         tail: str = "",
         owner: str = "",
         request: str = "",
@@ -40,11 +43,13 @@ class JobSubmitter:
         on_disconnect: OnDisconnect = OnDisconnect.CONTINUE,
         grace_seconds: float = 10.0,
     ) -> Job:
-        """A job that is not queued yet, to be done `seconds` from now.
+        """A job of `principal` that is not queued yet, to be done `seconds` from now.
 
-        Without a `tail`, only the job's own stream has its events. The other fields are as `Job` has them. Raises
-        BrokerUnavailable.
+        Without a `tail`, only the job's own stream has its events. The other fields are as `Job` has them. Whom it
+        addresses, and who owns it, is for the caller to check. Raises Forbidden, Unauthenticated, InvalidField if the
+        principal may not have such a job, and BrokerUnavailable.
         """
+        found = allowed(principal, kind, params)
         deadline = None if seconds is None else time.time() + seconds
         # Before the job is queued: from then on a worker may store its events.
         position = await self._history.patient_position()
@@ -52,7 +57,7 @@ class JobSubmitter:
             job_id=job_id,
             kind=kind,
             tail=tail or job_tail(job_id),
-            params=params,
+            params=found.params,
             created=time.time(),
             owner=owner,
             start=str(EventId(position.epoch, position.last)),
@@ -60,13 +65,14 @@ class JobSubmitter:
             on_disconnect=on_disconnect,
             grace_seconds=grace_seconds,
             request=request,
+            max_tokens=found.max_tokens,
         )
 
-    async def submit(self, job: Job) -> JobState:
-        """Queues `job`, once for one id; gives its record, which an earlier call may have made.
+    async def submit(self, job: Job, principal: Principal) -> JobState:
+        """Queues a job of `principal`, once for one id; gives its record, which an earlier call may have made.
 
-        Raises QueueFull, BrokerUnavailable, TooLarge: then there is no such job, unless it had a record before.
-        Raises KeyReused if that record is of another request.
+        Raises Limited, QueueFull, BrokerUnavailable, TooLarge: then there is no such job, unless it had a record
+        before. Raises KeyReused if that record is of another request.
         """
         # A kind that only workers know is its asker's word: a span's name is not made of it.
         name = f"{self._subject}.{CHAT}" if job.kind == CHAT else self._subject
