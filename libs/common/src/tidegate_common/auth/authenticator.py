@@ -43,7 +43,7 @@ class Authenticator:
         self._anonymous = Principal(
             "anonymous", subscribe=Grants.of(settings.auth_anonymous, "TIDEGATE_AUTH_ANONYMOUS")
         )
-        self._failures = RateLimit("auth_failures", Rate.of(settings.limit_auth_failures))
+        self.failures = RateLimit("auth_failures", Rate.of(settings.limit_auth_failures))
         self.results = dict.fromkeys(("ok", *AUTHENTICATION, "forbidden"), 0)
         """Requests, by what came of them."""
 
@@ -62,7 +62,7 @@ class Authenticator:
         except (Unauthenticated, InvalidCredentials) as error:
             self.results[error.reason if isinstance(error, Unauthenticated) else "malformed"] += 1
             # After the check: others behind the same address may have failed, and a good token gets in all the same.
-            self._failures.take(network(address))
+            self.failures.take(network(address))
             raise
         self.results["ok"] += 1
         return found

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from tidegate_common.auth.authenticator import Authenticator
+from tidegate_common.auth.principal_limits import PrincipalLimits
 from tidegate_common.auth.settings import AuthSettings
 from tidegate_common.bus.connection import Bus
+from tidegate_common.telemetry import names
 from tidegate_common.telemetry.providers import Telemetry
 
 
@@ -15,6 +17,7 @@ class Identity:
         self._settings = settings
         self._bus = bus
         self.authenticator = Authenticator(settings)
+        self.limits = PrincipalLimits(settings, self.authenticator.failures)
         self._observe(signals)
 
     async def start(self) -> None:
@@ -25,3 +28,7 @@ class Identity:
 
     def _observe(self, signals: Telemetry) -> None:
         """The metrics of identity."""
+        limits = self.limits
+        signals.observe(
+            "counter", names.METRIC_LIMITED, limits.refused, "{request}", "Refused by a limit", label="limit"
+        )
