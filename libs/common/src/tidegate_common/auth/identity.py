@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from tidegate_common.auth.authenticator import Authenticator
 from tidegate_common.auth.principal_limits import PrincipalLimits
+from tidegate_common.auth.revocations import Revocations
 from tidegate_common.auth.settings import AuthSettings
 from tidegate_common.bus.connection import Bus
 from tidegate_common.telemetry import names
@@ -16,15 +19,23 @@ class Identity:
     def __init__(self, settings: AuthSettings, bus: Bus, signals: Telemetry) -> None:
         self._settings = settings
         self._bus = bus
-        self.authenticator = Authenticator(settings)
+        self.revocations = Revocations(bus, settings.auth_max_token_seconds + settings.auth_leeway_seconds)
+        self.authenticator = Authenticator(settings, revocations=self.revocations)
         self.limits = PrincipalLimits(settings, self.authenticator.failures)
+        self._tasks: list[asyncio.Task[None]] = []
         self._observe(signals)
 
     async def start(self) -> None:
         """Reads what must be known before the first request. Raises ConfigError, BrokerUnavailable."""
+        if self._settings.asks:
+            await self.revocations.start()
+            self._tasks.append(asyncio.create_task(self.revocations.run()))
 
     async def aclose(self) -> None:
         """Ends what runs beside."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def _observe(self, signals: Telemetry) -> None:
         """The metrics of identity."""

@@ -165,6 +165,14 @@ class Subjects(NamedTuple):
         return f"{self.namespace.upper()}_JOBS_DEAD"
 
     @property
+    def revoked_bucket(self) -> str:
+        return f"{self.namespace.upper()}_REVOKED"
+
+    def revoked(self, key: str) -> str:
+        """Where what the bucket of revocations has stored under `key` is told to all processes (`*` for all)."""
+        return f"{self.namespace}.ctl.revoked.{key}"
+
+    @property
     def job_notices(self) -> str:
         """Where it is said that a job has come into the queue."""
         return f"{self.namespace}.ctl.jobs"

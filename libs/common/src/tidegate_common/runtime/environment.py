@@ -163,6 +163,7 @@ class CommonSettings(AuthSettings, frozen=True, kw_only=True):
             max_jobs=self.jobs_max_queued,
             max_job_bytes=self.jobs_max_bytes,
             replicas=self.replicas,
+            identity=self.asks,
         )
 
 

@@ -93,7 +93,7 @@ class JobRecords:
 
         It stays if it is not at `revision` any more: a worker has begun the job. Raises BrokerUnavailable.
         """
-        return await self._bucket.remove(job_id, revision)
+        return bool(await self._bucket.remove(job_id, revision))
 
     async def may_have_lost(self, created: float) -> bool:
         """Whether a record of that time may be gone though nobody has removed it. Raises BrokerUnavailable.

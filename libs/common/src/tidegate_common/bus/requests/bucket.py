@@ -7,9 +7,9 @@ from typing import NamedTuple
 from tidegate_common.bus.connection import Bus
 from tidegate_common.bus.requests.jetstream import WRONG_LAST_SEQUENCE, JetStreamError
 from tidegate_common.bus.wire import headers
-from tidegate_common.contract.events import EXPECTED, KV_OPERATION
+from tidegate_common.contract.events import EXPECTED, KV_OPERATION, TTL
 
-_REMOVED = {b"DEL", b"PURGE"}
+REMOVED = {b"DEL", b"PURGE"}
 
 
 class Entry(NamedTuple):
@@ -35,28 +35,31 @@ class Bucket:
         found = await self._api.message(self.stream, last_by_subj=f"{self.prefix}{key}")
         if found is None:
             return None
-        removed = headers.field(found.block, headers.KV_OPERATION) in _REMOVED
+        removed = headers.field(found.block, headers.KV_OPERATION) in REMOVED
         return Entry(None if removed else found.payload, found.sequence)
 
-    async def put(self, key: str, value: bytes, expected: int | None = None) -> int:
+    async def put(self, key: str, value: bytes, expected: int | None = None, ttl: int | None = None) -> int:
         """Sets the key, and gives its revision: 0, and nothing was set, if it is not at the revision `expected`.
 
-        Raises TooLarge, too.
+        It is kept for `ttl` seconds, else as long as the bucket keeps anything. Raises TooLarge, too.
         """
-        return await self._store(key, value, {}, expected)
+        return await self._store(key, value, _kept_for(ttl), expected)
 
-    async def create(self, key: str, value: bytes) -> int:
+    async def create(self, key: str, value: bytes, ttl: int | None = None) -> int:
         """As `put`, if the key is not there, or was removed."""
-        revision = await self.put(key, value, expected=0)
+        revision = await self.put(key, value, 0, ttl)
         if not revision:
             there = await self.get(key)
             if there is not None and there.value is None:
-                revision = await self.put(key, value, there.revision)
+                revision = await self.put(key, value, there.revision, ttl)
         return revision
 
-    async def remove(self, key: str, expected: int) -> bool:
-        """Whether the key was at the revision `expected`; then it is removed."""
-        return bool(await self._store(key, b"", {KV_OPERATION: "DEL"}, expected))
+    async def remove(self, key: str, expected: int, ttl: int | None = None) -> int:
+        """Removes the key; gives the revision, 0 if the key was not at the revision `expected`.
+
+        The removal itself is kept for `ttl` seconds, else as long as the bucket keeps anything.
+        """
+        return await self._store(key, b"", {KV_OPERATION: "DEL", **_kept_for(ttl)}, expected)
 
     async def _store(self, key: str, value: bytes, fields: dict[str, str], expected: int | None) -> int:
         if expected is not None:
@@ -67,3 +70,7 @@ class Bucket:
             if error.code in WRONG_LAST_SEQUENCE:
                 return 0
             raise
+
+
+def _kept_for(ttl: int | None) -> dict[str, str]:
+    return {} if ttl is None else {TTL: f"{ttl}s"}

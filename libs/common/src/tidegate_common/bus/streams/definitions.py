@@ -45,6 +45,9 @@ class StreamLimits(msgspec.Struct, frozen=True, kw_only=True):
     job_state_seconds: int = 86_400
     dead_job_seconds: int = 604_800
     max_dead_bytes: int = 1 << 28
+    identity: bool = False
+    """Whether everyone is asked who they are: then there are the buckets of identity, too."""
+    max_revoked: int = 100_000
 
 
 def epoch_of(stream: str, created: str) -> str:
@@ -59,14 +62,18 @@ def epoch_of(stream: str, created: str) -> str:
 def configs(subjects: Subjects, limits: StreamLimits) -> list[dict[str, Any]]:
     """The streams as they should be, as JetStream's API has it: what a field is not given for is as usual.
 
-    The event stream, the job queue, and two key-value buckets: of jobs' records and of dead jobs.
+    The event stream, the job queue, and two key-value buckets: of jobs' records and of dead jobs. Beside them those of
+    identity, if anyone is asked for it.
     """
-    return [
+    found = [
         events_config(subjects, limits),
         _jobs(subjects, limits),
         _records(subjects, limits),
         _dead(subjects, limits),
     ]
+    if limits.identity:
+        found.append(_revoked(subjects, limits))
+    return found
 
 
 def events_config(subjects: Subjects, limits: StreamLimits) -> dict[str, Any]:
@@ -110,6 +117,19 @@ def _dead(subjects: Subjects, limits: StreamLimits) -> dict[str, Any]:
     return {
         **_bucket(subjects.dead_bucket, limits.dead_job_seconds, limits.replicas),
         "max_bytes": limits.max_dead_bytes,
+        "allow_direct": True,
+    }
+
+
+def _revoked(subjects: Subjects, limits: StreamLimits) -> dict[str, Any]:
+    """Each entry says itself how long it is kept. If the bucket is full nothing goes: a revocation is not forgotten."""
+    bucket = subjects.revoked_bucket
+    return {
+        **_bucket(bucket, 0, limits.replicas),
+        "duplicate_window": DUPLICATE_SECONDS * SECOND,
+        "max_msgs": limits.max_revoked,
+        "discard": "new",
+        "republish": {"src": f"$KV.{bucket}.>", "dest": subjects.revoked(">")},
         "allow_direct": True,
     }
 

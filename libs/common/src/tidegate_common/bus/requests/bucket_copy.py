@@ -1,0 +1,188 @@
+"""A bucket as one process has it in its memory: read as a whole, and kept up by what the bucket's stream republishes.
+
+A message that was only published tells nothing: the stream may have refused it. What is republished was stored, and
+names its place. All messages of the stream are the bucket's, so their places have no holes, and whoever finds one reads
+the bucket again. That is done after each reconnect too, and each LOOK_SECONDS it is asked what is last: routes between
+servers lose what is under way when they break, while the connection stays as it was.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import msgspec
+
+from tidegate_common.bus.connection import Bus
+from tidegate_common.bus.events.origin import Origin
+from tidegate_common.bus.requests.bucket import REMOVED
+from tidegate_common.bus.requests.pages import Pages
+from tidegate_common.bus.requests.retry import RETRY_SECONDS, insist
+from tidegate_common.bus.wire import headers
+from tidegate_common.errors import BrokerUnavailable
+from tidegate_common.telemetry.trouble import Trouble
+
+log = logging.getLogger(__name__)
+
+START_SECONDS = 60.0
+"""How long a starting process waits for the bucket: another one may have to make it first."""
+
+LOOK_SECONDS = 30.0
+
+READ_SECONDS = 20.0
+"""How long reading all of it may take. In a cluster a copy may be behind its leader: then it is read again."""
+
+PAGE = 1000
+"""Keys that are asked for at once."""
+
+
+class _State(msgspec.Struct):
+    last_seq: int = 0
+    messages: int = 0
+
+
+class _Change(NamedTuple):
+    sequence: int
+    key: str
+    value: bytes | None
+
+
+class BucketCopy:
+    """`values` are those that were stored last, as far as NATS could be asked: while it is away they stay."""
+
+    def __init__(
+        self,
+        bus: Bus,
+        bucket: str,
+        republished: Callable[[str], str],
+        changed: Callable[[Mapping[str, bytes | None]], None],
+    ) -> None:
+        """`republished` gives the subject on which the stream republishes a key.
+
+        `changed` is called with the keys that have another value now, None for those that have none.
+        """
+        self.values: dict[str, bytes] = {}
+        self._bus = bus
+        self._stream, self._prefix = f"KV_{bucket}", f"$KV.{bucket}."
+        self._heard_on = republished("*")
+        self._skip = len(republished(""))
+        self._origin = Origin(self._stream, self._prefix, republished(""))
+        self._pages = Pages(bus, self._stream, self._prefix)
+        self._changed = changed
+        self._upto = 0
+        """Everything up to this place of the stream is in `values`."""
+        self._waiting: list[_Change] | None = None
+        """What is heard while the bucket is read."""
+        self._behind = asyncio.Event()
+        self._trouble = Trouble(log, f"the bucket {bucket} can't be read", f"the bucket {bucket} is read again")
+
+    async def start(self, seconds: float = START_SECONDS) -> None:
+        """Returns when the bucket was read. Raises BrokerUnavailable after `seconds`."""
+        # Before it is read: what is stored from now on is heard.
+        self._bus.client.subscribe_direct(self._heard_on, self._hear)
+        await insist(self._read, seconds)
+        self._bus.on_reconnect.append(self._reconnected)
+
+    async def run(self) -> None:
+        """Keeps up until it is cancelled."""
+        while True:
+            await self._until_behind()
+            try:
+                await self._read() if self._behind.is_set() else await self._look()
+                self._trouble.over()
+            except BrokerUnavailable as error:
+                if self._bus.connected:  # its absence is said elsewhere
+                    self._trouble.note(error)
+                self._behind.set()
+                await asyncio.sleep(RETRY_SECONDS)
+
+    def stored(self, key: str, value: bytes | None, sequence: int) -> None:
+        """This process has stored it itself, and need not wait until it hears of that."""
+        self._take(_Change(sequence, key, value))
+
+    async def _until_behind(self) -> None:
+        try:
+            async with asyncio.timeout(LOOK_SECONDS):
+                await self._behind.wait()
+        except TimeoutError:
+            pass
+
+    async def _reconnected(self) -> None:
+        self._behind.set()
+
+    def _hear(self, subject: bytes, block: bytes, payload: bytes) -> None:
+        place = self._origin.republished(block, subject)
+        if place is not None:
+            removed = headers.field(block, headers.KV_OPERATION) in REMOVED
+            self._take(_Change(place[0], subject[self._skip :].decode(), None if removed else payload))
+
+    def _take(self, change: _Change) -> None:
+        if self._waiting is not None:
+            self._waiting.append(change)
+        elif change.sequence == self._upto + 1:
+            self._upto = change.sequence
+            self._replace({change.key: change.value})
+        elif change.sequence > self._upto:
+            self._behind.set()
+
+    async def _look(self) -> None:
+        """Reads, if the leader has stored more, or if something's time is over there."""
+        state = await self._state()
+        if state.last_seq != self._upto or state.messages < len(self.values):
+            await self._read()
+
+    async def _state(self) -> _State:
+        info = await self._bus.api.call(f"STREAM.INFO.{self._stream}")
+        return msgspec.convert(info["state"], _State)
+
+    async def _read(self) -> None:
+        """Reads all of it. Raises BrokerUnavailable."""
+        self._behind.clear()
+        waiting: list[_Change] = []
+        self._waiting = waiting
+        try:
+            async with asyncio.timeout(READ_SECONDS):
+                while True:
+                    state = await self._state()
+                    last = await self._bus.api.message(self._stream, last_by_subj=f"{self._prefix}>")
+                    values, upto = await self._all()
+                    if last is None or upto >= last.sequence:
+                        break
+                    await asyncio.sleep(RETRY_SECONDS)  # a copy that is behind, or the last one's time is over
+        except TimeoutError:
+            raise BrokerUnavailable("no copy of the bucket has all of it") from None
+        finally:
+            self._waiting = None
+        # What was stored before `last` and is not there any more had its time.
+        self._upto = max(upto, state.last_seq)
+        gone = {key: None for key in self.values if key not in values}
+        self._replace({**gone, **{key: value for key, value in values.items() if self.values.get(key) != value}})
+        for change in waiting:
+            self._take(change)
+
+    async def _all(self) -> tuple[dict[str, bytes], int]:
+        """All values, by their keys, and the place of the last message."""
+        values: dict[str, bytes] = {}
+        upto, left = 0, 1
+        while left:
+            ask = {"seq": upto + 1, "next_by_subj": f"{self._prefix}>", "batch": PAGE}
+            page = await self._pages.page(ask)
+            for each in page.events:
+                if headers.field(each.header, headers.KV_OPERATION) in REMOVED:
+                    values.pop(each.tail, None)
+                else:
+                    values[each.tail] = each.payload
+                upto = each.sequence
+            left = page.left
+        return values, upto
+
+    def _replace(self, changes: Mapping[str, bytes | None]) -> None:
+        for key, value in changes.items():
+            if value is None:
+                self.values.pop(key, None)
+            else:
+                self.values[key] = value
+        if changes:
+            self._changed(changes)
