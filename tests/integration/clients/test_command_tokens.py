@@ -1,0 +1,42 @@
+"""What the command `tidegate` makes, shown to real services."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+
+from tests.support.gateway import open_stream, running_gateway
+from tests.support.identity import bearer
+from tests.support.nats import nats_server
+from tests.support.publisher import running_publisher
+
+COMMAND = Path(sys.executable).with_name("tidegate")
+SECRET = "the secret of a first try: 32 bytes or more"
+AUTH = {"auth": "token", "auth_secret": (SECRET,)}
+
+
+async def tidegate(*arguments: str) -> str:
+    """What the command prints."""
+    pipe = asyncio.subprocess.PIPE
+    process = await asyncio.create_subprocess_exec(
+        COMMAND, *arguments, env={"TIDEGATE_AUTH_SECRET": SECRET}, stdout=pipe, stderr=pipe
+    )
+    out, error = await process.communicate()
+    assert process.returncode == 0, error.decode()
+    return out.decode().strip()
+
+
+async def test_a_made_token_opens_what_it_grants(tmp_path: Path) -> None:
+    token = await tidegate("token", "ann", "--subscribe", "topic:prices.*")
+    async with nats_server(tmp_path) as nats, running_gateway(nats.url, **AUTH) as running:
+        async with open_stream(running.url, {"topic": "prices.eur"}, bearer(token)) as stream:
+            assert "topic:prices.eur" in (await stream.connected())["listening"]
+
+
+async def test_a_token_with_every_right_publishes(tmp_path: Path) -> None:
+    token = await tidegate("token", "ann", "--all", "--seconds", "60")
+    event = {"topic": "prices.eur", "event_type": "price", "data": 1}
+    async with nats_server(tmp_path) as nats, running_publisher(nats.url, **AUTH) as (client, _):
+        assert (await client.post("/api/sse/send", json=event)).status_code == 401
+        assert (await client.post("/api/sse/send", json=event, headers=bearer(token))).status_code == 202
