@@ -15,9 +15,9 @@ from httpx_sse._decoders import SSEDecoder
 from gateway.app import Gateway
 from gateway.settings import GatewaySettings
 from tests.support.bus import SUBJECTS
+from tests.support.streams import make_streams
 from tests.support.waiting import until
 from tidegate_common.bus.connection import Bus, connect
-from tidegate_common.bus.streams.definitions import ensure_streams
 from tidegate_common.runtime.server import Server
 from tidegate_common.runtime.tasks import end
 from tidegate_common.telemetry.providers import telemetry
@@ -40,7 +40,7 @@ async def running_gateway(nats_url: str, *, environ: Any = None, **settings: Any
     chosen = GatewaySettings(nats_url=nats_url, port=0, **{"drain_seconds": 2.0, **settings})
     with telemetry("gateway", environ or {}) as signals:
         async with connect(nats_url, SUBJECTS, "gateway") as bus:
-            await ensure_streams(bus, chosen.stream_limits(), update=False)
+            await make_streams(nats_url, SUBJECTS, chosen.stream_limits())
             gateway = Gateway(chosen, bus, signals)
             await gateway.identity.start()
             server = gateway.server()

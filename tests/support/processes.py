@@ -14,6 +14,7 @@ from pathlib import Path
 
 import httpx
 
+from tests.support.streams import make_streams_for
 from tests.support.waiting import until
 
 
@@ -108,7 +109,9 @@ def _stands_still(pid: int) -> bool:
 async def service(
     module: str, port: int, env: Mapping[str, str], seconds: float = 20, *, python: str = sys.executable
 ) -> AsyncIterator[Running]:
-    """`python -m module` on loopback `port`, ready to take traffic."""
+    """`python -m module` on loopback `port`, ready to take traffic. What publisher-api makes for it is made before."""
+    if module != "publisher_api":
+        await make_streams_for(env)
     async with running(python, "-m", module, env={"TIDEGATE_PORT": str(port), **env}) as run:
         # Asked over HTTP only once it listens: a client's attempts in vain cost as much CPU as the start itself.
         await until(lambda: run.process.returncode is not None or _listens(port), f"{module} listens", seconds)

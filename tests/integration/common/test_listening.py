@@ -10,6 +10,7 @@ import pytest
 from tests.support.nats import nats_server
 from tests.support.ports import free_port
 from tests.support.processes import running, service
+from tests.support.streams import make_streams_for
 from tests.support.waiting import until
 
 
@@ -40,6 +41,7 @@ async def test_a_host_is_the_same_addresses_however_many_workers_there_are(
             "TIDEGATE_DRAIN_SECONDS": "1",
             **({"TIDEGATE_WORKER_PORTS": str(own)} if workers > 1 else {}),
         }
+        await make_streams_for(env)
         async with running(sys.executable, "-m", "gateway", env=env) as run:
             ports = [port, *range(own, own + workers)] if workers > 1 else [port]
 

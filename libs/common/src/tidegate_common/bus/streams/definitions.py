@@ -151,8 +151,8 @@ def _bucket(bucket: str, seconds: int, replicas: int) -> dict[str, Any]:
 async def ensure_streams(bus: Bus, limits: StreamLimits, *, update: bool) -> None:
     """Makes the streams and the buckets that are missing; with `update`, gives existing ones `limits`.
 
-    That loses nothing they keep. All services make them, so that any may start first; one alone updates. Raises
-    StreamDiffers if a stream is something else, which no update changes, and BrokerUnavailable.
+    That loses nothing they keep. publisher-api alone does it. Raises StreamDiffers if a stream is something else,
+    which no update changes, and BrokerUnavailable.
     """
     for config in configs(bus.subjects, limits):
         info = await made(bus.api, config)
@@ -160,18 +160,25 @@ async def ensure_streams(bus: Bus, limits: StreamLimits, *, update: bool) -> Non
             await change(bus.api, config, info["config"], differences(config, info["config"]))
 
 
-async def made(api: JetStreamApi, config: Mapping[str, Any]) -> dict[str, Any] | None:
-    """What JetStream says of the stream; None if it was missing and is made now. Raises BrokerUnavailable."""
-    name = config["name"]
+async def found(api: JetStreamApi, name: str) -> dict[str, Any] | None:
+    """What JetStream says of the stream; None if it is missing. Raises BrokerUnavailable."""
     try:
         return await api.call(f"STREAM.INFO.{name}", seconds=INFO_SECONDS)
     except JetStreamError as error:
-        if error.code != STREAM_NOT_FOUND:
-            raise _not_made(name, error) from error
+        if error.code == STREAM_NOT_FOUND:
+            return None
+        raise _not_made(name, error) from error
+
+
+async def made(api: JetStreamApi, config: Mapping[str, Any]) -> dict[str, Any] | None:
+    """As `found`; one that is missing is made now. Raises BrokerUnavailable."""
+    name = config["name"]
+    if (info := await found(api, name)) is not None:
+        return info
     try:
         await api.call(f"STREAM.CREATE.{name}", _given({**USUAL, **config}))
     except JetStreamError as error:
-        if error.code != STREAM_NAME_IN_USE:  # another service was faster
+        if error.code != STREAM_NAME_IN_USE:  # another publisher-api was faster
             raise _not_made(name, error) from error
     return None
 

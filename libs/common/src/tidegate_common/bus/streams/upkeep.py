@@ -1,6 +1,7 @@
-"""The streams as one process finds them: waited for at the start, made if they are missing, looked at ever after.
+"""The streams as one process finds them: waited for at the start, looked at ever after.
 
-What differs, has no leader or lacks a copy is said once, when it begins and when it is over, and readiness is told.
+publisher-api alone makes what is missing and changes what differs: no other service needs a right to. What differs, has
+no leader or lacks a copy is said once, when it begins and when it is over, and readiness is told.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from tidegate_common.bus.events.refusals import Refusals
 from tidegate_common.bus.jobs.priority import LEVELS
 from tidegate_common.bus.jobs.queue_info import consumer_of
 from tidegate_common.bus.requests.jetstream import STREAM_NOT_FOUND, JetStreamError
-from tidegate_common.bus.streams.definitions import REPLICAS, StreamDiffers, StreamLimits, change, configs, made
+from tidegate_common.bus.streams.definitions import REPLICAS, StreamDiffers, StreamLimits, change, configs, found, made
 from tidegate_common.bus.streams.differences import Difference, differences
 from tidegate_common.bus.streams.leaders import Leaders, leader_of
 from tidegate_common.contract.events import TTL
@@ -29,7 +30,7 @@ EVERY_SECONDS = 5.0
 """Between two looks: a stream that was deleted is back after so long."""
 
 START_SECONDS = 60.0
-"""How long a starting process waits for JetStream and its leaders before it gives up."""
+"""How long a starting process waits for JetStream, its streams and their leaders before it gives up."""
 
 START_AGAIN_SECONDS = 0.5
 
@@ -59,6 +60,10 @@ class Lack(NamedTuple):
     """Whether this process is of no use without it."""
 
 
+class NotMade(BrokerUnavailable):
+    """Streams are missing that another service has to make."""
+
+
 class Upkeep:
     """One process's care for the streams."""
 
@@ -72,7 +77,8 @@ class Upkeep:
         all_needed: bool,
         refusals: Refusals | None = None,
     ) -> None:
-        """`keeps`: whether it changes what differs, as one service alone does. `all_needed`: else the event stream.
+        """`keeps`: whether it makes what is missing and changes what differs, as one service alone does. `all_needed`:
+        whether it needs all of them, else the event stream.
 
         `refusals` are those of the process's own publishes, if readiness is to say that they are refused.
         """
@@ -92,6 +98,7 @@ class Upkeep:
         self._said: dict[tuple[str, str], str] = {}
         """What was said last, by stream and matter: each look finds it again."""
         self._unready = Trouble(log, "waiting for NATS to be ready", "NATS is ready")
+        self._unmade = Trouble(log, "waiting for publisher-api to make the stream", "all streams are there")
         self._blind = Trouble(log, "the streams could not be looked after", "the streams are looked after again")
 
     async def start(self, seconds: float = START_SECONDS) -> None:
@@ -105,7 +112,7 @@ class Upkeep:
         deadline = asyncio.get_running_loop().time() + seconds
         while True:
             try:
-                await self.look()
+                self._check_made(await self.look())
                 for stream in self._needed:
                     self._check_leader(stream, await self._api.call(f"STREAM.INFO.{stream}"))
                 self._unready.over()
@@ -113,7 +120,8 @@ class Upkeep:
             except BrokerUnavailable as error:
                 if self._hopeless(error) or asyncio.get_running_loop().time() > deadline:
                     raise
-                self._unready.note(error)
+                if not isinstance(error, NotMade):  # said by the look
+                    self._unready.note(error)
             await asyncio.sleep(START_AGAIN_SECONDS)
 
     async def run(self, every_seconds: float = EVERY_SECONDS) -> None:
@@ -129,14 +137,22 @@ class Upkeep:
                 if self._bus.connected:
                     self._blind.note(error)
 
-    async def look(self) -> None:
-        """One look at all of them. Raises BrokerUnavailable."""
+    async def look(self) -> set[str]:
+        """One look at all of them; gives those that another service has to make. Raises BrokerUnavailable."""
+        missing = set[str]()
         for name, config in self._configs.items():
-            info = await made(self._api, config)
+            info = await (made(self._api, config) if self._keeps else found(self._api, name))
             if info is not None:
                 await self._look_at(name, config, info)
-        if self._bus.subjects.jobs_stream in self._needed:
+            elif not self._keeps:
+                missing.add(name)
+        if missing:
+            self._unmade.note(", ".join(sorted(missing)))
+        else:
+            self._unmade.over()
+        if self._bus.subjects.jobs_stream in self._needed - missing:
             await self._look_for_strangers()
+        return missing
 
     async def lacks(self) -> list[Lack]:
         """What is not as it has to be, by asking just now."""
@@ -232,12 +248,22 @@ class Upkeep:
                 reason = self._refusals.of(name) or ""
         except JetStreamError as error:
             missing = error.code == STREAM_NOT_FOUND
-            reason = f"the stream {name} does not exist" if missing else str(error)
+            reason = f"the stream {name} does not exist{self._whose}" if missing else str(error)
         except BrokerUnavailable as error:
             self._leaders.hear(name, error)
             reason = f"the stream {name} has no leader ({error})"
             return Lack(name, reason, self._leaders.passing(name), name in self._needed)
         return Lack(name, reason, False, name in self._needed) if reason else None
+
+    @property
+    def _whose(self) -> str:
+        return "" if self._keeps else ": waiting for publisher-api to make it"
+
+    def _check_made(self, missing: set[str]) -> None:
+        """Raises NotMade."""
+        needed = ", ".join(sorted(missing & self._needed))
+        if needed:
+            raise NotMade(f"publisher-api has not made {needed} yet: start it, or see its log")
 
     def _check_leader(self, name: str, info: Mapping[str, Any]) -> None:
         if leader_of(info) is None:
