@@ -50,7 +50,8 @@ class GatewaySettings(CommonSettings, frozen=True, kw_only=True):
     completion_seconds: Positive = 600
     """How long a completion may take, with its time in the queue."""
     publisher_url: str = ""
-    """Where browsers find publisher-api; the console asks its own origin and then port 8001 when this is empty."""
+    """Where browsers find publisher-api; `/`: behind the page's own origin. The console asks that, then port 8001, if
+    this is empty."""
     streams: str = "slim"
     """`slim`: a `GET` for a stream takes the fast path. `plain`: all take the portable path, which costs more."""
 
@@ -59,8 +60,8 @@ class GatewaySettings(CommonSettings, frozen=True, kw_only=True):
 
     def faults(self) -> list[str]:
         found = super().faults()
-        if self.publisher_url and urlsplit(self.publisher_url).scheme not in ("http", "https"):
-            found.append("TIDEGATE_PUBLISHER_URL: an http or https address")
+        if self.publisher_url not in ("", "/") and urlsplit(self.publisher_url).scheme not in ("http", "https"):
+            found.append("TIDEGATE_PUBLISHER_URL: an http or https address, or /")
         if self.streams not in ("slim", "plain"):
             found.append("TIDEGATE_STREAMS: slim or plain")
         if self.workers > 1 and not self.port:

@@ -8,7 +8,7 @@ export { Problem };
  */
 export async function findPublisher() {
   const told = document.querySelector('meta[name="tidegate-publisher"]').content;
-  if (told) return { url: told.replace(/\/+$/, ""), how: "told by the gateway" };
+  if (told) return { url: new URL(told, document.baseURI).href.replace(/\/+$/, ""), how: "told by the gateway" };
   const here = new URL(".", document.baseURI).href.replace(/\/$/, "");
   try {
     const response = await fetch(`${here}/api/openapi.json`);

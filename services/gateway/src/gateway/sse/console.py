@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 from importlib.resources import files
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -12,14 +13,13 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
 POLICY = (
-    "default-src 'self'; connect-src 'self' http: https:; img-src 'self' data:; "
+    "default-src 'self'; connect-src 'self' {publisher}; img-src 'self' data:; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-HEADERS = {
-    "Content-Security-Policy": POLICY,
-    "Referrer-Policy": "no-referrer",
-    "Cache-Control": "no-cache",
-}
+HEADERS = {"Referrer-Policy": "no-referrer", "Cache-Control": "no-cache"}
+USUAL_PORT = 8001
+"""Where a page that is told nothing looks for publisher-api, on its own host (api.js)."""
+
 PUBLISHER = '<meta name="tidegate-publisher" content="'
 
 
@@ -29,7 +29,20 @@ class _Assets(StaticFiles):
     def file_response(self, *args: object, **kwargs: object) -> Response:
         response = super().file_response(*args, **kwargs)  # type: ignore[arg-type]
         response.headers.update(HEADERS)
+        response.headers["Content-Security-Policy"] = POLICY.format(publisher="")
         return response
+
+
+def publisher_source(publisher_url: str, host: str) -> str:
+    """Where a page that was served for `host` may talk to publisher-api, as a policy says it (CSP3, 2.3.1)."""
+    told = urlsplit(publisher_url or f"//{host}")
+    if told.hostname is None:
+        return ""
+    if ":" in told.hostname:
+        return "http: https:"  # the grammar of sources has no IPv6 addresses
+    port = told.port if publisher_url else USUAL_PORT
+    scheme = f"{told.scheme}://" if told.scheme else ""  # without one: the page's own
+    return f"{scheme}{told.hostname}" + (f":{port}" if port else "")
 
 
 def console_routes(publisher_url: str) -> list[BaseRoute]:
@@ -38,8 +51,10 @@ def console_routes(publisher_url: str) -> list[BaseRoute]:
     page = folder.joinpath("index.html").read_text(encoding="utf-8")
     page = page.replace(f'{PUBLISHER}"', f'{PUBLISHER}{html.escape(publisher_url)}"', 1)
 
-    async def index(_: Request) -> Response:
-        return Response(page, media_type="text/html; charset=utf-8", headers=HEADERS)
+    async def index(request: Request) -> Response:
+        policy = POLICY.format(publisher=publisher_source(publisher_url, request.headers.get("host", "")))
+        headers = {**HEADERS, "Content-Security-Policy": policy}
+        return Response(page, media_type="text/html; charset=utf-8", headers=headers)
 
     return [
         Route("/", index),
