@@ -8,6 +8,7 @@ from tidegate_common.auth.authenticator import Authenticator
 from tidegate_common.auth.principal_limits import PrincipalLimits
 from tidegate_common.auth.revocations import Revocations
 from tidegate_common.auth.settings import AuthSettings
+from tidegate_common.auth.tickets import Tickets
 from tidegate_common.bus.connection import Bus
 from tidegate_common.telemetry import names
 from tidegate_common.telemetry.providers import Telemetry
@@ -20,7 +21,8 @@ class Identity:
         self._settings = settings
         self._bus = bus
         self.revocations = Revocations(bus, settings.auth_max_token_seconds + settings.auth_leeway_seconds)
-        self.authenticator = Authenticator(settings, revocations=self.revocations)
+        self.tickets = Tickets(bus, settings.auth_max_token_seconds)
+        self.authenticator = Authenticator(settings, tickets=self.tickets, revocations=self.revocations)
         self.limits = PrincipalLimits(settings, self.authenticator.failures)
         self._tasks: list[asyncio.Task[None]] = []
         self._observe(signals)

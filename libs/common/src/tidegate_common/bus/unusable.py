@@ -42,7 +42,13 @@ def shown(subject: bytes) -> str:
     return subject[:256].decode("utf-8", "backslashreplace")
 
 
-WORDS = {"job": "message of the queue", "record": "job's record", "dead": "dead job", "revocation": "revocation"}
+WORDS = {
+    "job": "message of the queue",
+    "record": "job's record",
+    "dead": "dead job",
+    "revocation": "revocation",
+    "ticket": "ticket",
+}
 
 
 class Foreign:

@@ -206,13 +206,16 @@ class Principal:
 
 
 class Ticket(msgspec.Struct, frozen=True):
-    """A ticket that a stream was opened with. `tails` is all that it may hear, with `names` as clients are told."""
+    """A ticket that a stream was opened with. `tails` is all that it may hear, with `names` as clients are told;
+    one for a job's own stream has `job_id` alone.
+    """
 
     digest: str
     """SHA-256 of the ticket, in hexadecimal: its key in the bucket."""
     client_id: str
     tails: tuple[str, ...]
     names: tuple[str, ...]
+    job_id: str = ""
 
 
 OPEN = Principal(

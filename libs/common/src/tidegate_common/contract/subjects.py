@@ -173,6 +173,14 @@ class Subjects(NamedTuple):
         return f"{self.namespace}.ctl.revoked.{key}"
 
     @property
+    def tickets_bucket(self) -> str:
+        return f"{self.namespace.upper()}_TICKETS"
+
+    def ticket_uses(self, digest: str) -> str:
+        """Where gateways are told that the bucket of tickets has stored something of `digest` (`*` for all)."""
+        return f"{self.namespace}.ctl.tickets.{digest}"
+
+    @property
     def job_notices(self) -> str:
         """Where it is said that a job has come into the queue."""
         return f"{self.namespace}.ctl.jobs"

@@ -43,6 +43,10 @@ class Ending(Enum):
     STALLED = ("stalled", "the peer took nothing for too long: its network is gone, or it has stopped reading")
     SLOW = ("slow", "the client reads too slowly; what it missed is replayed when it comes back")
     KICKED = ("kicked", "the connection was ended by the application", Back.NOT_FOR_HOURS)
+    REPLACED = ("replaced", "another connection has come with its ticket", Back.NOT_FOR_HOURS)
+    """A browser that comes back while its old connection is held still replaces that one, and is the only one. But of
+    two that share a ticket the former must not come back by itself, or they would replace each other for ever.
+    """
     DONE = ("done", "the job whose stream it was has ended", Back.FOR_204)
     REFUSED = ("refused", "no stream was made of it: the caller has got an error instead")
     FEED = ("feed", "what was missed can't be read from the stream, or the stream is another: come back")

@@ -48,6 +48,7 @@ class StreamLimits(msgspec.Struct, frozen=True, kw_only=True):
     identity: bool = False
     """Whether everyone is asked who they are: then there are the buckets of identity, too."""
     max_revoked: int = 100_000
+    max_ticket_bytes: int = 1 << 28
 
 
 def epoch_of(stream: str, created: str) -> str:
@@ -72,7 +73,7 @@ def configs(subjects: Subjects, limits: StreamLimits) -> list[dict[str, Any]]:
         _dead(subjects, limits),
     ]
     if limits.identity:
-        found.append(_revoked(subjects, limits))
+        found += [_revoked(subjects, limits), _tickets(subjects, limits)]
     return found
 
 
@@ -131,6 +132,21 @@ def _revoked(subjects: Subjects, limits: StreamLimits) -> dict[str, Any]:
         "discard": "new",
         "republish": {"src": f"$KV.{bucket}.>", "dest": subjects.revoked(">")},
         "allow_direct": True,
+    }
+
+
+def _tickets(subjects: Subjects, limits: StreamLimits) -> dict[str, Any]:
+    """Each says itself how long it is kept. If the bucket is full there are no new ones: none is taken from anybody.
+
+    Each use is told to all gateways, by its place alone.
+    """
+    bucket = subjects.tickets_bucket
+    return {
+        **_bucket(bucket, 0, limits.replicas),
+        "duplicate_window": DUPLICATE_SECONDS * SECOND,
+        "max_bytes": limits.max_ticket_bytes,
+        "discard": "new",
+        "republish": {"src": f"$KV.{bucket}.>", "dest": subjects.ticket_uses(">"), "headers_only": True},
     }
 
 
