@@ -10,6 +10,8 @@ from tests.support.eventstream import EventStreamParser
 
 HOUR = 3_600_000
 
+FOR_HOURS = (Ending.KICKED, Ending.REPLACED)
+
 
 @pytest.mark.parametrize("ending", Ending)
 def test_who_is_to_stay_away_is_held_off_where_no_answer_would_do_it(ending: Ending) -> None:
@@ -22,9 +24,9 @@ def test_who_is_to_stay_away_is_held_off_where_no_answer_would_do_it(ending: End
         told = json.loads(closing.data)
         assert told["reason"] == ending.reason
         assert told["retry"] == waiting.retry
-        assert told["reconnect"] is (ending not in (Ending.KICKED, Ending.DONE))
+        assert told["reconnect"] is (ending not in (*FOR_HOURS, Ending.DONE))
         assert waiting.retry is not None
-        if ending is Ending.KICKED:
+        if ending in FOR_HOURS:
             assert 6 * HOUR <= waiting.retry <= 12 * HOUR
         else:
             assert 1000 <= waiting.retry <= 3000
