@@ -24,6 +24,7 @@ from tidegate_common.auth.identity import Identity
 from tidegate_common.bus.connection import Bus
 from tidegate_common.bus.events.history import History
 from tidegate_common.bus.events.publisher import EventPublisher
+from tidegate_common.bus.jobs.budgets import Budgets
 from tidegate_common.bus.jobs.cancel import on_cancel
 from tidegate_common.bus.jobs.dead import DeadJobs
 from tidegate_common.bus.jobs.dequeue import Delivery, JobQueue
@@ -64,7 +65,7 @@ class Worker:
         history = History(bus, leaders)
         publisher = EventPublisher(bus, history, leaders=leaders)
         records, dead, holders = JobRecords(bus, leaders), DeadJobs(bus), Holders(bus)
-        ends = JobEnds(records, history, publisher)
+        ends = JobEnds(records, history, publisher, Budgets(bus, records, leaders))
         gateways = AllGateways(bus, doubt_seconds=settings.ai_doubt_seconds)
         self._services = Services(publisher, history, bus.subjects, records, ends, dead, gateways, holders)
         pace = Pace(settings.ai_coalesce_ms / 1000, settings.ai_coalesce_chars, settings.ai_patience_seconds)

@@ -105,7 +105,9 @@ class Gateway:
             publisher,
             signals.tracer,
             settings.completion_seconds,
+            settings.jobs_max_per_owner,
         )
+        self.identity.limits.others = completions.refused
         refused = publisher.refusals.counts
         signals.observe("counter", names.METRIC_PUBLISHES_REFUSED, lambda: refused, "{message}", "Publishes refused")
         self.openai = OpenAiFront(settings, completions, ModelList(bus), signals)

@@ -23,6 +23,7 @@ from tidegate_common.auth.identity import Identity
 from tidegate_common.bus.connection import Bus
 from tidegate_common.bus.events.history import History
 from tidegate_common.bus.events.publisher import EventPublisher
+from tidegate_common.bus.jobs.budgets import Budgets
 from tidegate_common.bus.jobs.cancel import Cancellation
 from tidegate_common.bus.jobs.dead import DeadJobs
 from tidegate_common.bus.jobs.enqueue import QueueWriter
@@ -76,8 +77,8 @@ async def build(settings: PublisherSettings, bus: Bus, signals: Telemetry) -> Bu
     sender = EventSender(
         publisher, Repeats(bus), gateways, bus.subjects, signals.tracer, settings.max_event_ttl_seconds
     )
-    queue = QueueWriter(bus, publisher, records, progress.follow)
-    submitter = JobSubmitter(bus, history, queue, signals.tracer)
+    queue = QueueWriter(bus, publisher, records, progress.follow, settings.jobs_max_per_owner)
+    submitter = JobSubmitter(bus, history, queue, Budgets(bus, records, leaders), signals.tracer)
     jobs = JobEndpoints(
         submitter,
         records,
@@ -88,6 +89,7 @@ async def build(settings: PublisherSettings, bus: Bus, signals: Telemetry) -> Bu
     )
     api = [*Endpoints(settings, sender, BatchSender(sender), gateways).routes(), *jobs.routes()]
     identity = Identity(settings, bus, signals)
+    identity.limits.others = submitter.refused
     ignored = Ignored(settings.ignored_parameters)
     app = Starlette(
         routes=[

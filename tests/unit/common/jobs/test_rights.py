@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tidegate_common.bus.jobs.rights import allowed
+from tidegate_common.bus.jobs.rights import allowed, tokens_of
+from tidegate_common.contract.jobs import Job
 from tidegate_common.contract.principal import OPEN, JobRights, Principal
 from tidegate_common.errors import Forbidden, InvalidField, Unauthenticated
 
@@ -17,8 +18,12 @@ def ann(**rights: Any) -> Principal:
     return Principal("user:ann", subject="ann", jobs=JobRights(**rights))
 
 
+def job(most: int | None = None, **params: Any) -> Job:
+    return Job(job_id="j", kind="chat", tail="job.j", params={**CHAT, **params}, created=1, max_tokens=most)
+
+
 def test_nothing_is_changed_where_nobody_is_asked() -> None:
-    assert allowed(OPEN, "chat", CHAT)[:2] == (CHAT, None)
+    assert allowed(OPEN, "chat", CHAT) == (CHAT, JobRights())
 
 
 def test_who_may_have_no_jobs_is_told_which_right_is_missing() -> None:
@@ -37,31 +42,30 @@ def test_kinds_and_models_have_to_be_among_those_that_are_granted() -> None:
     with pytest.raises(Forbidden) as refused:
         allowed(ann(models=("tiny", "smal")), "chat", CHAT)
     assert refused.value.needed == "jobs model small"
-    assert allowed(ann(kinds=("chat",), models=("small",)), "chat", CHAT).params == CHAT
+    assert allowed(ann(kinds=("chat",), models=("small",)), "chat", CHAT)[0] == CHAT
 
 
 @pytest.mark.parametrize("kind", ["chat", "transform"])
 def test_a_job_that_names_no_model_would_get_the_workers_own(kind: str) -> None:
     with pytest.raises(InvalidField, match="model: one of those that you may use: small, tiny"):
         allowed(ann(models=("small", "tiny")), kind, {})
-    assert allowed(ann(models=("small",)), "image.progressive", {}).params == {}
+    assert allowed(ann(models=("small",)), "image.progressive", {})[0] == {}
 
 
 def test_the_limit_of_a_token_is_sent_with_a_chat_that_names_none() -> None:
-    found = allowed(ann(max_tokens=512), "chat", CHAT)
-    assert (found.params, found.max_tokens) == ({**CHAT, "max_tokens": 512}, 512)
+    assert allowed(ann(max_tokens=512), "chat", CHAT)[0] == {**CHAT, "max_tokens": 512}
     asked = {**CHAT, "max_tokens": 100}
-    assert allowed(ann(max_tokens=512), "chat", asked)[:2] == (asked, 512)
+    assert allowed(ann(max_tokens=512), "chat", asked)[0] == asked
     with pytest.raises(Forbidden) as refused:
         allowed(ann(max_tokens=512), "chat", {**CHAT, "max_tokens": 513})
     assert refused.value.needed == "jobs max_tokens 513"
 
 
 def test_a_chat_reserves_its_prompt_and_each_of_its_answers() -> None:
-    prompt = allowed(ann(), "chat", CHAT).tokens
+    prompt = tokens_of(job())
     assert 100 <= prompt <= 130
-    assert allowed(ann(max_tokens=512), "chat", {**CHAT, "n": 3}).tokens == prompt + 3 * 512
-    assert allowed(ann(max_tokens=512), "chat", {**CHAT, "max_tokens": 10}).tokens == prompt + 10
+    assert tokens_of(job(512, n=3)) == prompt + 3 * 512
+    assert tokens_of(job(512, max_tokens=10)) == prompt + 10
 
 
 ANYTHING = st.one_of(
@@ -78,12 +82,11 @@ ANYTHING = st.one_of(
 def test_nobody_reserves_less_than_a_worker_may_use(wanted: Any, n: Any) -> None:
     """`/api/ai/jobs` takes the parameters of a chat as they are: the worker alone reads them."""
     try:
-        found = allowed(ann(max_tokens=500), "chat", {**CHAT, "max_tokens": wanted, "n": n})
+        params, _ = allowed(ann(max_tokens=500), "chat", {**CHAT, "max_tokens": wanted, "n": n})
     except Forbidden:
         assert wanted > 500
         return
-    assert found.max_tokens == 500
     # What a worker takes: whole numbers, from 1 on, and up to eight answers.
     each = wanted if isinstance(wanted, (int, float)) and wanted == wanted and 1 <= wanted <= 500 else 500
     answers = n if isinstance(n, (int, float)) and n in range(1, 9) else 1
-    assert found.tokens >= int(each) * answers
+    assert tokens_of(job(500, **params)) >= int(each) * answers

@@ -48,6 +48,7 @@ WORDS = {
     "dead": "dead job",
     "revocation": "revocation",
     "ticket": "ticket",
+    "budget": "budget",
 }
 
 

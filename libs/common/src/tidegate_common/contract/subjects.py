@@ -165,6 +165,10 @@ class Subjects(NamedTuple):
         return f"{self.namespace.upper()}_JOBS_DEAD"
 
     @property
+    def budgets_bucket(self) -> str:
+        return f"{self.namespace.upper()}_BUDGETS"
+
+    @property
     def revoked_bucket(self) -> str:
         return f"{self.namespace.upper()}_REVOKED"
 

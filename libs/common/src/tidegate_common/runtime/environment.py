@@ -11,6 +11,7 @@ from msgspec import Meta
 from msgspec.structs import FieldInfo, fields
 
 from tidegate_common.auth.settings import AuthSettings
+from tidegate_common.bus.jobs.enqueue import MAX_PER_OWNER
 from tidegate_common.bus.streams.definitions import StreamLimits
 from tidegate_common.bus.streams.patience import Patience
 from tidegate_common.bus.wire import addresses
@@ -87,6 +88,8 @@ class CommonSettings(AuthSettings, frozen=True, kw_only=True):
     events_max_per_subject: AtLeastOne = 100_000
     jobs_max_queued: AtLeastOne = 10_000
     jobs_max_bytes: AtLeastOne = 1 << 29
+    jobs_max_per_owner: AtLeastOne = MAX_PER_OWNER
+    """Jobs of one owner that the queue holds, those in work too; one more gets 429."""
     replicas: Annotated[int, Meta(ge=1, le=5)] = 1
     """Servers that keep each stream."""
 

@@ -19,8 +19,9 @@ from gateway.openai.request import Completion
 from tidegate_common.bus.connection import Bus
 from tidegate_common.bus.events.history import History
 from tidegate_common.bus.events.publisher import EventPublisher
+from tidegate_common.bus.jobs.budgets import Budgets
 from tidegate_common.bus.jobs.cancel import Cancellation
-from tidegate_common.bus.jobs.enqueue import QueueWriter
+from tidegate_common.bus.jobs.enqueue import MAX_PER_OWNER, QueueWriter
 from tidegate_common.bus.jobs.events import end_place
 from tidegate_common.bus.jobs.records import JobRecords
 from tidegate_common.bus.jobs.submit import JobSubmitter
@@ -56,14 +57,18 @@ class Completions:
         publisher: EventPublisher,
         tracer: Tracer,
         seconds: float,
+        most: int = MAX_PER_OWNER,
     ) -> None:
-        """`seconds` is how long a job may take, with its time in the queue."""
+        """`seconds` is how long a job may take, with its time in the queue. `most` jobs of one owner may be there."""
         records = JobRecords(bus, publisher.leaders, publisher.refusals)
         self._hub = hub
         self._attachments = attachments
         self._history = history
         self._seconds = seconds
-        self._submitter = JobSubmitter(bus, history, QueueWriter(bus, publisher, records), tracer)
+        queue = QueueWriter(bus, publisher, records, most=most)
+        budgets = Budgets(bus, records, publisher.leaders)
+        self._submitter = JobSubmitter(bus, history, queue, budgets, tracer)
+        self.refused = self._submitter.refused
         self._cancellation = Cancellation(bus, records, publisher, history)
         self._cancels: set[asyncio.Task[None]] = set()
         self._uncancelled = Trouble(

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from tidegate_common.bus.connection import Bus
 from tidegate_common.bus.events.history import History
 from tidegate_common.bus.events.publisher import EventPublisher
+from tidegate_common.bus.jobs.budgets import Budgets
 from tidegate_common.bus.jobs.finish import JobEnds, cancelled
 from tidegate_common.bus.jobs.records import JobRecords
 from tidegate_common.contract.jobs import JobState, JobStatus
@@ -23,7 +24,7 @@ class Cancellation:
 
     def __init__(self, bus: Bus, records: JobRecords, publisher: EventPublisher, history: History) -> None:
         self._bus = bus
-        self._ends = JobEnds(records, history, publisher)
+        self._ends = JobEnds(records, history, publisher, Budgets(bus, records, publisher.leaders))
 
     async def cancel(self, job_id: str) -> JobState:
         """Asks for the job's end, however often; a job that has ended stays as it is.

@@ -20,10 +20,19 @@ from tidegate_common.bus.jobs.priority import JobsInQueue, NewJob, OwnerCounts, 
 from tidegate_common.bus.jobs.queue_info import is_in_queue, stream_state
 from tidegate_common.bus.jobs.records import JobRecords, record_of
 from tidegate_common.contract.jobs import Job, JobState, JobStatus
-from tidegate_common.errors import BrokerUnavailable, KeyReused, NotFound, QueueFull, TidegateError, Unreadable
+from tidegate_common.errors import BrokerUnavailable, KeyReused, Limited, NotFound, QueueFull, TidegateError, Unreadable
 
 DEAD_JOB_BYTES = 4096
 """Left free in a job's message: if it fails, it is kept together with what is said of that."""
+
+MAX_PER_OWNER = 1_000
+"""Jobs that the queue holds of one owner, those in work too."""
+
+JOBS_QUEUED = "jobs_queued"
+"""That limit's name."""
+
+QUEUED_SECONDS = 5
+"""After so long a few of them may have been done."""
 
 STORED_ONCE_SECONDS = 100
 """Within this time the stream takes a repeated job for the one that it has. (Its window is of 120 seconds.)"""
@@ -38,25 +47,36 @@ class QueueWriter:
         publisher: EventPublisher,
         records: JobRecords,
         on_put: Callable[[JobState, int, int], None] = lambda *_: None,
+        most: int = MAX_PER_OWNER,
     ) -> None:
-        """`on_put` is called with the record of each job that was put into the queue, its level, and its sequence."""
+        """`on_put` is called with the record of each job that was put into the queue, its level, and its sequence.
+        `most` is how many jobs of one owner the queue takes."""
         self._bus = bus
         self._publisher = publisher
         self._records = records
         self._counts = OwnerCounts(self._count)
         self._on_put = on_put
+        self._most = most
 
-    async def put(self, job: Job, headers: Mapping[str, str], trace_id: str) -> JobState:
+    async def has_record(self, job_id: str) -> bool:
+        """Whether there is such a job. Raises BrokerUnavailable."""
+        try:
+            await self._records.get(job_id)
+        except NotFound:
+            return False
+        return True
+
+    async def put(self, job: Job, headers: Mapping[str, str], trace_id: str, *, again: bool = False) -> JobState:
         """Records `job` as queued and puts it into the queue; gives its record.
 
         A caller may repeat what it is not sure of. A job that has a record already is not recorded again, and while it
-        is queued it is sent under the same message id, which stores it at most once.
+        is queued it is sent under the same message id, which stores it at most once. With `again`, it has to have one.
 
-        Raises KeyReused if the record is of another request. Raises QueueFull, BrokerUnavailable, TooLarge: then there
-        is no such job, unless it had a record before.
+        Raises KeyReused if the record is of another request. Raises Limited, QueueFull, BrokerUnavailable, TooLarge:
+        then there is no such job, unless it had a record before.
         """
         with self._counts.entry(job.owner or job.tail) as entry:
-            state, level = await self._put(job, headers, trace_id, entry)
+            state, level = await self._put(job, headers, trace_id, entry, again)
         if level is None:
             return state
         notify(self._bus)
@@ -64,13 +84,13 @@ class QueueWriter:
         return state
 
     async def _put(
-        self, job: Job, headers: Mapping[str, str], trace_id: str, entry: NewJob
+        self, job: Job, headers: Mapping[str, str], trace_id: str, entry: NewJob, again: bool
     ) -> tuple[JobState, int | None]:
         """The job's record, and the level on which it waits if it was put into the queue here."""
         state, revision = record_of(job, trace_id, time.time()), 0
         try:
             # At the same time: each is a round trip to NATS, and a chat's first token waits for them.
-            making = asyncio.create_task(self._records.create(state))
+            making = asyncio.create_task(_none() if again else self._records.create(state))
             counting = asyncio.create_task(entry.before())
             # Waits for both, whatever becomes of one: if NATS goes, both fail, and the second error would be unheard.
             await asyncio.gather(making, counting, return_exceptions=True)
@@ -82,6 +102,9 @@ class QueueWriter:
                 job = replace(job, created=state.created, owner=state.owner or job.owner)
                 if state.status is not JobStatus.QUEUED or await self._is_there(job):
                     return state, None
+            if count.of_owner >= self._most:
+                text = f"{count.of_owner} of your jobs are in the queue, and {self._most} is the limit"
+                raise Limited(JOBS_QUEUED, text, QUEUED_SECONDS)
             level = level_of(count.of_owner)
             entry.sending = asyncio.create_task(self._store(replace(job, revision=revision), level, headers, count))
             entry.sequence = await entry.sending
@@ -142,3 +165,8 @@ class QueueWriter:
 def notify(bus: Bus) -> None:
     """Tells the workers that there is a job."""
     bus.client.publish_direct(bus.subjects.job_notices, b"")
+
+
+async def _none() -> int:
+    """The revision of a record that this call does not make."""
+    return 0

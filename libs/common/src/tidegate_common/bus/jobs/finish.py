@@ -7,11 +7,12 @@ The order of the steps is the promise that a job has one end, and that its asker
 2. **What is kept of a failure**, by a worker alone. It comes before the event: if you hear that a job has failed, you
    find it among the dead.
 3. **The last event**, made of the record alone. So it is the same, and has the same message id, whoever writes it.
-4. **Its id, in the record.** From now on nothing of the end is missing.
-5. **The acknowledgement**, by whoever has the job's message in hand. Only a job whose end is whole leaves the queue.
+4. **The budget**, if the job has one: what it has used takes the place of what was reserved. A repeat counts nothing.
+5. **The event's id, in the record.** From now on nothing of the end is missing.
+6. **The acknowledgement**, by whoever has the job's message in hand. Only a job whose end is whole leaves the queue.
 
 A process may die after each of them. Then the job's message comes again, or its asker cancels it again, and whoever
-gets it does steps 2 to 4 once more (`JobEnds.complete`). It looks for the last event in the stream first, since the
+gets it does steps 2 to 5 once more (`JobEnds.complete`). It looks for the last event in the stream first, since the
 stream remembers a message id for two minutes only.
 """
 
@@ -26,6 +27,7 @@ from opentelemetry.context import Context
 
 from tidegate_common.bus.events.history import History
 from tidegate_common.bus.events.publisher import Durable, EventPublisher
+from tidegate_common.bus.jobs.budgets import Budgets
 from tidegate_common.bus.jobs.events import find_end
 from tidegate_common.bus.jobs.records import JobRecords
 from tidegate_common.contract.answers import ERROR, RESPONSE, AiDone, AiError
@@ -100,8 +102,9 @@ def _data(state: JobState) -> tuple[str, AiDone | AiError]:
 class JobEnds:
     """Writes ends. All calls raise BrokerUnavailable: then a repeat does what is still to be done."""
 
-    def __init__(self, records: JobRecords, history: History, publisher: EventPublisher) -> None:
+    def __init__(self, records: JobRecords, history: History, publisher: EventPublisher, budgets: Budgets) -> None:
         self._records = records
+        self._budgets = budgets
         self._history = history
         self._publisher = publisher
 
@@ -141,6 +144,7 @@ class JobEnds:
             if keep is not None:
                 await keep(state)
             event_id = await (store or self._store)(last_event(state, trace))
+        await self._budgets.settle(state)
         try:
             return await self._records.change(
                 state.job_id, lambda found: None if found.end else replace(found, end=event_id)

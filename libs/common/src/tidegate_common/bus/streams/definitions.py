@@ -32,6 +32,9 @@ INFO_SECONDS = 2.0
 
 SECOND = 1_000_000_000
 
+BUDGET_SECONDS = 2 * 86_400
+"""How long a budget is kept that nobody changes: it is of a day, and jobs that are open go over into the next."""
+
 
 class StreamLimits(msgspec.Struct, frozen=True, kw_only=True):
     """What the streams keep, and on how many servers."""
@@ -73,7 +76,8 @@ def configs(subjects: Subjects, limits: StreamLimits) -> list[dict[str, Any]]:
         _dead(subjects, limits),
     ]
     if limits.identity:
-        found += [_revoked(subjects, limits), _tickets(subjects, limits)]
+        budgets = _bucket(subjects.budgets_bucket, BUDGET_SECONDS, limits.replicas)
+        found += [_revoked(subjects, limits), _tickets(subjects, limits), budgets]
     return found
 
 
