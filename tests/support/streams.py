@@ -1,10 +1,12 @@
-"""The streams as publisher-api makes them, for tests of a service that waits for them."""
+"""The streams, and what is in them from the start, as publisher-api makes them: for tests of a service that waits for them."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
 
+from tidegate_common.auth.client_id_key import ClientIdKey
+from tidegate_common.auth.client_ids import ClientIds
 from tidegate_common.bus.connection import connect
 from tidegate_common.bus.streams.definitions import StreamLimits, ensure_streams
 from tidegate_common.contract.subjects import Subjects
@@ -16,6 +18,8 @@ async def make_streams(url: str, subjects: Subjects, limits: StreamLimits, conne
     """Those that are missing. Raises BrokerUnavailable."""
     async with connect(url, subjects, "publisher-api", connect_seconds=connect_seconds) as bus:
         await ensure_streams(bus, limits, update=False)
+        if limits.identity:
+            await ClientIdKey(bus, ClientIds(), makes=True).read()
 
 
 async def make_streams_for(env: Mapping[str, str]) -> None:

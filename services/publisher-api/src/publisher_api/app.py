@@ -88,7 +88,7 @@ async def build(settings: PublisherSettings, bus: Bus, signals: Telemetry) -> Bu
         settings.max_body_bytes,
     )
     api = [*Endpoints(settings, sender, BatchSender(sender), gateways).routes(), *jobs.routes()]
-    identity = Identity(settings, bus, signals)
+    identity = Identity(settings, bus, signals, makes_key=True)
     identity.limits.others = submitter.refused
     ignored = Ignored(settings.ignored_parameters)
     app = Starlette(

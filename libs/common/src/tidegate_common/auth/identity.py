@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 
 from tidegate_common.auth.authenticator import Authenticator
+from tidegate_common.auth.client_id_key import ClientIdKey
+from tidegate_common.auth.client_ids import ClientIds
 from tidegate_common.auth.principal_limits import PrincipalLimits
 from tidegate_common.auth.revocations import Revocations
 from tidegate_common.auth.settings import AuthSettings
@@ -17,18 +19,24 @@ from tidegate_common.telemetry.providers import Telemetry
 class Identity:
     """The parts of identity, wired. `start` and `aclose` go with the process."""
 
-    def __init__(self, settings: AuthSettings, bus: Bus, signals: Telemetry) -> None:
+    def __init__(self, settings: AuthSettings, bus: Bus, signals: Telemetry, *, makes_key: bool | None = None) -> None:
+        """`makes_key`: whether the process makes the secret of clients' ids, or waits for it. None: it needs none."""
         self._settings = settings
         self._bus = bus
         self.revocations = Revocations(bus, settings.auth_max_token_seconds + settings.auth_leeway_seconds)
         self.tickets = Tickets(bus, settings.auth_max_token_seconds)
         self.authenticator = Authenticator(settings, tickets=self.tickets, revocations=self.revocations)
         self.limits = PrincipalLimits(settings, self.authenticator.failures)
+        self.client_ids = ClientIds()
+        self._client_id_key = ClientIdKey(bus, self.client_ids, makes=bool(makes_key))
+        self._needs_key = settings.asks and makes_key is not None
         self._tasks: list[asyncio.Task[None]] = []
         self._observe(signals)
 
     async def start(self) -> None:
         """Reads what must be known before the first request. Raises ConfigError, BrokerUnavailable."""
+        if self._needs_key:
+            await self._client_id_key.start()
         if self._settings.asks:
             await self.revocations.start()
             self._tasks.append(asyncio.create_task(self.revocations.run()))

@@ -161,6 +161,11 @@ class Subjects(NamedTuple):
         return self.inbound(f"fence.{job_id}")
 
     @property
+    def auth_bucket(self) -> str:
+        """What services need to know who asks, beside the settings: the secret of clients' ids."""
+        return f"{self.namespace.upper()}_AUTH"
+
+    @property
     def dead_bucket(self) -> str:
         return f"{self.namespace.upper()}_JOBS_DEAD"
 

@@ -77,7 +77,7 @@ def configs(subjects: Subjects, limits: StreamLimits) -> list[dict[str, Any]]:
     ]
     if limits.identity:
         budgets = _bucket(subjects.budgets_bucket, BUDGET_SECONDS, limits.replicas)
-        found += [_revoked(subjects, limits), _tickets(subjects, limits), budgets]
+        found += [_auth(subjects, limits), _revoked(subjects, limits), _tickets(subjects, limits), budgets]
     return found
 
 
@@ -124,6 +124,11 @@ def _dead(subjects: Subjects, limits: StreamLimits) -> dict[str, Any]:
         "max_bytes": limits.max_dead_bytes,
         "allow_direct": True,
     }
+
+
+def _auth(subjects: Subjects, limits: StreamLimits) -> dict[str, Any]:
+    """What is kept in it has no end."""
+    return {**_bucket(subjects.auth_bucket, 0, limits.replicas), "duplicate_window": DUPLICATE_SECONDS * SECOND}
 
 
 def _revoked(subjects: Subjects, limits: StreamLimits) -> dict[str, Any]:
