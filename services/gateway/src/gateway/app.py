@@ -89,10 +89,10 @@ class Gateway:
         self.guard = Guard(settings.http_limits())
         self.admission = Admission(settings.max_connections, settings.max_connections_per_ip)
         self.readiness = Readiness(bus, self.upkeep.lacks)
-        jobs = JobStreams(bus, self.history)
-        self.identity = Identity(settings, bus, signals)
+        self.identity = Identity(settings, bus, signals, makes_key=False)
+        jobs = JobStreams(bus, self.history, self.identity.client_ids)
         self.streams = StreamEndpoint(
-            settings, self.identity.authenticator, self.admission, self.attachments, self.heartbeat, jobs, signals
+            settings, self.identity, self.admission, self.attachments, self.heartbeat, jobs, signals
         )
         self.hub.on_removed = self.streams.forget
         self.cors = Cors(settings.cors_origins, caller.REQUEST_HEADERS)

@@ -30,7 +30,8 @@ class Hearing(NamedTuple):
 def hearing(wish: Wish, client_id: str, principal: Principal, max_topics: int) -> Hearing:
     """What `wish` comes to for `principal`, whose client is `client_id`, theirs by another check.
 
-    A stream without the grant `broadcast` opens, and hears none. Raises InvalidField, Forbidden, Unauthenticated.
+    The own user is heard without being asked for. A stream without the grant `broadcast` opens, and hears none. Names
+    are compared as the tails that they become, byte by byte. Raises InvalidField, Forbidden, Unauthenticated.
     """
     topics = [wish.topic] if isinstance(wish.topic, str) else wish.topic
     if len(topics) > max_topics:
@@ -39,9 +40,9 @@ def hearing(wish: Wish, client_id: str, principal: Principal, max_topics: int) -
     names = list(tails)
     tails.append(client_tail(client_id))
     names.append(f"client:{client_id}")
-    asked = [(topic_filter_tail(topic), f"topic:{topic}") for topic in dict.fromkeys(topics)]
-    if wish.user_id is not None:
-        asked.insert(0, (user_tail(wish.user_id), f"user:{wish.user_id}"))
+    users = [user for user in dict.fromkeys((principal.subject or None, wish.user_id)) if user is not None]
+    asked = [(user_tail(user), f"user:{user}") for user in users]
+    asked += [(topic_filter_tail(topic), f"topic:{topic}") for topic in dict.fromkeys(topics)]
     for tail, name in asked:
         principal.check_hears(tail, name)
         tails.append(tail)

@@ -19,8 +19,8 @@ from gateway.hub.session import Session
 from gateway.settings import GatewaySettings
 from gateway.sse.admission import Admission
 from gateway.sse.job_streams import JobStreams
-from gateway.sse.request import Fields, StreamRequest, of_body, of_query
-from tidegate_common.auth.authenticator import Authenticator
+from gateway.sse.request import Fields, Listener, StreamRequest, of_body, of_query
+from tidegate_common.auth.identity import Identity
 from tidegate_common.contract.ids import EventId
 from tidegate_common.contract.principal import Principal
 from tidegate_common.errors import Unavailable
@@ -72,7 +72,7 @@ class StreamEndpoint:
     def __init__(
         self,
         settings: GatewaySettings,
-        authenticator: Authenticator,
+        identity: Identity,
         admission: Admission,
         attachments: Attach,
         heartbeat: Heartbeat,
@@ -80,7 +80,7 @@ class StreamEndpoint:
         telemetry: Telemetry,
     ) -> None:
         self._settings = settings
-        self._authenticator = authenticator
+        self._identity = identity
         self._admission = admission
         admission.refused.update(dict.fromkeys((UNAVAILABLE, ERROR), 0))
         self._attachments = attachments
@@ -112,27 +112,31 @@ class StreamEndpoint:
 
     async def identify(self, query: bytes, headers: Iterable[tuple[bytes, bytes]], address: str) -> Principal:
         """Who asks. Raises InvalidCredentials, Unauthenticated, Limited, Forbidden."""
-        return await self._authenticator.principal(headers, address)
+        return await self._identity.authenticator.principal(headers, address)
 
     async def request_of(
-        self, query: bytes, headers: Iterable[tuple[bytes, bytes]], job_id: str | None = None
+        self, principal: Principal, query: bytes, headers: Iterable[tuple[bytes, bytes]], job_id: str | None = None
     ) -> StreamRequest | None:
-        """What a GET asks for; None for a watcher that has all of its job.
+        """What a GET of `principal` asks for, and may; None for a watcher that has all of its job.
 
-        Raises InvalidField; for a job's own stream NotFound, HTTPException (404), Unavailable, too.
+        Raises InvalidField, Forbidden, Unauthenticated, Unavailable; for a job's own stream NotFound, HTTPException
+        (404), too.
         """
         fields = Fields.of(headers)
-        if job_id is None:
-            return of_query(query, fields, self._settings.max_topics, self._ignored)
         try:
-            return await self._jobs.request_of(job_id, query, fields, self._ignored)
+            if job_id is not None:
+                return await self._jobs.request_of(principal, job_id, query, fields, self._ignored)
+            listener = Listener(principal, self._identity.client_ids)
+            return of_query(query, fields, listener, self._settings.max_topics, self._ignored)
         except Unavailable as error:
             self._count_refused(error)
             raise
 
-    async def request_of_body(self, request: Request) -> StreamRequest:
-        """What a POST asks for. Raises InvalidField, InvalidBody, TooLarge, UnsupportedMedia."""
-        return await of_body(request, self._settings.max_topics, self._settings.max_body_bytes, self._ignored)
+    async def request_of_body(self, principal: Principal, request: Request) -> StreamRequest:
+        """The same for a POST. Raises InvalidBody, TooLarge, UnsupportedMedia, too."""
+        listener = Listener(principal, self._identity.client_ids)
+        most, most_bytes = self._settings.max_topics, self._settings.max_body_bytes
+        return await of_body(request, listener, most, most_bytes, self._ignored)
 
     async def open(
         self, request: StreamRequest, stream: Session, start: Callable[[], Awaitable[None]], method: str = "GET"

@@ -160,10 +160,10 @@ class FastPath:
 
     async def _wanted(self, head: RequestHead, stream: SocketStream) -> StreamRequest | None:
         if head.job_id is None:
-            return await self._endpoint.request_of(head.query, head.headers)
+            return await self._endpoint.request_of(stream.principal, head.query, head.headers)
         token = WAITER.set(stream)  # a job's record is waited for as long as its watcher is there
         try:
-            return await self._endpoint.request_of(head.query, head.headers, head.job_id)
+            return await self._endpoint.request_of(stream.principal, head.query, head.headers, head.job_id)
         finally:
             WAITER.reset(token)
 

@@ -5,31 +5,41 @@ from __future__ import annotations
 from starlette.exceptions import HTTPException
 
 from gateway.hub.tails import filtered
-from gateway.sse.request import Fields, StreamRequest, of_job_query
+from gateway.sse.request import Fields, Listener, StreamRequest, of_job_query
+from tidegate_common.auth.client_ids import ClientIds
+from tidegate_common.auth.job_access import may_reach
 from tidegate_common.bus.connection import Bus
 from tidegate_common.bus.events.history import History, Position
 from tidegate_common.bus.jobs.events import belongs, end_place
-from tidegate_common.bus.jobs.records import JobRecords
+from tidegate_common.bus.jobs.records import JobRecords, no_job
 from tidegate_common.bus.wire import headers
 from tidegate_common.contract.ids import EventId
 from tidegate_common.contract.jobs import JobState
+from tidegate_common.contract.principal import ALL_JOBS, Principal
+from tidegate_common.errors import NotFound
 from tidegate_common.runtime.query import Ignored
 
 
 class JobStreams:
     """What a request for a job's stream asks for. The stream itself is an ordinary one, of the job's events alone."""
 
-    def __init__(self, bus: Bus, history: History) -> None:
+    def __init__(self, bus: Bus, history: History, client_ids: ClientIds) -> None:
         self._history = history
+        self._client_ids = client_ids
         self._records = JobRecords(bus, history.leaders)
 
-    async def request_of(self, job_id: str, query: bytes, fields: Fields, ignored: Ignored) -> StreamRequest | None:
+    async def request_of(
+        self, principal: Principal, job_id: str, query: bytes, fields: Fields, ignored: Ignored
+    ) -> StreamRequest | None:
         """None for a client that has all of the job.
 
-        Raises InvalidField, NotFound, HTTPException (404), Unavailable.
+        Raises InvalidField, Unauthenticated, Forbidden (another's client id), NotFound, HTTPException (404),
+        Unavailable.
         """
-        client_id, last_event_id = of_job_query(query, fields, ignored)
-        state = await self._state(job_id)
+        if principal.anonymous and not principal.subscribe.allows(ALL_JOBS):
+            raise principal.refuse("jobs")  # whoever brings nothing has no jobs, and is not told which there are
+        client_id, last_event_id = of_job_query(query, fields, Listener(principal, self._client_ids), ignored)
+        state = await self._state(job_id, principal)
         position = await self._history.patient_position()
         ends_at = end_place(state, position)
         if last_event_id is not None and await self._has_all(state, last_event_id, position, ends_at):
@@ -46,9 +56,12 @@ class JobStreams:
             job_trace_id=state.trace_id,
         )
 
-    async def _state(self, job_id: str) -> JobState:
+    async def _state(self, job_id: str, principal: Principal) -> JobState:
         """The job's record. Raises NotFound, BrokerUnavailable."""
         state = await self._records.get(job_id)
+        if not may_reach(principal, state, self._client_ids):
+            # Nothing more is read or waited for: another's job takes as long as none.
+            raise NotFound(no_job(job_id))
         if not state.tail or not state.start:
             raise HTTPException(404, f"job {job_id} has no stream of its own")
         return state

@@ -16,6 +16,7 @@ from gateway.hub.endings import Ending
 from gateway.hub.session import Session
 from gateway.sse.endpoint import HEADERS, JOB_PATH, NOTHING_MORE, PATH, StreamEndpoint
 from gateway.sse.request import StreamRequest
+from tidegate_common.contract.principal import Principal
 from tidegate_common.runtime.guard import ABORT
 from tidegate_common.runtime.tasks import end
 
@@ -44,7 +45,7 @@ class PortablePath:
         address = request.client.host if request.client else ""
         self._endpoint.admit(address)
         principal = await self._endpoint.identify(scope["query_string"], scope["headers"], address)
-        wanted = await self._wanted(request)
+        wanted = await self._wanted(principal, request)
         if wanted is None:
             await Response(status_code=204, headers=NOTHING_MORE)(scope, receive, send)
         elif request.method == "HEAD":
@@ -56,11 +57,11 @@ class PortablePath:
             stream.principal = principal
             await stream.run(receive, self._endpoint.open(wanted, stream, stream.start, request.method))
 
-    async def _wanted(self, request: Request) -> StreamRequest | None:
+    async def _wanted(self, principal: Principal, request: Request) -> StreamRequest | None:
         if request.method == "POST":
-            return await self._endpoint.request_of_body(request)
+            return await self._endpoint.request_of_body(principal, request)
         query, headers = request.scope["query_string"], request.scope["headers"]
-        return await self._endpoint.request_of(query, headers, request.path_params.get("job_id"))
+        return await self._endpoint.request_of(principal, query, headers, request.path_params.get("job_id"))
 
 
 class PortableStream(Session):

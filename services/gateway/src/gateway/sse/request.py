@@ -8,8 +8,8 @@ from typing import NamedTuple
 import msgspec
 from starlette.requests import Request
 
-from tidegate_common.contract.ids import check_name, new_client_id
-from tidegate_common.contract.principal import OPEN
+from tidegate_common.auth.client_ids import ClientIds
+from tidegate_common.contract.principal import Principal
 from tidegate_common.contract.wishes import Wish, hearing
 from tidegate_common.errors import InvalidField
 from tidegate_common.runtime.body import decode, read_body
@@ -70,39 +70,52 @@ class StreamRequest(msgspec.Struct, frozen=True):
     """Of the call that asked for that job, for the span of the connecting to point to."""
 
 
+class Listener(NamedTuple):
+    """Whoever asks for a stream, and what it takes to know their client again."""
+
+    principal: Principal
+    client_ids: ClientIds
+
+
 _BODY = msgspec.json.Decoder(StreamBody)
 
 
-async def of_body(request: Request, max_topics: int, max_body_bytes: int, ignored: Ignored) -> StreamRequest:
-    """What a POST asks for. Raises InvalidField, InvalidBody, TooLarge, UnsupportedMedia."""
+async def of_body(
+    request: Request, listener: Listener, max_topics: int, max_body_bytes: int, ignored: Ignored
+) -> StreamRequest:
+    """What a POST asks for. Raises InvalidBody, TooLarge, UnsupportedMedia, and as `of_query`."""
     fields = Fields.of(request.scope["headers"])
     read_query(request.scope["query_string"], (), ignored)
     asked = decode(_BODY, await read_body(request, max_body_bytes))
-    return _checked(asked, fields.last_event_id or asked.last_event_id, max_topics, fields)
+    return _checked(asked, fields.last_event_id or asked.last_event_id, listener, max_topics, fields)
 
 
-def of_query(query: bytes, fields: Fields, max_topics: int, ignored: Ignored) -> StreamRequest:
-    """What a query string and headers ask for. Raises InvalidField."""
+def of_query(query: bytes, fields: Fields, listener: Listener, max_topics: int, ignored: Ignored) -> StreamRequest:
+    """What a query string and headers ask for.
+
+    Raises InvalidField; Forbidden, Unauthenticated for what the listener may not hear; BrokerUnavailable.
+    """
     values = read_query(query, PARAMETERS, ignored, MOST_PARAMETERS + max_topics)
     asked = Wish(
         client_id=once(values, "client_id"),
         user_id=once(values, "user_id"),
         topic=values.get("topic", []),
     )
-    return _checked(asked, _last_event_id(fields, values), max_topics, fields)
+    return _checked(asked, _last_event_id(fields, values), listener, max_topics, fields)
 
 
-def of_job_query(query: bytes, fields: Fields, ignored: Ignored) -> tuple[str, str | None]:
-    """The client's id, given or made, and its last event's id, for a job's own stream. Raises InvalidField."""
+def of_job_query(query: bytes, fields: Fields, listener: Listener, ignored: Ignored) -> tuple[str, str | None]:
+    """The client's id, given or made, and its last event's id, for a job's own stream. Raises as `of_query`."""
     values = read_query(query, JOB_PARAMETERS, ignored)
-    client_id = once(values, "client_id")
-    client_id = new_client_id() if client_id is None else check_name("client_id", client_id)
+    client_id = listener.client_ids.chosen(listener.principal, once(values, "client_id"))
     return client_id, _cut(_last_event_id(fields, values))
 
 
-def _checked(asked: Wish, last_event_id: str | None, max_topics: int, fields: Fields) -> StreamRequest:
-    client_id = new_client_id() if asked.client_id is None else asked.client_id
-    tails, names = hearing(asked, client_id, OPEN, max_topics)
+def _checked(
+    asked: Wish, last_event_id: str | None, listener: Listener, max_topics: int, fields: Fields
+) -> StreamRequest:
+    client_id = listener.client_ids.chosen(listener.principal, asked.client_id)
+    tails, names = hearing(asked, client_id, listener.principal, max_topics)
     return StreamRequest(client_id, tails, _cut(last_event_id), names, fields.context)
 
 

@@ -41,6 +41,11 @@ def record_of(job: Job, trace_id: str, now: float) -> JobState:
     )
 
 
+def no_job(job_id: str) -> str:
+    """What is said of a job that is not there. Whoever may not see a job is told the same of it."""
+    return f"there is no job {job_id}, or it is not kept any more"
+
+
 class JobRecords:
     """The KV bucket of job records, one key per job, changed by compare-and-set.
 
@@ -135,7 +140,7 @@ class JobRecords:
     async def _read(self, job_id: str) -> tuple[JobState, int]:
         entry = await self._bucket.get(check_job_id(job_id))
         if entry is None or entry.value is None:
-            raise NotFound(f"there is no job {job_id}, or it is not kept any more")
+            raise NotFound(no_job(job_id))
         return self._decoded(job_id, entry.value), entry.revision
 
     def _decoded(self, job_id: str, value: bytes) -> JobState:
