@@ -1,4 +1,4 @@
-"""The streams, and what is in them from the start, as publisher-api makes them: for tests of a service that waits for them."""
+"""The streams with what is in them from the start, as publisher-api makes them: for tests of others, which wait."""
 
 from __future__ import annotations
 
