@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from publisher_api.bodies import CHAT_BODY, LINE, SEND_BODY, chat_of, event_of, line_tail_of, tail_of, text_of
+from publisher_api.bodies import CHAT_BODY, LINE, SEND_BODY, chat_of, event_of, line_target_of, target_of, text_of
 from tidegate_common.errors import InvalidField
 
 texts = st.text(st.characters(exclude_categories=["Cs"]))
@@ -45,13 +45,13 @@ EVENT = '"event_type":"note","data":1'
     ],
 )
 def test_each_target_has_its_tail(body: str, tail: str) -> None:
-    assert tail_of(SEND_BODY.decode(body % EVENT)) == tail
+    assert target_of(SEND_BODY.decode(body % EVENT)).tail == tail
 
 
 @pytest.mark.parametrize("targets", ["", '"client_id":"a","topic":"t",', '"client_id":"a","user_id":"u",'])
 def test_no_target_and_two_targets_are_refused(targets: str) -> None:
     with pytest.raises(InvalidField, match="exactly one of client_id, user_id and topic"):
-        tail_of(SEND_BODY.decode("{%s%s}" % (targets, EVENT)))
+        target_of(SEND_BODY.decode("{%s%s}" % (targets, EVENT)))
 
 
 @pytest.mark.parametrize(
@@ -70,10 +70,10 @@ def test_an_event_that_can_t_be_delivered_as_asked_names_its_field(fields: str, 
 
 
 def test_a_line_is_a_send_or_a_broadcast() -> None:
-    assert line_tail_of(LINE.decode('{"broadcast":true,%s}' % EVENT)) == "broadcast"
-    assert line_tail_of(LINE.decode('{"client_id":"a",%s}' % EVENT)) == "client.a"
+    assert line_target_of(LINE.decode('{"broadcast":true,%s}' % EVENT)).tail == "broadcast"
+    assert line_target_of(LINE.decode('{"client_id":"a",%s}' % EVENT)) == ("client.a", "client:a")
     with pytest.raises(InvalidField, match="broadcast"):
-        line_tail_of(LINE.decode('{"broadcast":true,"client_id":"a",%s}' % EVENT))
+        line_target_of(LINE.decode('{"broadcast":true,"client_id":"a",%s}' % EVENT))
 
 
 def test_a_prompt_is_one_message_of_the_user() -> None:

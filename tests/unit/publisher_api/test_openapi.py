@@ -11,7 +11,8 @@ from tidegate_common.runtime import problems, refusals
 
 
 def test_the_description_is_valid_openapi() -> None:
-    validate(document())
+    for asks in (True, False):
+        validate(document(asks))
 
 
 def test_its_examples_are_accepted_by_the_types_that_check_requests() -> None:
@@ -35,7 +36,7 @@ def test_every_call_names_the_problems_that_it_may_answer() -> None:
     for path, item in whole["paths"].items():
         for method in {"get", "post", "delete"} & set(item):
             statuses = set(map(int, item[method]["responses"]))
-            assert {400, 408, 421, 422, 429, 431, 500, 503, 505} <= statuses, (method, path)
+            assert {400, 401, 403, 408, 421, 422, 429, 431, 500, 503, 505} <= statuses, (method, path)
             assert ("requestBody" in item[method]) == ({413, 415} <= statuses), (method, path)
             assert ("{job_id}" in path) == (404 in statuses), (method, path)
             told |= statuses
@@ -43,6 +44,17 @@ def test_every_call_names_the_problems_that_it_may_answer() -> None:
     assert "trace_id" in whole["components"]["schemas"]["ProblemDetails"]["required"]
     for response in whole["components"]["responses"].values():
         assert list(response["content"]) == ["application/problem+json"]
+
+
+def test_every_call_says_who_may_make_it() -> None:
+    whole: dict[str, Any] = document()
+    assert whole["security"] == [{"token": []}, {"key": []}, {"cookie": []}]
+    assert set(whole["components"]["securitySchemes"]) == {"token", "key", "cookie"}
+    assert document(asks=False)["security"] == []
+    assert {"needed", "reason", "limit"} <= set(whole["components"]["schemas"]["ProblemDetails"]["properties"])
+    for path, item in whole["paths"].items():
+        for method in {"get", "post", "delete"} & set(item):
+            assert "this needs:" in item[method]["description"], (method, path)
 
 
 def test_a_records_description_has_no_field_that_is_not_shown() -> None:

@@ -94,7 +94,7 @@ async def build(settings: PublisherSettings, bus: Bus, signals: Telemetry) -> Bu
     app = Starlette(
         routes=[
             *(strict(route, ignored, PARAMETERS.get(route.path, ())) for route in api),
-            *docs_routes(),
+            *docs_routes(settings.asks),
             *health_routes(signals, readiness),
         ],
         middleware=[

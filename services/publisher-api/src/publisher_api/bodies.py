@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any, NamedTuple, Protocol
 
 import msgspec
 from msgspec import Meta
@@ -11,7 +11,7 @@ from tidegate_common.contract.events import Event
 from tidegate_common.contract.ids import check_event_type, is_well_formed
 from tidegate_common.contract.jobs import MAX_CANDIDATES, ChatMessage, ChatParams, OnDisconnect
 from tidegate_common.contract.soundness import is_kind
-from tidegate_common.contract.subjects import BROADCAST, client_tail, job_tail, topic_tail, user_tail
+from tidegate_common.contract.subjects import BROADCAST, client_tail, topic_tail, user_tail
 from tidegate_common.errors import InvalidField
 
 MAX_MESSAGES = 200
@@ -109,25 +109,35 @@ JOB_BODY = msgspec.json.Decoder(JobBody)
 RETRY_BODY = msgspec.json.Decoder(RetryBody)
 
 
-def tail_of(addressed: Addressed) -> str:
+class Target(NamedTuple):
+    """Whom an event or a job addresses: as a tail, and as grants are written."""
+
+    tail: str
+    grant: str
+
+
+EVERYBODY = Target(BROADCAST, BROADCAST)
+
+
+def target_of(addressed: Addressed) -> Target:
     """Whom the caller means. Raises InvalidField if it is not exactly one, or its name is not allowed."""
     given = [name for name in ("client_id", "user_id", "topic") if getattr(addressed, name) is not None]
     if len(given) != 1:
         what = "none of them was" if not given else f"{' and '.join(given)} were"
         raise InvalidField("client_id", f"exactly one of client_id, user_id and topic; {what} given")
     if addressed.client_id is not None:
-        return client_tail(addressed.client_id)
+        return Target(client_tail(addressed.client_id), f"client:{addressed.client_id}")
     if addressed.user_id is not None:
-        return user_tail(addressed.user_id)
+        return Target(user_tail(addressed.user_id), f"user:{addressed.user_id}")
     assert addressed.topic is not None
-    return topic_tail(addressed.topic)
+    return Target(topic_tail(addressed.topic), f"topic:{addressed.topic}")
 
 
-def job_tail_of(fields: JobFields, job_id: str) -> str:
-    """Whom a job's events address. Raises InvalidField."""
+def job_target_of(fields: JobFields) -> Target | None:
+    """Whom a job's events address; None for its own stream alone. Raises InvalidField."""
     if fields.client_id is None and fields.user_id is None and fields.topic is None:
-        return job_tail(job_id)
-    return tail_of(fields)
+        return None
+    return target_of(fields)
 
 
 def kind_of(body: JobBody) -> str:
@@ -137,13 +147,13 @@ def kind_of(body: JobBody) -> str:
     return body.kind
 
 
-def line_tail_of(line: BatchLine) -> str:
+def line_target_of(line: BatchLine) -> Target:
     """Whom a batch line means. Raises InvalidField."""
     if not line.broadcast:
-        return tail_of(line)
+        return target_of(line)
     if line.client_id is not None or line.user_id is not None or line.topic is not None:
         raise InvalidField("broadcast", "true only without client_id, user_id and topic")
-    return BROADCAST
+    return EVERYBODY
 
 
 def event_of(published: Published, max_ttl_seconds: int) -> Event:

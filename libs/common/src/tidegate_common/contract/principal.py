@@ -199,6 +199,13 @@ class Principal:
             return f"{owner}.{encode_token(asked_for)}" if asked_for else owner
         return "anonymous"
 
+    def key_words(self, key: str) -> tuple[str, ...]:
+        """What makes an id of its `Idempotency-Key`: two principals with one key mean different things.
+
+        In the mode `open` it is the key alone, as in releases that had no other mode.
+        """
+        return (key,) if self.is_open else (self.name, key)
+
     def owns(self, owner: str) -> bool:
         """Whether a job of that owner is its own; of all its users, for a key."""
         mine = self.owner()

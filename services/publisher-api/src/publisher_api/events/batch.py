@@ -7,8 +7,9 @@ from collections.abc import Iterable, Iterator
 
 import msgspec
 
-from publisher_api.bodies import LINE, line_tail_of
+from publisher_api.bodies import LINE, line_target_of
 from publisher_api.events.sender import EventSender, OutgoingEvent, Sent
+from tidegate_common.contract.principal import Principal
 from tidegate_common.errors import BrokerUnavailable, TidegateError
 from tidegate_common.runtime.body import decode
 
@@ -30,8 +31,10 @@ class BatchSender:
     def __init__(self, sender: EventSender) -> None:
         self._sender = sender
 
-    async def send(self, lines: Iterable[bytes], key: str | None = None) -> list[LineOutcome]:
-        """Publishes each line that is not empty, in their order, WINDOW at a time; one bad line stops no other.
+    async def send(self, principal: Principal, lines: Iterable[bytes], key: str | None = None) -> list[LineOutcome]:
+        """Publishes each line that is not empty, in their order, WINDOW at a time.
+
+        One that can't be read, or that `principal` may not send, stops no other.
 
         Once NATS is away, the lines of later windows are refused without a try.
         """
@@ -41,22 +44,24 @@ class BatchSender:
             if away is not None:
                 results += [LineOutcome(number, None, away) for number, _ in window]
                 continue
-            done = await self._window(window, key)
+            done = await self._window(principal, window, key)
             results += done
             away = next((found.error for found in done if isinstance(found.error, BrokerUnavailable)), None)
         return results
 
-    async def _window(self, window: list[tuple[int, bytes]], key: str | None) -> list[LineOutcome]:
-        read = [self._read(number, line, key) for number, line in window]
+    async def _window(
+        self, principal: Principal, window: list[tuple[int, bytes]], key: str | None
+    ) -> list[LineOutcome]:
+        read = [self._read(principal, number, line, key) for number, line in window]
         sent = iter(await self._sender.send_all([each for each in read if isinstance(each, OutgoingEvent)]))
         results = [next(sent) if isinstance(each, OutgoingEvent) else each for each in read]
         return [_result(number, found) for (number, _), found in zip(window, results, strict=True)]
 
-    def _read(self, number: int, line: bytes, key: str | None) -> OutgoingEvent | TidegateError:
+    def _read(self, principal: Principal, number: int, line: bytes, key: str | None) -> OutgoingEvent | TidegateError:
         try:
             published = decode(LINE, line)
             line_key = None if key is None else f"{key} {number}"  # no key of a send: those have no spaces
-            return self._sender.outgoing(line_tail_of(published), published, line_key)
+            return self._sender.outgoing(principal, line_target_of(published), published, line_key)
         except TidegateError as error:
             return error
 

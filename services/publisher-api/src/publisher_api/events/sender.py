@@ -12,12 +12,13 @@ from typing import NamedTuple
 import msgspec
 from opentelemetry.trace import Span, StatusCode, Tracer
 
-from publisher_api.bodies import Published, event_of
+from publisher_api.bodies import Published, Target, event_of
 from publisher_api.events.repeats import Repeats
 from tidegate_common.bus.events.publisher import Durable, EventPublisher
 from tidegate_common.bus.requests.gateways import ASK_SECONDS, AllGateways
 from tidegate_common.contract.events import RECEIPT, Event, Receipt
 from tidegate_common.contract.ids import keyed_id
+from tidegate_common.contract.principal import Principal
 from tidegate_common.contract.subjects import Subjects
 from tidegate_common.errors import BrokerUnavailable, InvalidField, TidegateError
 from tidegate_common.runtime.tasks import end
@@ -40,17 +41,16 @@ class Sent(msgspec.Struct, frozen=True):
 
 
 class OutgoingEvent(NamedTuple):
-    """An event that may be sent: what the caller said, checked, and the caller's idempotency key."""
+    """An event that may be sent: what the caller said, checked, and the message's id if there is an idempotency key."""
 
-    tail: str
+    target: Target
     published: Published
     event: Event
-    key: str | None
+    message_id: str | None
 
     @property
-    def message_id(self) -> str | None:
-        """Of the key alone: under it another event, to whomever, is refused (repeats.py)."""
-        return None if self.key is None else keyed_id("event", self.key)
+    def tail(self) -> str:
+        return self.target.tail
 
 
 class EventSender:
@@ -72,13 +72,19 @@ class EventSender:
         self._tracer = tracer
         self._max_ttl = max_ttl_seconds
 
-    def outgoing(self, tail: str, published: Published, key: str | None = None) -> OutgoingEvent:
-        """Raises InvalidField."""
+    def outgoing(
+        self, principal: Principal, target: Target, published: Published, key: str | None = None
+    ) -> OutgoingEvent:
+        """An event that `principal` sends. Raises InvalidField; Forbidden, Unauthenticated if it may not."""
         if key is not None and not published.durable:
             raise InvalidField(
                 "Idempotency-Key", "only with durable true: a volatile event is kept nowhere to be known by"
             )
-        return OutgoingEvent(tail, published, event_of(published, self._max_ttl), key)
+        event = event_of(published, self._max_ttl)
+        principal.check_publishes(*target)
+        # Of the key alone: under it another event, to whomever, is refused (repeats.py).
+        message_id = None if key is None else keyed_id("event", *principal.key_words(key))
+        return OutgoingEvent(target, published, event, message_id)
 
     async def send(self, outgoing: OutgoingEvent) -> Sent:
         """Publishes it, and asks the gateways for the receipt if one is wanted.

@@ -30,8 +30,9 @@ START = """SwaggerUIBundle({ url: "openapi.json", dom_id: "#api", deepLinking: t
 """
 
 
-def docs_routes() -> list[BaseRoute]:
-    description = msgspec.json.encode(document())
+def docs_routes(asks: bool) -> list[BaseRoute]:
+    """`asks`: whether everyone is asked who they are."""
+    description = msgspec.json.encode(document(asks))
     static = StaticFiles(packages=[("swagger_ui", "static")])
 
     async def openapi(_: Request) -> Response:

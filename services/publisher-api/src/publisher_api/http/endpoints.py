@@ -9,13 +9,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from publisher_api.bodies import BROADCAST_BODY, SEND_BODY, tail_of
+from publisher_api.bodies import BROADCAST_BODY, EVERYBODY, SEND_BODY, Published, Target, target_of
 from publisher_api.events.batch import BatchSender, LineOutcome
 from publisher_api.events.sender import EventSender, Sent
 from publisher_api.settings import PublisherSettings
 from tidegate_common.bus.requests.gateways import ASK_SECONDS, AllGateways
-from tidegate_common.contract.subjects import BROADCAST, client_tail, topic_tail, user_tail
+from tidegate_common.contract.subjects import client_tail, topic_tail, user_tail
 from tidegate_common.errors import InvalidField
+from tidegate_common.runtime.authentication import principal_of
 from tidegate_common.runtime.body import decode, read_body
 from tidegate_common.runtime.problems import problem_of
 from tidegate_common.runtime.query import idempotency_key
@@ -53,12 +54,18 @@ class Endpoints:
     async def send(self, request: Request) -> Response:
         key = idempotency_key(request)
         body = decode(SEND_BODY, await read_body(request, self._settings.max_body_bytes))
-        return _accepted(await self._sender.send(self._sender.outgoing(tail_of(body), body, key)))
+        return _accepted(
+            await self._sender.send(self._sender.outgoing(principal_of(request), target_of(body), body, key))
+        )
 
     async def broadcast(self, request: Request) -> Response:
         key = idempotency_key(request)
         body = decode(BROADCAST_BODY, await read_body(request, self._settings.max_body_bytes))
-        return _accepted(await self._sender.send(self._sender.outgoing(BROADCAST, body, key)))
+        return await self._send(request, EVERYBODY, body, key)
+
+    async def _send(self, request: Request, target: Target, body: Published, key: str | None) -> Response:
+        outgoing = self._sender.outgoing(principal_of(request), target, body, key)
+        return _accepted(await self._sender.send(outgoing))
 
     async def batch(self, request: Request) -> Response:
         key = idempotency_key(request)
@@ -66,7 +73,7 @@ class Endpoints:
         lines = body.split(b"\n")
         if sum(1 for line in lines if line.strip()) > self._settings.max_batch_lines:
             raise InvalidField("body", f"at most {self._settings.max_batch_lines} lines")
-        results = await self._batches.send(lines, key)
+        results = await self._batches.send(principal_of(request), lines, key)
         refused = sum(result.error is not None for result in results)
         content = {
             "accepted": len(results) - refused,
@@ -86,9 +93,12 @@ class Endpoints:
         return await self._presence(request, topic_tail(request.path_params["name"], "name"))
 
     async def _presence(self, request: Request, tail: str) -> Response:
+        principal = principal_of(request)
         if request.method == "DELETE":
+            principal.check_admin("kick")
             ended = await self._gateways.kick(tail, ASK_SECONDS)
             return answer({"ended": ended.total, **_marked(ended.complete)}, 200)
+        principal.check_admin("presence")
         present = await self._gateways.presence(tail, ASK_SECONDS)
         return answer({"connections": present.total, **_marked(present.complete)}, 200)
 

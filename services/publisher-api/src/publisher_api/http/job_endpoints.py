@@ -10,7 +10,16 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from publisher_api.bodies import CHAT_BODY, JOB_BODY, RETRY_BODY, JobFields, chat_of, job_tail_of, kind_of
+from publisher_api.bodies import (
+    CHAT_BODY,
+    JOB_BODY,
+    RETRY_BODY,
+    JobFields,
+    Target,
+    chat_of,
+    job_target_of,
+    kind_of,
+)
 from publisher_api.http.endpoints import answer
 from publisher_api.jobs.dead import DeadLetters
 from tidegate_common.bus.events.history import History
@@ -20,7 +29,8 @@ from tidegate_common.bus.jobs.records import JobRecords
 from tidegate_common.bus.jobs.submit import JobSubmitter
 from tidegate_common.contract.ids import keyed_id, new_job_id
 from tidegate_common.contract.jobs import CHAT, DeadJob, Job, JobState, request_hash
-from tidegate_common.contract.subjects import job_tail
+from tidegate_common.contract.principal import Principal
+from tidegate_common.contract.subjects import job_tail, user_tail
 from tidegate_common.errors import InvalidField
 from tidegate_common.runtime.authentication import principal_of
 from tidegate_common.runtime.body import decode, read_body
@@ -80,9 +90,12 @@ class JobEndpoints:
     async def _submit(
         self, request: Request, key: str | None, kind: str, params: dict[str, Any], fields: JobFields
     ) -> Response:
-        job_id = new_job_id() if key is None else keyed_id("job", key)
-        tail = job_tail_of(fields, job_id)
         principal = principal_of(request)
+        job_id = new_job_id() if key is None else keyed_id("job", *principal.key_words(key))
+        target = job_target_of(fields)
+        tail = job_tail(job_id) if target is None else target.tail
+        if target is not None and not _is_own(principal, tail):
+            principal.check_publishes(*target)
         asked = kind, tail, params, fields.deadline_seconds, fields.on_disconnect, fields.grace_seconds
         job = await self._submitter.draft(
             job_id,
@@ -90,8 +103,7 @@ class JobEndpoints:
             params,
             principal=principal,
             tail=tail,
-            # With its own tail as the owner, each job would be the first one of its owner, and go before all others.
-            owner=address_owner(request) if tail == job_tail(job_id) else "",
+            owner=_owner(request, fields, target),
             request="" if key is None else request_hash(*asked),
             seconds=fields.deadline_seconds,
             on_disconnect=fields.on_disconnect,
@@ -109,10 +121,13 @@ class JobEndpoints:
         return answer({**_shown(state), "answer": found}, 200)
 
     async def dead(self, request: Request) -> Response:
-        jobs, total = await self._dead.latest(_limit(request))
+        most = _limit(request)
+        principal_of(request).check_admin("dead")
+        jobs, total = await self._dead.latest(most)
         return answer({"jobs": [_listed(each) for each in jobs], "total": total}, 200)
 
     async def dead_one(self, request: Request) -> Response:
+        principal_of(request).check_admin("dead")
         job_id = request.path_params["job_id"]
         if request.method == "DELETE":
             await self._dead.remove(job_id)
@@ -124,7 +139,24 @@ class JobEndpoints:
         job_id = request.path_params["job_id"]
         # Read for its media type: a page of another origin sends none of JSON without being allowed to (CORS).
         decode(RETRY_BODY, await read_body(request, self._max_body_bytes) or b"{}")
+        principal_of(request).check_admin("dead")
         return answer({**_started(await self._dead.retry(job_id)), "retry_of": job_id}, 202)
+
+
+def _is_own(principal: Principal, tail: str) -> bool:
+    """Whether it is the principal's own user: a job may address that whatever may be published."""
+    return bool(principal.subject) and tail == user_tail(principal.subject)
+
+
+def _owner(request: Request, fields: JobFields, target: Target | None) -> str:
+    """The owner of what is asked for: the principal. In the mode `open` it is whom the job addresses, or the address.
+
+    With its own tail as the owner, each job would be the first one of its owner, and go before all others.
+    """
+    principal = principal_of(request)
+    if principal.is_open:
+        return "" if target is not None else address_owner(request)
+    return principal.owner(fields.user_id or fields.client_id or "")
 
 
 def _shown(told: JobState | Job) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import msgspec
 
 from publisher_api.bodies import BatchLine, BroadcastBody, ChatBody, JobBody, RetryBody, SendBody
 from publisher_api.http.job_endpoints import NOT_SHOWN
-from publisher_api.http.statuses import EVERYWHERE, problems
+from publisher_api.http.statuses import EVERYWHERE, SCHEMES, problems
 from tidegate_common.contract.answers import Answer
 from tidegate_common.contract.jobs import DeadJob, JobState
 
@@ -51,6 +51,8 @@ class LineResult(msgspec.Struct, frozen=True, omit_defaults=True):
     detail: str | None = None
     field: str | None = None
     allowed: str | None = None
+    needed: str | None = None
+    reason: str | None = None
 
 
 class BatchAnswer(msgspec.Struct, frozen=True):
@@ -103,7 +105,10 @@ class DeadList(msgspec.Struct, frozen=True):
 
 
 class ProblemDetails(msgspec.Struct, frozen=True, omit_defaults=True):
-    """An error (RFC 9457). `field` and `allowed` if one field is at fault, `queued` if the queue is full."""
+    """An error (RFC 9457). `field` and `allowed` if one field is at fault, `queued` if the queue is full.
+
+    `reason` if a token or key is not good, `needed` if it lacks a right, `limit` if one is reached.
+    """
 
     type: str
     title: str
@@ -113,6 +118,9 @@ class ProblemDetails(msgspec.Struct, frozen=True, omit_defaults=True):
     field: str | None = None
     allowed: str | None = None
     queued: int | None = None
+    needed: str | None = None
+    reason: str | None = None
+    limit: str | None = None
 
 
 _TYPES = (
@@ -146,9 +154,14 @@ _KEY = {
 _BODY = (413, 415)
 """Problems of calls with a body."""
 
+PUBLISH = "`publish` for the target"
+SUBMIT = "`jobs`, and `publish` for a target that is not the own user or client"
+OWN = "to be the job's owner, or whom it addresses, or `jobs:*`"
+DEAD = "`admin dead`"
 
-def document() -> dict[str, Any]:
-    """The whole description, as JSON-ready values."""
+
+def document(asks: bool = True) -> dict[str, Any]:
+    """The whole description, as JSON-ready values. `asks`: whether everyone is asked who they are."""
     _, components = msgspec.json.schema_components(_TYPES, ref_template="#/components/schemas/{name}")
     for record in ("Job", "JobState", "JobAnswer"):
         for hidden in NOT_SHOWN:
@@ -162,16 +175,24 @@ def document() -> dict[str, Any]:
         "info": {
             "title": "Tidegate publisher API",
             "version": "1",
-            "description": "Publish events to browsers, and start AI answers that stream to them.",
+            "description": (
+                "Publish events to browsers, and start AI answers that stream to them. In the mode `token` each call "
+                "needs a token or a key, and the rights that it names."
+            ),
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "servers": [{"url": "/"}],
+        "security": [{name: []} for name in SCHEMES] if asks else [],
         "paths": {
             "/api/sse/send": {
-                "post": _post("Send an event", "SendBody", 202, "Accepted", example={"client_id": "ann", **note})
+                "post": _post(
+                    "Send an event", "SendBody", 202, "Accepted", PUBLISH, example={"client_id": "ann", **note}
+                )
             },
             "/api/sse/broadcast": {
-                "post": _post("Send an event to everyone", "BroadcastBody", 202, "Accepted", example=note)
+                "post": _post(
+                    "Send an event to everyone", "BroadcastBody", 202, "Accepted", "`publish broadcast`", example=note
+                )
             },
             "/api/sse/batch": {
                 "post": _post(
@@ -179,23 +200,24 @@ def document() -> dict[str, Any]:
                     "BatchLine",
                     200,
                     "BatchAnswer",
+                    f"{PUBLISH}, each line by itself",
                     media="application/x-ndjson",
                     example='{"topic":"prices.eur","event_type":"price","data":1.09}\n',
                 )
             },
             "/api/presence/clients/{name}": {
                 "parameters": name,
-                "get": _operation("Connections of a client", {200: "Presence"}),
-                "delete": _operation("End all connections of a client", {200: "Ended"}),
+                "get": _operation("Connections of a client", {200: "Presence"}, "`admin presence`"),
+                "delete": _operation("End all connections of a client", {200: "Ended"}, "`admin kick`"),
             },
             "/api/presence/users/{name}": {
                 "parameters": name,
-                "get": _operation("Connections of a user", {200: "Presence"}),
-                "delete": _operation("End all connections of a user", {200: "Ended"}),
+                "get": _operation("Connections of a user", {200: "Presence"}, "`admin presence`"),
+                "delete": _operation("End all connections of a user", {200: "Ended"}, "`admin kick`"),
             },
             "/api/presence/topics/{name}": {
                 "parameters": name,
-                "get": _operation("Connections that hear a topic", {200: "Presence"}),
+                "get": _operation("Connections that hear a topic", {200: "Presence"}, "`admin presence`"),
             },
             "/api/ai/chat": {
                 "post": _post(
@@ -203,6 +225,7 @@ def document() -> dict[str, Any]:
                     "ChatBody",
                     202,
                     "JobAccepted",
+                    SUBMIT,
                     example={"client_id": "ann", "prompt": "Tell me about the tides."},
                 )
             },
@@ -212,6 +235,7 @@ def document() -> dict[str, Any]:
                     "JobBody",
                     202,
                     "JobAccepted",
+                    SUBMIT,
                     example={
                         "client_id": "ann",
                         "kind": "transform",
@@ -222,14 +246,14 @@ def document() -> dict[str, Any]:
             **{
                 f"/api/ai/{kind}/{{job_id}}": {
                     "parameters": job,
-                    "get": _operation(f"State and answer of a {name_}", {200: "JobAnswer"}, gone),
-                    "delete": _operation(f"Cancel a {name_}", {202: "JobState", 200: "JobState"}, gone),
+                    "get": _operation(f"State and answer of a {name_}", {200: "JobAnswer"}, OWN, gone),
+                    "delete": _operation(f"Cancel a {name_}", {202: "JobState", 200: "JobState"}, OWN, gone),
                 }
                 for kind, name_ in (("chat", "chat"), ("jobs", "job"))
             },
             "/api/ai/dead": {
                 "get": {
-                    **_operation("List dead jobs", {200: "DeadList"}),
+                    **_operation("List dead jobs", {200: "DeadList"}, DEAD),
                     "parameters": [
                         {
                             "name": "limit",
@@ -241,13 +265,13 @@ def document() -> dict[str, Any]:
             },
             "/api/ai/dead/{job_id}": {
                 "parameters": job,
-                "get": _operation("A dead job", {200: "DeadJob"}, gone),
-                "delete": _operation("Forget a dead job", {204: ""}, gone),
+                "get": _operation("A dead job", {200: "DeadJob"}, DEAD, gone),
+                "delete": _operation("Forget a dead job", {204: ""}, DEAD, gone),
             },
             "/api/ai/dead/{job_id}/retry": {
                 "parameters": job,
                 "post": {
-                    **_operation("Try a dead job again", {202: "JobRetried"}, (404, *_BODY)),
+                    **_operation("Try a dead job again", {202: "JobRetried"}, DEAD, (404, *_BODY)),
                     "requestBody": {
                         "required": False,
                         "content": {"application/json": {"schema": _ref("RetryBody"), "example": {}}},
@@ -255,21 +279,25 @@ def document() -> dict[str, Any]:
                 },
             },
         },
-        "components": {"schemas": components, "responses": problems(_ref("ProblemDetails"))},
+        "components": {
+            "schemas": components,
+            "securitySchemes": SCHEMES,
+            "responses": problems(_ref("ProblemDetails")),
+        },
     }
 
 
 def _post(
-    summary: str, body: str, status: int, result: str, *, example: Any, media: str = "application/json"
+    summary: str, body: str, status: int, result: str, right: str, *, example: Any, media: str = "application/json"
 ) -> dict[str, Any]:
-    found = _operation(summary, {status: result}, _BODY)
+    found = _operation(summary, {status: result}, right, _BODY)
     schema: dict[str, Any] = _ref(body) if media == "application/json" else {"type": "string", "description": body}
     found["parameters"] = [_KEY]
     found["requestBody"] = {"required": True, "content": {media: {"schema": schema, "example": example}}}
     return found
 
 
-def _operation(summary: str, results: dict[int, str], own: tuple[int, ...] = ()) -> dict[str, Any]:
+def _operation(summary: str, results: dict[int, str], right: str, own: tuple[int, ...] = ()) -> dict[str, Any]:
     responses: dict[str, Any] = {
         str(status): {
             "description": "Accepted" if status == 202 else "Done",
@@ -281,6 +309,7 @@ def _operation(summary: str, results: dict[int, str], own: tuple[int, ...] = ())
         responses[str(status)] = {"$ref": f"#/components/responses/{status}"}
     return {
         "summary": summary,
+        "description": f"In the mode `token`, this needs: {right}.",
         "operationId": summary.lower().replace(",", "").replace(" ", "-"),
         "responses": responses,
     }

@@ -6,22 +6,45 @@ from typing import Any
 
 MEANINGS = {
     400: "The body is no JSON, the `Host` can't be used, or the request is no HTTP",
+    401: "No good token or key, if services are asked for them: `reason` says why, and the token's holder gets another",
+    403: "The token or key has not the right that `needed` names, or another site's page has sent the request",
     404: "No such job",
     408: "The request came too slowly",
     413: "The body or the data is too large",
     415: "Another media type is expected, or the body is compressed",
     421: "The `Host` is not one of this service's",
     422: "A field or a parameter is not allowed as it is",
-    429: "Too many requests wait on this connection",
+    429: "A limit is reached, which `limit` names, or too many requests wait on this connection",
     431: "The request's headers are too large",
     500: "A fault of the service's: its log has the `trace_id`",
     503: "NATS is away, the queue is full, or too much waits: come back after `Retry-After` seconds",
     505: "Only HTTP/1.1 and HTTP/1.0 are spoken",
 }
-EVERYWHERE = (400, 408, 421, 422, 429, 431, 500, 503, 505)
+EVERYWHERE = (400, 401, 403, 408, 421, 422, 429, 431, 500, 503, 505)
 """Whatever is called."""
 
 _RETRY_AFTER = {"Retry-After": {"description": "Seconds", "schema": {"type": "integer", "minimum": 0}}}
+_HEADERS = {
+    401: {"WWW-Authenticate": {"description": "As in RFC 6750", "schema": {"type": "string"}}},
+    429: _RETRY_AFTER,
+    503: _RETRY_AFTER,
+}
+SCHEMES = {
+    "token": {
+        "type": "http",
+        "scheme": "bearer",
+        "bearerFormat": "JWT",
+        "description": "A user's token, with the claim `tidegate`.",
+    },
+    "key": {"type": "http", "scheme": "bearer", "description": "A service's key: `tgk_`, its id, and a secret."},
+    "cookie": {
+        "type": "apiKey",
+        "in": "cookie",
+        "name": "__Host-tidegate",
+        "description": "A token in the cookie that `TIDEGATE_AUTH_COOKIE` names, from pages of the own site.",
+    },
+}
+"""How a request says who asks, in the mode `token`."""
 
 
 def problems(schema: dict[str, Any]) -> dict[str, Any]:
@@ -30,7 +53,7 @@ def problems(schema: dict[str, Any]) -> dict[str, Any]:
         str(status): {
             "description": meaning,
             "content": {"application/problem+json": {"schema": schema}},
-            **({"headers": _RETRY_AFTER} if status == 503 else {}),
+            **({"headers": _HEADERS[status]} if status in _HEADERS else {}),
         }
         for status, meaning in MEANINGS.items()
     }
