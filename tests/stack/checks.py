@@ -12,10 +12,15 @@ import sys
 import time
 from collections.abc import Callable
 
+from tests.stack.addresses import DISGUISED, KEPT_INSIDE, PASSED
+from tests.stack.identity import KEY, bearer, everyone_is_asked, token
 from tests.stack.outside import (
     CHAT_SECONDS,
+    EDGE,
+    SERVICES,
     Failed,
     Stream,
+    as_json,
     curl,
     docker,
     gateways,
@@ -39,21 +44,53 @@ def the_edge_serves_the_console() -> None:
     must(curl("/" + script[1].lstrip("/")).status == 200, f"{script[1]} is not served")
 
 
-def the_edge_sends_api_paths_to_publisher_api() -> None:
-    answer = curl("/api/openapi.json")
+def the_edge_passes_what_browsers_need() -> None:
+    for path in PASSED:
+        must("not-passed" not in curl(path).body, f"{path} does not pass")
+    answer = curl("/api/ai/jobs/none")
+    must(answer.status == 404 and answer.json()["type"].endswith(":not-found"), f"not publisher-api's: {answer.body}")
+
+
+def the_edge_passes_nothing_else() -> None:
+    for path in (*KEPT_INSIDE, *DISGUISED):
+        for method in ("GET", "POST", "DELETE"):
+            answer = curl(path, "-X", method, *(as_json({}) if method == "POST" else ()))
+            must(answer.status == 404 and "not-passed" in answer.body, f"{method} {path}: {answer}")
+    for target in ("http://localhost/metrics", "http://localhost/api/sse/broadcast", "*"):
+        answer = curl("/", "--request-target", target)
+        must(answer.status == 404 and "not-passed" in answer.body, f"GET {target}: {answer}")
+
+
+def services_have_all_of_the_api_on_a_port_of_their_own() -> None:
+    answer = curl("/api/openapi.json", at=SERVICES)
     must(answer.status == 200 and answer.json()["openapi"].startswith("3."), f"{answer.status} {answer.body[:200]}")
-
-
-def the_edge_keeps_health_and_metrics_inside() -> None:
+    must(curl("/api/ai/dead", at=SERVICES).status == 200, "the dead jobs are not there")
+    must(curl("/api/presence/clients/none", at=SERVICES).json()["connections"] == 0, "nobody is counted")
     for path in ("/healthz", "/readyz", "/metrics"):
-        must(curl(path).status == 404, f"{path} is served to the world")
+        must(curl(path, at=SERVICES).status == 404, f"{path} is served")
 
 
 def the_edge_passes_the_host_on() -> None:
-    for host, status in (("localhost:1234", 200), ("127.0.0.1", 200), ("evil.example", 421)):
-        for path in ("/", "/api/openapi.json", "/v1/models"):
+    for host, ours in (("localhost:1234", True), ("127.0.0.1", True), ("evil.example", False)):
+        for path in ("/", "/api/ai/jobs/none", "/v1/models"):
             found = curl(path, "-H", f"Host: {host}").status
-            must(found == status, f"{path} for {host}: {found} instead of {status}")
+            must((found != 421) is ours, f"{path} for {host}: {found}")
+
+
+def a_page_of_another_site_changes_nothing() -> None:
+    said: list[str] = []  # a bearer token is not what a browser sends by itself
+    for origin in ("https://evil.example", "null"):
+        options = ["-H", f"Origin: {origin}", *as_json({"client_id": "a", "event_type": "n", "data": 1})]
+        answer = curl("/api/sse/send", *options, said=said)
+        must(answer.status == 403, f"a page of {origin} got {answer}")
+
+
+def what_is_answered_is_what_it_says_it_is() -> None:
+    for path in ("/", "/metrics", "/v1/models", "/api/ai/jobs/none"):
+        head = curl(path, "-I", "-X", "GET").body.lower()
+        for field in ("x-content-type-options: nosniff", "referrer-policy: no-referrer"):
+            must(head.count(field) == 1, f"{path} lacks {field}: {head}")
+        must("\nserver:" not in head, f"{path} says what serves it: {head}")
 
 
 def a_send_reaches_its_client_alone() -> None:
@@ -70,7 +107,7 @@ def a_send_reaches_its_client_alone() -> None:
 
 def a_broadcast_and_a_topic_reach_all_who_listen() -> None:
     with stream("?topic=prices.*") as first, stream("?topic=prices.gold") as second:
-        post("/api/sse/broadcast", {"event_type": "news", "data": "to all"})
+        post("/api/sse/broadcast", {"event_type": "news", "data": "to all"}, at=SERVICES)
         post("/api/sse/send", {"topic": "prices.gold", "event_type": "price", "data": 1})
         for listener in (first, second):
             must(listener.expect("news")[0].data == "to all", "the broadcast changed")
@@ -148,8 +185,7 @@ def the_front_for_openais_clients_answers() -> None:
     models = curl("/v1/models")
     must(models.status == 200 and models.json()["data"], f"no models: {models.status} {models.body}")
     body = {"model": models.json()["data"][0]["id"], "messages": [{"role": "user", "content": "What is the sea?"}]}
-    headers = ("-H", "Content-Type: application/json", "-H", "Authorization: Bearer any", "--max-time", "60")
-    answer = curl("/v1/chat/completions", *headers, "-d", json.dumps({**body, "max_tokens": 16}))
+    answer = curl("/v1/chat/completions", "--max-time", "60", *as_json({**body, "max_tokens": 16}))
     must(answer.status == 200, f"{answer.status}: {answer.body}")
     must(answer.json()["choices"][0]["message"]["content"].strip(), f"the answer is empty: {answer.body}")
 
@@ -200,11 +236,62 @@ def a_stopped_gateway_says_so_and_exits_with_0() -> None:
             resumes(client, listener.last_id)
 
 
+def nobody_gets_in_without_a_token() -> None:
+    """As the edge passes it on, and at the port for services."""
+    send = as_json({"user_id": "ann", "event_type": "n", "data": 1})
+    none: list[str] = []
+    asked = [(path, none) for path in ("/api/sse", "/api/sse/jobs/none", "/api/ai/jobs/none", "/v1/models")]
+    asked += [(path, send) for path in ("/api/sse/send", "/api/ai/chat", "/api/auth/tickets", "/api/sse")]
+    for at in (EDGE, SERVICES):
+        for path, options in asked:
+            answer = curl(path, *options, at=at, said=[])
+            must(answer.status == 401, f"{path} without a token: {answer}")
+            bad = curl(path, *options, at=at, said=bearer(token("ann")[:-4] + "AAAA"))
+            must(bad.status == 401, f"{path} with a token that is not ours: {bad}")
+    must(curl("/api/sse/broadcast", *send, at=SERVICES, said=[]).status == 401, "anybody may broadcast")
+    must(curl("/", said=[]).status == 200, "the console is not there")
+
+
+def a_user_hears_what_the_token_grants() -> None:
+    ann, other = name(), name()
+    said = bearer(token(ann, subscribe=["topic:prices.*"]))
+    must(curl("/api/sse?topic=news", said=said).status == 403, "a topic that is not granted")
+    must(curl(f"/api/sse?user_id={other}", said=said).status == 403, "another user")
+    key = bearer(KEY)
+    with stream(f"?topic=prices.gold&user_id={ann}", said=said) as listener:
+        for target in ({"user_id": other}, {"topic": "news"}, {"user_id": ann}, {"topic": "prices.gold"}):
+            body = as_json({**target, "event_type": "note", "data": next(iter(target))})
+            must(curl("/api/sse/send", *body, at=SERVICES, said=key).status == 202, "the key may publish")
+        found = [json.loads(event.data) for event in listener.expect("note", 2)]
+        must(found == ["user_id", "topic"], f"it heard {found}")
+        must(curl("/api/sse/send", *body, said=said).status == 403, "a user publishes without the right")
+
+
+def a_ticket_opens_a_stream_and_shows_up_in_no_log() -> None:
+    ann = name()
+    said = bearer(token(ann))
+    made = curl("/api/auth/tickets", *as_json({"user_id": ann}), said=said)
+    must(made.status in (200, 201), f"no ticket: {made}")
+    ticket = made.json()["ticket"]
+    with stream(f"?ticket={ticket}", said=[]) as listener:
+        body = as_json({"user_id": ann, "event_type": "note", "data": "x"})
+        must(curl("/api/sse/send", *body, at=SERVICES, said=bearer(KEY)).status == 202, "the key may publish")
+        listener.expect("note")
+    must(curl("/api/sse?ticket=unheard-of", said=[]).status == 401, "any ticket will do")
+    logs = docker("compose", "logs", "--no-color")
+    must('"uri":"/api/sse"' in logs, "the edge has no access log")
+    for secret in (ticket, said[1].rpartition(" ")[2], KEY, "unheard-of"):
+        must(secret not in logs, f"a log holds {secret}")
+
+
 CHECKS: list[Callable[[], None]] = [
     the_edge_serves_the_console,
-    the_edge_sends_api_paths_to_publisher_api,
-    the_edge_keeps_health_and_metrics_inside,
+    the_edge_passes_what_browsers_need,
+    the_edge_passes_nothing_else,
+    services_have_all_of_the_api_on_a_port_of_their_own,
     the_edge_passes_the_host_on,
+    a_page_of_another_site_changes_nothing,
+    what_is_answered_is_what_it_says_it_is,
     a_send_reaches_its_client_alone,
     a_broadcast_and_a_topic_reach_all_who_listen,
     a_volatile_event_comes_without_an_id,
@@ -214,27 +301,40 @@ CHECKS: list[Callable[[], None]] = [
     a_chat_streams_its_answer,
     a_job_has_a_stream_of_its_own_that_ends_and_is_not_opened_again,
     the_front_for_openais_clients_answers,
-    a_killed_gateway_loses_nothing,
-    a_stopped_gateway_says_so_and_exits_with_0,
+]
+
+OPEN_CHECKS = [*CHECKS, a_killed_gateway_loses_nothing, a_stopped_gateway_says_so_and_exits_with_0]
+TOKEN_CHECKS = [
+    *CHECKS,
+    nobody_gets_in_without_a_token,
+    a_user_hears_what_the_token_grants,
+    a_ticket_opens_a_stream_and_shows_up_in_no_log,
 ]
 
 
 def main() -> int:
-    failed = 0
-    for check in CHECKS:
-        start = time.monotonic()
-        fault = ""
-        try:
-            check()
-        except Failed as error:
-            fault = str(error)
-        except Exception as error:
-            fault = f"{type(error).__name__}: {error}"
-        failed += bool(fault)
-        took, label = f"{time.monotonic() - start:5.1f} s", check.__name__.replace("_", " ")
-        print(f"{took}  failed  {label}\n         {fault}" if fault else f"{took}  passed  {label}", flush=True)
-    print(f"{len(CHECKS) - failed} passed, {failed} failed")
+    """Runs all checks, then again with everyone asked who they are; gives the exit code."""
+    failed = sum(not passes(check) for check in OPEN_CHECKS)
+    print("everyone is asked who they are (TIDEGATE_AUTH=token)", flush=True)
+    with everyone_is_asked():
+        failed += sum(not passes(check) for check in TOKEN_CHECKS)
+    print(f"{len(OPEN_CHECKS) + len(TOKEN_CHECKS) - failed} passed, {failed} failed")
     return 1 if failed else 0
+
+
+def passes(check: Callable[[], None]) -> bool:
+    """Runs it, says how it went."""
+    start = time.monotonic()
+    fault = ""
+    try:
+        check()
+    except Failed as error:
+        fault = str(error)
+    except Exception as error:
+        fault = f"{type(error).__name__}: {error}"
+    took, label = f"{time.monotonic() - start:5.1f} s", check.__name__.replace("_", " ")
+    print(f"{took}  failed  {label}\n         {fault}" if fault else f"{took}  passed  {label}", flush=True)
+    return not fault
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import subprocess
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,13 +19,19 @@ ROOT = Path(__file__).resolve().parents[2]
 CHAT_SECONDS = 60.0
 
 
-def edge() -> str:
+def address(variable: str) -> str:
     """Where the stack is reached, as .env or the environment says."""
     listed = dict(line.split("=", 1) for line in (ROOT / ".env").read_text().splitlines() if re.match(r"\w+=", line))
-    return f"http://127.0.0.1:{os.environ.get('TIDEGATE_EDGE_PORT') or listed['TIDEGATE_EDGE_PORT']}"
+    return f"http://127.0.0.1:{os.environ.get(variable) or listed[variable]}"
 
 
-EDGE = edge()
+EDGE = address("TIDEGATE_EDGE_PORT")
+"""For browsers."""
+SERVICES = address("TIDEGATE_SERVICES_PORT")
+"""For services: all of the API."""
+
+SAID: list[str] = []
+"""Options of each curl: in the mode `token`, whoever checks says who they are."""
 
 
 class Failed(Exception):
@@ -58,10 +64,11 @@ class Answer:
         return json.loads(self.body)
 
 
-def curl(path: str, *options: str) -> Answer:
-    """One request to the edge."""
+def curl(path: str, *options: str, at: str = EDGE, said: list[str] = SAID) -> Answer:
+    """One request to the edge, by the path as it is written."""
+    written = ["--path-as-is", "--globoff", "-w", "\n%{http_code} %{http_version}"]
     done = subprocess.run(
-        ["curl", "-sS", "--max-time", "20", "-w", "\n%{http_code} %{http_version}", *options, EDGE + path],
+        ["curl", "-sS", "--max-time", "20", *written, *said, *options, at + path],
         capture_output=True,
         text=True,
         check=False,
@@ -72,11 +79,16 @@ def curl(path: str, *options: str) -> Answer:
     return Answer(int(status), version, body)
 
 
-def post(path: str, body: dict[str, object]) -> Any:
+def post(path: str, body: dict[str, object], at: str = EDGE) -> Any:
     """POSTs JSON that must be accepted with 202; gives what is answered."""
-    answer = curl(path, "-H", "Content-Type: application/json", "-d", json.dumps(body))
+    answer = curl(path, *as_json(body), at=at)
     must(answer.status == 202, f"POST {path} answered {answer.status}: {answer.body}")
     return answer.json()
+
+
+def as_json(body: dict[str, object]) -> list[str]:
+    """curl's options for a POST of it."""
+    return ["-H", "Content-Type: application/json", "-d", json.dumps(body)]
 
 
 @dataclass
@@ -90,12 +102,11 @@ class Event:
 class Stream:
     """`curl -N` on a stream, its events as they come."""
 
-    def __init__(self, path: str, *options: str) -> None:
+    def __init__(self, path: str, *options: str, said: list[str] = SAID) -> None:
         self.opened = time.monotonic()
         self.events: list[Event] = []
-        self.process = subprocess.Popen(
-            ["curl", "-sS", "-N", *options, EDGE + path], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-        )
+        command = ["curl", "-sS", "-N", *said, *options, EDGE + path]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
@@ -135,9 +146,9 @@ class Stream:
 
 
 @contextlib.contextmanager
-def stream(query: str = "", *options: str) -> Iterator[Stream]:
+def stream(query: str = "", *options: str, said: list[str] = SAID) -> Iterator[Stream]:
     """A stream that has said `connected`."""
-    opened = Stream("/api/sse" + query, *options)
+    opened = Stream("/api/sse" + query, *options, said=said)
     try:
         opened.expect("connected", seconds=10)
         yield opened
@@ -152,8 +163,10 @@ def name() -> str:
 # Containers -----------------------------------------------------------------------------------------------------------
 
 
-def docker(*arguments: str) -> str:
-    done = subprocess.run(["docker", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+def docker(*arguments: str, env: Mapping[str, str] | None = None) -> str:
+    """What docker says, with `env` added to the environment."""
+    said = {**os.environ, **(env or {})}
+    done = subprocess.run(["docker", *arguments], cwd=ROOT, env=said, capture_output=True, text=True, check=False)
     must(done.returncode == 0, f"docker {' '.join(arguments)}: {done.stderr.strip()}")
     return done.stdout.strip()
 
@@ -164,7 +177,9 @@ def gateways() -> list[str]:
 
 def held_by(container: str) -> int:
     """Streams that the gateway in `container` holds, by its own metrics."""
-    program = "import urllib.request as u; print(u.urlopen('http://127.0.0.1:8000/metrics').read().decode())"
+    headers = dict(text.split(": ", 1) for text in SAID[1::2])
+    asking = f"u.Request('http://127.0.0.1:8000/metrics', headers={headers!r})"
+    program = f"import urllib.request as u; print(u.urlopen({asking}).read().decode())"
     found = re.search(
         r"^tidegate_connections_active\S* (\S+)$", docker("exec", container, "python", "-c", program), re.M
     )
