@@ -8,7 +8,7 @@ from typing import Any
 from joserfc import jwt
 from joserfc.jwk import OctKey
 
-SECRET = "a secret of the tests, 32 bytes or more"
+SECRET = "a secret of the tests of 32 bytes or more"
 AUTH: dict[str, Any] = {"auth": "token", "auth_secret": (SECRET,)}
 """Settings of a service that asks everyone who they are."""
 

@@ -40,6 +40,7 @@ from tidegate_common.runtime.authentication import Authentication
 from tidegate_common.runtime.connected import connected, serve
 from tidegate_common.runtime.guard import HTTP_REFUSED, Guard
 from tidegate_common.runtime.health import Readiness, health_routes
+from tidegate_common.runtime.metrics_port import metrics_port
 from tidegate_common.runtime.server import Server, check_port_free, server
 from tidegate_common.runtime.tasks import end
 from tidegate_common.telemetry import names
@@ -85,7 +86,7 @@ class Worker:
         self.readiness = Readiness(bus, upkeep.lacks, model=self._model_ready, queue=self._queue_open)
         self.identity = Identity(settings, bus, signals)
         self.app = Starlette(
-            routes=health_routes(signals, self.readiness),
+            routes=health_routes(signals, self.readiness, settings),
             middleware=[Middleware(Authentication, self.identity.authenticator)],
         )
         problems.install(self.app)
@@ -169,7 +170,8 @@ async def main(settings: WorkerSettings) -> None:
 
             running.add_done_callback(stop)
             try:
-                await serve(listening, bus)
+                async with metrics_port(settings, signals):
+                    await serve(listening, bus)
                 if running.done():
                     running.result()
             finally:

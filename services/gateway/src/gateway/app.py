@@ -53,6 +53,7 @@ from tidegate_common.runtime.guard import HTTP_REFUSED, Guard
 from tidegate_common.runtime.health import Readiness, health_routes
 from tidegate_common.runtime.hosts import Hosts
 from tidegate_common.runtime.listening import listening
+from tidegate_common.runtime.metrics_port import metrics_port
 from tidegate_common.runtime.paths import Utf8Paths
 from tidegate_common.runtime.server import Server, SocketOptions, check_port_free, server
 from tidegate_common.runtime.tasks import end, spawn
@@ -114,7 +115,7 @@ class Gateway:
         self.app = Starlette(
             routes=[
                 *stream_routes(self.streams, settings.max_backlog_bytes),
-                *health_routes(signals, self.readiness),
+                *health_routes(signals, self.readiness, settings),
                 self.openai.routes(),
                 *console_routes(settings.publisher_url),
             ],
@@ -259,7 +260,8 @@ async def main(settings: GatewaySettings) -> None:
                 worker.watch_parent()
                 server.on_started = worker.is_ready
             try:
-                await serve(server, bus, sockets)
+                async with metrics_port(settings, signals, worker.number if worker else 0):
+                    await serve(server, bus, sockets)
             finally:
                 await end(tasks)
                 await gateway.control.aclose()

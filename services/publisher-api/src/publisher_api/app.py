@@ -40,6 +40,7 @@ from tidegate_common.runtime.authentication import Authentication
 from tidegate_common.runtime.connected import connected, serve
 from tidegate_common.runtime.guard import HTTP_REFUSED, Guard
 from tidegate_common.runtime.health import Readiness, health_routes
+from tidegate_common.runtime.metrics_port import metrics_port
 from tidegate_common.runtime.paths import Utf8Paths
 from tidegate_common.runtime.query import Ignored, strict
 from tidegate_common.runtime.server import Server, check_port_free, server
@@ -95,7 +96,7 @@ async def build(settings: PublisherSettings, bus: Bus, signals: Telemetry) -> Bu
         routes=[
             *(strict(route, ignored, PARAMETERS.get(route.path, ())) for route in api),
             *docs_routes(settings.asks),
-            *health_routes(signals, readiness),
+            *health_routes(signals, readiness, settings),
         ],
         middleware=[
             Middleware(
@@ -151,7 +152,8 @@ async def main(settings: PublisherSettings) -> None:
             try:
                 listening = serving(built, settings)
                 listening.on_stopping = signals.stop_by
-                await serve(listening, bus)
+                async with metrics_port(settings, signals):
+                    await serve(listening, bus)
             finally:
                 await end(beside)
                 await built.identity.aclose()

@@ -112,6 +112,8 @@ class CommonSettings(AuthSettings, frozen=True, kw_only=True):
             self.nats_tls()
         except ValueError as error:
             found.append(str(error))
+        if self.metrics_port and self.metrics_port == self.port:
+            found.append("TIDEGATE_METRICS_PORT: another port than TIDEGATE_PORT")
         found += self.auth_faults()
         if not self.auth and not is_loopback(self.host) and not found:
             found.append(

@@ -12,6 +12,8 @@ from starlette.routing import Route
 from tidegate_common.bus.connection import Bus
 from tidegate_common.bus.streams.upkeep import Lack
 from tidegate_common.errors import BrokerRefused, TidegateError
+from tidegate_common.runtime.authentication import principal_of
+from tidegate_common.runtime.environment import CommonSettings
 from tidegate_common.telemetry.providers import Telemetry
 
 Check = Callable[[], Awaitable[None]]
@@ -63,7 +65,9 @@ class Readiness:
         return Standing(ready, faults, {each.stream: each.reason for each in lacks})
 
 
-def health_routes(telemetry: Telemetry, readiness: Readiness) -> list[Route]:
+def health_routes(telemetry: Telemetry, readiness: Readiness, settings: CommonSettings) -> list[Route]:
+    """`/metrics` is among them, unless it has a port of its own (metrics_port.py). It needs the right `metrics`."""
+
     async def healthz(_: Request) -> Response:
         try:
             readiness.check_alive()
@@ -81,8 +85,15 @@ def health_routes(telemetry: Telemetry, readiness: Readiness) -> list[Route]:
         }
         return JSONResponse(body, 200 if ready else 503, {"Cache-Control": "no-store"})
 
-    async def metrics(_: Request) -> Response:
-        body, media_type = telemetry.prometheus()
-        return Response(body, headers={"content-type": media_type})
+    async def metrics(request: Request) -> Response:
+        principal_of(request).check_admin("metrics")
+        return metrics_answer(telemetry)
 
-    return [Route("/healthz", healthz), Route("/readyz", readyz), Route("/metrics", metrics)]
+    routes = [Route("/healthz", healthz), Route("/readyz", readyz)]
+    return routes if settings.metrics_port else [*routes, Route("/metrics", metrics)]
+
+
+def metrics_answer(telemetry: Telemetry) -> Response:
+    """The metrics as Prometheus reads them."""
+    body, media_type = telemetry.prometheus()
+    return Response(body, headers={"content-type": media_type})
