@@ -80,17 +80,18 @@ async def build(settings: PublisherSettings, bus: Bus, signals: Telemetry) -> Bu
     )
     queue = QueueWriter(bus, publisher, records, progress.follow, settings.jobs_max_per_owner)
     submitter = JobSubmitter(bus, history, queue, Budgets(bus, records, leaders), signals.tracer)
+    identity = Identity(settings, bus, signals, makes_key=True)
+    identity.limits.others = submitter.refused
     jobs = JobEndpoints(
         submitter,
         records,
         history,
         Cancellation(bus, records, publisher, history),
         DeadLetters(dead, submitter),
+        identity.client_ids,
         settings.max_body_bytes,
     )
     api = [*Endpoints(settings, sender, BatchSender(sender), gateways).routes(), *jobs.routes()]
-    identity = Identity(settings, bus, signals, makes_key=True)
-    identity.limits.others = submitter.refused
     ignored = Ignored(settings.ignored_parameters)
     app = Starlette(
         routes=[

@@ -7,16 +7,15 @@ from starlette.exceptions import HTTPException
 from gateway.hub.tails import filtered
 from gateway.sse.request import Fields, Listener, StreamRequest, of_job_query
 from tidegate_common.auth.client_ids import ClientIds
-from tidegate_common.auth.job_access import may_reach
+from tidegate_common.auth.job_access import reachable
 from tidegate_common.bus.connection import Bus
 from tidegate_common.bus.events.history import History, Position
 from tidegate_common.bus.jobs.events import belongs, end_place
-from tidegate_common.bus.jobs.records import JobRecords, no_job
+from tidegate_common.bus.jobs.records import JobRecords
 from tidegate_common.bus.wire import headers
 from tidegate_common.contract.ids import EventId
 from tidegate_common.contract.jobs import JobState
 from tidegate_common.contract.principal import ALL_JOBS, Principal
-from tidegate_common.errors import NotFound
 from tidegate_common.runtime.query import Ignored
 
 
@@ -58,10 +57,7 @@ class JobStreams:
 
     async def _state(self, job_id: str, principal: Principal) -> JobState:
         """The job's record. Raises NotFound, BrokerUnavailable."""
-        state = await self._records.get(job_id)
-        if not may_reach(principal, state, self._client_ids):
-            # Nothing more is read or waited for: another's job takes as long as none.
-            raise NotFound(no_job(job_id))
+        state = await reachable(self._records, job_id, principal, self._client_ids)
         if not state.tail or not state.start:
             raise HTTPException(404, f"job {job_id} has no stream of its own")
         return state

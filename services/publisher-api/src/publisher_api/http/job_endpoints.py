@@ -22,6 +22,8 @@ from publisher_api.bodies import (
 )
 from publisher_api.http.endpoints import answer
 from publisher_api.jobs.dead import DeadLetters
+from tidegate_common.auth.client_ids import ClientIds
+from tidegate_common.auth.job_access import is_own, reachable
 from tidegate_common.bus.events.history import History
 from tidegate_common.bus.jobs.cancel import Cancellation
 from tidegate_common.bus.jobs.events import read_answer
@@ -29,8 +31,7 @@ from tidegate_common.bus.jobs.records import JobRecords
 from tidegate_common.bus.jobs.submit import JobSubmitter
 from tidegate_common.contract.ids import keyed_id, new_job_id
 from tidegate_common.contract.jobs import CHAT, DeadJob, Job, JobState, request_hash
-from tidegate_common.contract.principal import Principal
-from tidegate_common.contract.subjects import job_tail, user_tail
+from tidegate_common.contract.subjects import job_tail
 from tidegate_common.errors import InvalidField
 from tidegate_common.runtime.authentication import principal_of
 from tidegate_common.runtime.body import decode, read_body
@@ -56,6 +57,7 @@ class JobEndpoints:
         history: History,
         cancels: Cancellation,
         dead: DeadLetters,
+        client_ids: ClientIds,
         max_body_bytes: int,
     ) -> None:
         self._submitter = submitter
@@ -63,6 +65,7 @@ class JobEndpoints:
         self._history = history
         self._cancels = cancels
         self._dead = dead
+        self._client_ids = client_ids
         self._max_body_bytes = max_body_bytes
 
     def routes(self) -> list[Route]:
@@ -94,7 +97,7 @@ class JobEndpoints:
         job_id = new_job_id() if key is None else keyed_id("job", *principal.key_words(key))
         target = job_target_of(fields)
         tail = job_tail(job_id) if target is None else target.tail
-        if target is not None and not _is_own(principal, tail):
+        if target is not None and not is_own(principal, tail, self._client_ids):
             principal.check_publishes(*target)
         asked = kind, tail, params, fields.deadline_seconds, fields.on_disconnect, fields.grace_seconds
         job = await self._submitter.draft(
@@ -113,10 +116,10 @@ class JobEndpoints:
 
     async def one(self, request: Request) -> Response:
         job_id = request.path_params["job_id"]
+        state = await reachable(self._records, job_id, principal_of(request), self._client_ids)
         if request.method == "DELETE":
             state = await self._cancels.cancel(job_id)
             return answer(_shown(state), 200 if state.status.final else 202)
-        state = await self._records.get(job_id)
         found = await read_answer(self._history, job_id, state.tail, state.start, state.end)
         return answer({**_shown(state), "answer": found}, 200)
 
@@ -141,11 +144,6 @@ class JobEndpoints:
         decode(RETRY_BODY, await read_body(request, self._max_body_bytes) or b"{}")
         principal_of(request).check_admin("dead")
         return answer({**_started(await self._dead.retry(job_id)), "retry_of": job_id}, 202)
-
-
-def _is_own(principal: Principal, tail: str) -> bool:
-    """Whether it is the principal's own user: a job may address that whatever may be published."""
-    return bool(principal.subject) and tail == user_tail(principal.subject)
 
 
 def _owner(request: Request, fields: JobFields, target: Target | None) -> str:
