@@ -110,8 +110,8 @@ async def test_a_spent_budget_is_told_once_and_not_tried_again(tmp_path: Path) -
 
     async def costly(turn: Turn) -> None:
         await turn.text("Hello")
+        await running.settle(turn.job.job_id, Usage(100, 64))  # before the client can ask again
         await turn.done(usage=Usage(100, 64))
-        await running.settle(turn.job.job_id, Usage(100, 64))
 
     key = ann(max_tokens=64, tokens_per_day=200)
     async with front(tmp_path, costly, **AUTH) as running:
