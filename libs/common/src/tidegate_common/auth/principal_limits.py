@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from tidegate_common.auth.authenticator import network
 from tidegate_common.auth.limits import Rate, RateLimit, Standing, read_rate
+from tidegate_common.auth.network import network
 from tidegate_common.auth.settings import AuthSettings
 from tidegate_common.contract.principal import Principal
 
