@@ -44,7 +44,8 @@ async def running_gateway(nats_url: str, *, environ: Any = None, **settings: Any
             gateway = Gateway(chosen, bus, signals)
             await gateway.identity.start()
             server = gateway.server()
-            tasks = [asyncio.create_task(gateway.heartbeat.run()), asyncio.create_task(gateway.audit.run())]
+            running = (gateway.heartbeat.run(), gateway.expiry.run(), gateway.audit.run())
+            tasks = [asyncio.create_task(each) for each in running]
             gateway.control.start()
             serving = asyncio.create_task(server.serve())
             await until(lambda: server.started, "the gateway listens")

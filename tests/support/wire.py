@@ -63,12 +63,13 @@ async def ask(
                 await between()
                 request = request[1:]
             writer.write(request)
-            return await _read(reader, bodyless, last)
+            return await read_answer(reader, bodyless, last)
     finally:
         writer.close()
 
 
-async def _read(reader: asyncio.StreamReader, bodyless: bool, last: Callable[[Received], bool]) -> Told:
+async def read_answer(reader: asyncio.StreamReader, bodyless: bool, last: Callable[[Received], bool]) -> Told:
+    """What comes, as `ask` gives it."""
     head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
     first, *lines = head.split("\r\n")[:-2]
     fields = [(name.lower(), value.strip()) for name, _, value in (line.partition(":") for line in lines)]

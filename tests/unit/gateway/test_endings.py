@@ -10,7 +10,7 @@ from tests.support.eventstream import EventStreamParser
 
 HOUR = 3_600_000
 
-FOR_HOURS = (Ending.KICKED, Ending.REPLACED)
+FOR_HOURS = (Ending.KICKED, Ending.REPLACED, Ending.REVOKED)
 
 
 @pytest.mark.parametrize("ending", Ending)

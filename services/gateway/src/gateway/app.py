@@ -24,6 +24,7 @@ from gateway.feed.replay import Replay
 from gateway.feed.stream_ends import StreamEnds
 from gateway.feed.subscriptions import Subscriptions
 from gateway.hub.endings import Ending
+from gateway.hub.expiry import Expiry
 from gateway.hub.heartbeat import Heartbeat
 from gateway.hub.hub import Hub
 from gateway.openai import caller
@@ -38,6 +39,7 @@ from gateway.sse.endpoint import PATH, StreamEndpoint
 from gateway.sse.fastpath import FastPath
 from gateway.sse.job_streams import JobStreams
 from gateway.sse.portable import stream_routes
+from gateway.sse.withdrawals import Withdrawals
 from gateway.workers import WORKER_PORTS, GatewayWorker
 from tidegate_common.auth.identity import Identity
 from tidegate_common.bus.connection import Bus
@@ -85,6 +87,7 @@ class Gateway:
             idle_seconds=settings.idle_seconds,
             max_age_seconds=settings.max_age_seconds,
         )
+        self.expiry = Expiry(self.hub)
         self.history = History(bus, leaders)
         self._feed(bus, signals)
         self.guard = Guard(settings.http_limits())
@@ -92,8 +95,9 @@ class Gateway:
         self.readiness = Readiness(bus, self.upkeep.lacks)
         self.identity = Identity(settings, bus, signals, makes_key=False)
         jobs = JobStreams(bus, self.history, self.identity.client_ids)
+        withdrawals = Withdrawals(self.hub, self.expiry, self.identity.revocations)
         self.streams = StreamEndpoint(
-            settings, self.identity, self.admission, self.attachments, self.heartbeat, jobs, signals
+            settings, self.identity, self.admission, self.attachments, self.heartbeat, withdrawals, jobs, signals
         )
         self.hub.on_removed = self.streams.forget
         self.cors = Cors(settings.cors_origins, caller.REQUEST_HEADERS)
@@ -111,7 +115,7 @@ class Gateway:
         self.identity.limits.others = completions.refused
         refused = publisher.refusals.counts
         signals.observe("counter", names.METRIC_PUBLISHES_REFUSED, lambda: refused, "{message}", "Publishes refused")
-        self.openai = OpenAiFront(settings, completions, ModelList(bus), self.identity, signals)
+        self.openai = OpenAiFront(settings, completions, ModelList(bus), signals)
         self.app = Starlette(
             routes=[
                 *stream_routes(self.streams, settings.max_backlog_bytes),
@@ -249,6 +253,7 @@ async def main(settings: GatewaySettings) -> None:
             await gateway.identity.start()
             tasks = [
                 spawn(gateway.heartbeat.run(), "keeping streams alive"),
+                spawn(gateway.expiry.run(), "ending streams whose tokens end"),
                 spawn(gateway.audit.run(), "the audit of the feed"),
                 spawn(gateway.upkeep.run(), "looking after the streams"),
             ]

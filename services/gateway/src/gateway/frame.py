@@ -105,6 +105,11 @@ def gap(reason: str, start: str | None, end: str) -> bytes:
     return event(None, b"gap", msgspec.json.encode({"reason": reason, "from": start, "to": end}))
 
 
+def expiring(seconds: int) -> bytes:
+    """A stream's token is good for so long yet."""
+    return event(None, b"expiring", msgspec.json.encode({"seconds": seconds}))
+
+
 def closing(reason: str, retry_ms: int, reconnect: bool) -> bytes:
     """The last event of a stream that the gateway ends."""
     data = msgspec.json.encode({"reason": reason, "reconnect": reconnect, "retry": retry_ms})

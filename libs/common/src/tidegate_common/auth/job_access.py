@@ -19,7 +19,7 @@ async def reachable(records: JobRecords, job_id: str, principal: Principal, clie
     try:
         state = await records.get(job_id)
     except Unreadable:
-        if _has_all(principal):
+        if has_all(principal):
             raise
         raise NotFound(no_job(job_id)) from None
     if not may_reach(principal, state, client_ids):
@@ -29,7 +29,7 @@ async def reachable(records: JobRecords, job_id: str, principal: Principal, clie
 
 def may_reach(principal: Principal, state: JobState, client_ids: ClientIds) -> bool:
     """Whether `principal` is the job's owner, or whom it is addressed to, or is granted all jobs."""
-    return _has_all(principal) or principal.owns(state.owner) or is_own(principal, state.tail, client_ids)
+    return has_all(principal) or principal.owns(state.owner) or is_own(principal, state.tail, client_ids)
 
 
 def is_own(principal: Principal, tail: str, client_ids: ClientIds) -> bool:
@@ -40,6 +40,6 @@ def is_own(principal: Principal, tail: str, client_ids: ClientIds) -> bool:
     return bool(principal.subject) and tail == user_tail(principal.subject)
 
 
-def _has_all(principal: Principal) -> bool:
+def has_all(principal: Principal) -> bool:
     """`jobs:*` may stand in either list: what it grants is to reach them."""
     return principal.subscribe.allows(ALL_JOBS) or principal.publish.allows(ALL_JOBS)

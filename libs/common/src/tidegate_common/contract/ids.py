@@ -16,7 +16,7 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _EVENT_TYPE = re.compile(r"[^\s\x00-\x1f\x7f-\x9f]{1,128}")
 _EVENT_ID = re.compile(r"([a-z0-9]{1,32})-(0|[1-9][0-9]{0,19})")
 _JOB_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
-RESERVED_EVENT_TYPES = frozenset({"connected", "gap", "closing"})
+RESERVED_EVENT_TYPES = frozenset({"connected", "gap", "closing", "expiring", "live", "join", "leave"})
 
 
 class EventId(NamedTuple):

@@ -47,6 +47,8 @@ class Ending(Enum):
     """A browser that comes back while its old connection is held still replaces that one, and is the only one. But of
     two that share a ticket the former must not come back by itself, or they would replace each other for ever.
     """
+    TOKEN_EXPIRED = ("token_expired", "the token is good no more: come back with another one")
+    REVOKED = ("revoked", "the token, the key or a right that it had was taken away", Back.NOT_FOR_HOURS)
     DONE = ("done", "the job whose stream it was has ended", Back.FOR_204)
     REFUSED = ("refused", "no stream was made of it: the caller has got an error instead")
     FEED = ("feed", "what was missed can't be read from the stream, or the stream is another: come back")

@@ -20,10 +20,11 @@ from gateway.settings import GatewaySettings
 from gateway.sse.admission import Admission
 from gateway.sse.job_streams import JobStreams
 from gateway.sse.request import Fields, Listener, StreamRequest, of_body, of_query
+from gateway.sse.withdrawals import Withdrawals
 from tidegate_common.auth.identity import Identity
 from tidegate_common.contract.ids import EventId
 from tidegate_common.contract.principal import Principal
-from tidegate_common.errors import Unavailable
+from tidegate_common.errors import Unauthenticated, Unavailable
 from tidegate_common.runtime.problems import note_trace
 from tidegate_common.runtime.query import Ignored
 from tidegate_common.telemetry import names
@@ -76,6 +77,7 @@ class StreamEndpoint:
         admission: Admission,
         attachments: Attach,
         heartbeat: Heartbeat,
+        withdrawals: Withdrawals,
         jobs: JobStreams,
         telemetry: Telemetry,
     ) -> None:
@@ -99,6 +101,7 @@ class StreamEndpoint:
         self._attaching: set[Session] = set()
         """Whose head is not out yet."""
         self._heartbeat = heartbeat
+        self._withdrawals = withdrawals
         self._jobs = jobs
         self._telemetry = telemetry
         self._ignored = Ignored(settings.ignored_parameters)
@@ -178,10 +181,12 @@ class StreamEndpoint:
         self._attaching.add(stream)
 
         async def begin() -> None:
+            self._withdrawals.check(stream.principal, request.client_id)
             await start()
             self._count_opened(stream)
             if stream.ending is None:
                 self._heartbeat.keep(stream)
+                self._withdrawals.keep(stream, request.client_id)
 
         def welcome(position: EventId, resumed: bool) -> bytes:
             known = resumed and request.last_event_id is not None
@@ -210,7 +215,9 @@ class StreamEndpoint:
             self._admission.opened()
 
     def _count_refused(self, error: BaseException) -> None:
-        """Counts a stream that `error` has kept from being opened."""
+        """Counts a stream that `error` has kept from being opened. One whose token has ended meanwhile is none."""
+        if isinstance(error, Unauthenticated):
+            return
         self._admission.refuse(UNAVAILABLE if isinstance(error, Unavailable) else ERROR)
 
     def forget(self, session: Session) -> None:
@@ -221,4 +228,5 @@ class StreamEndpoint:
             self._cut_off[session.ending].note()
         self._attaching.discard(session)
         self._heartbeat.forget(session)
+        self._withdrawals.forget(session)
         self._admission.leave(session.address)

@@ -1,0 +1,96 @@
+"""A right that is taken away ends the streams that were opened with it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+
+from gateway.hub.endings import Ending
+from gateway.hub.expiry import Expiry
+from gateway.hub.hub import Hub
+from gateway.hub.session import Session
+from gateway.hub.tails import split
+from tidegate_common.auth.job_access import has_all
+from tidegate_common.auth.revocations import Revocations
+from tidegate_common.contract.principal import Principal
+from tidegate_common.contract.revocation import KINDS, Revocation
+from tidegate_common.contract.subjects import decode_token
+from tidegate_common.errors import Unauthenticated
+
+CLIENT = "client."
+
+
+class Withdrawals:
+    """Ends streams by what their principals are. `keep` and `forget` go with each stream."""
+
+    def __init__(self, hub: Hub, expiry: Expiry, revocations: Revocations) -> None:
+        self._hub = hub
+        self._expiry = expiry
+        self._revocations = revocations
+        self._watchers: dict[Session, str] = {}
+        """Clients' ids of those who watch a job: their tails do not say it."""
+        revocations.on_change.append(self.revoke)
+
+    def check(self, principal: Principal, client_id: str) -> None:
+        """Raises Unauthenticated if `principal` is not good any more.
+
+        Called right before a response head goes out: a body, a job's record or an election may have taken long. What
+        is taken away from then on finds the session in the hub, where it has been since it was attached.
+        """
+        if principal.expires and time.time() >= principal.expires:
+            raise Unauthenticated("expired")
+        self._revocations.check(principal, client_id)
+
+    def keep(self, session: Session, client_id: str) -> None:
+        """The stream of that client has begun."""
+        self._expiry.keep(session)
+        if not session.principal.is_open and split(session.tails[0])[1]:
+            self._watchers[session] = client_id
+
+    def forget(self, session: Session) -> None:
+        """The stream is gone."""
+        self._expiry.forget(session)
+        self._watchers.pop(session, None)
+
+    def revoke(self, revocations: Sequence[Revocation]) -> None:
+        """Ends the streams that `revocations` are about, those that are being attached too."""
+        named: dict[str, dict[str, Revocation]] = {kind: {} for kind in KINDS}
+        for revocation in revocations:
+            kind, value = revocation.names
+            named[kind][value] = revocation
+        subs, tokens, keys, clients = (named[kind] for kind in KINDS)
+        for session in list(self._hub.sessions):
+            who = session.principal
+            client_id = self._client_id(session) if clients else ""
+            # One look each: there may be many sessions, and no other event goes out meanwhile.
+            about = subs.get(who.subject), tokens.get(who.token_id), keys.get(who.key), clients.get(client_id)
+            if any(each is not None and each.applies(who, client_id) for each in about):
+                self._hub.end(session, Ending.REVOKED)
+
+    def change(self, changed: Mapping[Principal, Principal | None]) -> None:
+        """Keys have other rights now, or are gone (None): streams that these do not cover end."""
+        for session in list(self._hub.sessions):
+            before = session.principal
+            if before not in changed:
+                continue
+            now = changed[before]
+            if now is None or not self._covers(now, before, session):
+                self._hub.end(session, Ending.REVOKED)
+                continue
+            self._expiry.forget(session)
+            session.principal = now
+            self._expiry.keep(session)
+
+    def _covers(self, now: Principal, before: Principal, session: Session) -> bool:
+        for tail in session.tails:
+            if split(tail)[1]:  # a job's own stream: whoever watches it may be its owner, which is not remembered
+                if has_all(before) and not has_all(now):
+                    return False
+            elif not now.may_hear(tail) and (not tail.startswith(CLIENT) or before.may_hear(tail)):
+                return False  # a client that no grant has covered was made for this key, and stays its own
+        return True
+
+    def _client_id(self, session: Session) -> str:
+        """As far as it is known: that of a watcher is checked when its stream begins, and remembered from then on."""
+        found = next((tail for tail in session.tails if tail.startswith(CLIENT) and not split(tail)[1]), "")
+        return decode_token(found.removeprefix(CLIENT)) or self._watchers.get(session, "")
