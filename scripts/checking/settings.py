@@ -14,7 +14,7 @@ from ai_worker.settings import WorkerSettings
 from gateway.settings import GatewaySettings
 from publisher_api.settings import PublisherSettings
 from scripts.checking.pages import ROOT, Row, named, sources, tables
-from tidegate_common.runtime.environment import CommonSettings, variable
+from tidegate_common.runtime.environment import CommonSettings, is_secret, variable
 
 OPERATIONS = "docs/operations.md"
 ALL = "All services:"
@@ -41,6 +41,7 @@ def faults(pages: dict[str, str]) -> Iterator[str]:
     read_by_services = {name: kind for kind in SERVICES.values() for name in settings(kind)}
     for title, kind in SERVICES.items():
         own = _defaults(documented.get(title, []))
+        known |= secret_files(kind)
         for name, default in settings(kind).items():
             known.add(name)
             yield from _compared(name, default, {**common, **own}, title)
@@ -65,6 +66,13 @@ def settings(kind: type[CommonSettings]) -> dict[str, str]:
     """The variables of a service with their defaults, as `shown` writes them."""
     hints = get_type_hints(kind, include_extras=True)
     return {variable(field, hints[field.name]): shown(field.default) for field in fields(kind)}
+
+
+def secret_files(kind: type[CommonSettings]) -> set[str]:
+    """The variables that name a secret's file."""
+    hints = get_type_hints(kind, include_extras=True)
+    secrets = [field for field in fields(kind) if is_secret(hints[field.name])]
+    return {f"{variable(field, hints[field.name])}_FILE" for field in secrets}
 
 
 def read_by_run() -> dict[str, str]:

@@ -7,11 +7,15 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from msgspec.structs import replace
 from openai import AsyncOpenAI
 
 from tests.support.gateway import RunningGateway, running_gateway
 from tests.support.nats import nats_server
 from tests.support.working import Script, ScriptedWorker, hello, scripted_worker
+from tidegate_common.bus.jobs.budgets import Budgets
+from tidegate_common.bus.streams.leaders import Leaders
+from tidegate_common.contract.jobs import Usage
 
 ASK: list[Any] = [{"role": "user", "content": "Say hello."}]
 
@@ -24,6 +28,12 @@ class Front(NamedTuple):
     async def status(self, job_id: str | None) -> str:
         """What the job's record says."""
         return (await self.worker.states.get(job_id or "")).status.value
+
+    async def settle(self, job_id: str, usage: Usage) -> None:
+        """Notes in its budget what the job has used, as a worker does."""
+        records = self.worker.states
+        state = await records.get(job_id)
+        await Budgets(self.worker.bus, records, Leaders(self.worker.bus)).settle(replace(state, usage=usage))
 
 
 @asynccontextmanager

@@ -92,13 +92,13 @@ async def odd_server(chance: random.Random) -> AsyncIterator[str]:
 
 
 async def outcome(seed: int) -> str:
-    """How the iteration ends: by itself, or with Stopped; the seed and the error for all else."""
+    """How the iteration ends: by itself, or with Stopped (Refused is one); the seed and the error for all else."""
     async with odd_server(random.Random(seed)) as url, connect(url, attempts=3, random=lambda: 0) as stream:
         try:
             for _ in range(30):
                 await anext(stream)
         except (Stopped, StopAsyncIteration) as end:
-            return type(end).__name__
+            return "Stopped" if isinstance(end, Stopped) else type(end).__name__
         except Exception as error:
             return f"seed {seed}: {error!r}"
     return "events"

@@ -50,6 +50,25 @@ class Problem:
     detail: str
     facts: dict[str, Any]
 
+    @property
+    def type(self) -> str:
+        """The kind of problem, as `urn:tidegate:problem:forbidden`; "" if the gateway did not say."""
+        return self._text("type")
+
+    @property
+    def needed(self) -> str:
+        """The right that would do, as `subscribe topic:a.b`; "" if the gateway did not say."""
+        return self._text("needed")
+
+    @property
+    def reason(self) -> str:
+        """Why a token is not good, as `expired`; "" if the gateway did not say."""
+        return self._text("reason")
+
+    def _text(self, name: str) -> str:
+        found = self.facts.get(name)
+        return found if isinstance(found, str) else ""
+
     @staticmethod
     def of(response: httpx.Response, body: bytes) -> Problem:
         """The problem that a response tells; `body` is as much of it as could be read."""
@@ -84,3 +103,28 @@ class Stopped(Exception):
     def __init__(self, reason: str, problem: Problem | None = None) -> None:
         super().__init__(reason)
         self.problem = problem
+
+
+class Refused(Stopped):
+    """401: the token is not good, or there is none. 403: it is good, and not enough. It says what would do."""
+
+    problem: Problem
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(": ".join(filter(None, (problem.title, problem.detail))), problem)
+
+    @property
+    def status(self) -> int:
+        return self.problem.status
+
+    @property
+    def type(self) -> str:
+        return self.problem.type
+
+    @property
+    def needed(self) -> str:
+        return self.problem.needed
+
+    @property
+    def reason(self) -> str:
+        return self.problem.reason

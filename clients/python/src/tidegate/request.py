@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 
 import httpx
 
+from tidegate.asking import ask
 from tidegate.events import Stopped
 
 Headers = Mapping[str, str] | Callable[[], Mapping[str, str] | Awaitable[Mapping[str, str]]]
 
-PASSING = (408, 425, 429)
 _NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _VALUE = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
 _IN_FIELD = re.compile(rb"[\x21-\x7e\x80-\xff](?:[\t\x20-\x7e\x80-\xff]*[\x21-\x7e\x80-\xff])?")
-
-
-class HeadersFailed(Exception):
-    """The caller's function gave no fields this time; `__cause__` is what it raised."""
 
 
 def address(url: str, client_id: str, user_id: str, topics: str | Sequence[str]) -> httpx.URL:
@@ -37,21 +32,11 @@ def address(url: str, client_id: str, user_id: str, topics: str | Sequence[str])
 async def fields(given: Headers | None, seconds: float) -> httpx.Headers:
     """The caller's fields for one attempt, which have to be there in `seconds`.
 
-    Raises HeadersFailed, Stopped, and what the caller's function raises.
+    Raises NotGiven, Stopped, and what the caller's function raises.
     """
-    if callable(given):
-        try:
-            made = given()
-            async with asyncio.timeout(seconds):
-                given = await made if isinstance(made, Awaitable) else made
-        except (TimeoutError, httpx.RequestError) as error:
-            raise _failed(error) from error
-        except httpx.HTTPStatusError as error:
-            if error.response.status_code < 500 and error.response.status_code not in PASSING:
-                raise
-            raise _failed(error) from error
+    made = await ask(given, seconds, "headers") if callable(given) else given
     try:
-        return httpx.Headers(list(_checked(httpx.Headers(given, encoding="latin-1"))))
+        return httpx.Headers(list(_checked(httpx.Headers(made, encoding="latin-1"))))
     except (ValueError, TypeError, AttributeError) as error:
         raise Stopped(f"the headers can't be sent: {error}") from error
 
@@ -78,15 +63,6 @@ def check_address(url: httpx.URL) -> None:
     """Raises Stopped if no attempt can be made at `url`."""
     if url.scheme not in ("http", "https") or not url.host:
         raise Stopped(f"the address can't be used: {url} is no http or https address of a host")
-
-
-def _failed(error: Exception) -> HeadersFailed:
-    return HeadersFailed(f"headers() failed: {text(error)}")
-
-
-def text(error: BaseException) -> str:
-    """What `error` says; its kind if it says nothing."""
-    return str(error) or type(error).__name__
 
 
 def _checked(headers: httpx.Headers) -> Iterator[tuple[bytes, bytes]]:

@@ -12,15 +12,19 @@ from contextlib import asynccontextmanager
 import httpx
 
 from tidegate import request
+from tidegate.asking import PASSING, NotGiven, text
 from tidegate.backoff import BackOff, retry_after
-from tidegate.events import Closing, Event, Gap, Problem, State, Stopped
+from tidegate.credentials import Credentials, Token
+from tidegate.events import Closing, Event, Gap, Problem, Refused, State, Stopped
 from tidegate.parser import EventParser, Frame
-from tidegate.request import PASSING, Headers, HeadersFailed
+from tidegate.request import Headers
 
 CONNECT_SECONDS = 15.0
 PROVEN_SECONDS = 10.0
 PROBLEM_SECONDS = 5.0
 LONGEST_PROBLEM = 65_536
+OWN_TYPES = ("connected", "gap", "expiring")
+"""The gateway's own, which show nothing of the stream behind it."""
 KINDS: dict[str, type[Event]] = {"gap": Gap, "closing": Closing}
 
 
@@ -32,6 +36,7 @@ class _Open:
         self.pieces = response.aiter_bytes()
         self.parser = EventParser()
         self.closing = False
+        self.expiring = False
         self.useful = False
         self._since = asyncio.get_running_loop().time()
 
@@ -49,6 +54,7 @@ class Stream:
         url: httpx.URL,
         last_event_id: str,
         headers: Headers | None,
+        credentials: Credentials,
         silence: float | None,
         attempts: int | None,
         on_state: Callable[[State], None] | None,
@@ -61,6 +67,7 @@ class Stream:
         self._client = client
         self._url = url
         self._headers = headers
+        self._credentials = credentials
         self._timeout = httpx.Timeout(CONNECT_SECONDS, read=silence or None)
         self._attempts = attempts
         self._on_state = on_state
@@ -120,7 +127,7 @@ class Stream:
             await self._end(str(stopped), stopped.problem, stopped.__cause__)
             raise
         except Exception as error:  # the caller's own: what `headers` or `on_state` has raised
-            await self._end(request.text(error), None, error)
+            await self._end(text(error), None, error)
             raise
 
     async def _end(self, reason: str, problem: Problem | None = None, cause: BaseException | None = None) -> None:
@@ -154,8 +161,10 @@ class Stream:
             if event.final:
                 self._frames.clear()
                 self._final = True
-        elif frame.type not in ("connected", "gap") and self._open is not None:
-            self._open.useful = True
+        elif self._open is not None:
+            self._open.useful |= frame.type not in OWN_TYPES
+            # One that has only just begun with its token would begin and end for ever: it lasts as long as that does.
+            self._open.expiring |= frame.type == "expiring" and self._open.age() > PROVEN_SECONDS
         return event
 
     def _adopt(self, connected: Event) -> None:
@@ -177,15 +186,17 @@ class Stream:
         try:
             if self._open is None:
                 await self._connect()
+            elif self._open.expiring:
+                await self._renew(self._open)
             else:
                 await self._read(self._open)
         except (TimeoutError, httpx.ReadTimeout) as error:
             await self._wait("nothing was heard for too long", cause=error)
-        except HeadersFailed as failed:
+        except NotGiven as failed:
             await self._wait(str(failed), cause=failed.__cause__)
         except (httpx.RequestError, httpx.StreamError) as error:
             what = "the server can't be reached" if self._open is None else "the connection broke"
-            await self._wait(f"{what}: {request.text(error)}", cause=error)
+            await self._wait(f"{what}: {text(error)}", cause=error)
 
     async def _read(self, current: _Open) -> None:
         piece = await anext(current.pieces, None)
@@ -196,18 +207,31 @@ class Stream:
         if current.parser.retry is not None:
             self._retry = current.parser.retry
 
+    async def _renew(self, current: _Open) -> None:
+        """The token ends soon: if there is another, the stream goes on with that, from where it is."""
+        current.expiring = False
+        try:
+            if self._credentials.can_renew and await self._credentials.renew(CONNECT_SECONDS):
+                self._failed = 0
+                self._back_off.reset()
+                await self._drop()
+        except NotGiven:
+            return  # the gateway ends the stream when the token does, and then it is asked for again
+
     async def _connect(self) -> None:
         self._tell(State("connecting"))
         fields = await request.fields(self._headers, CONNECT_SECONDS)
+        auth = await self._credentials.sign(fields, CONNECT_SECONDS)
         async with asyncio.timeout(CONNECT_SECONDS):
-            response = await self._ask(fields)
+            response = await self._ask(fields, auth)
         if response.status_code == 200 and _essence(response) == "text/event-stream":
             self._open = _Open(response)
+            self._credentials.accepted()
             self._tell(State("open"))
         else:
             await self._refused(response, await _beginning(response))
 
-    async def _ask(self, fields: httpx.Headers) -> httpx.Response:
+    async def _ask(self, fields: httpx.Headers, auth: httpx.Auth | None) -> httpx.Response:
         """The next attempt's answer, as far as its head."""
         fields["Accept"], fields["Cache-Control"] = "text/event-stream", "no-store"
         url, fields = request.place(self._url, fields, self.last_event_id)
@@ -215,7 +239,7 @@ class Stream:
         asked = self._client.build_request("GET", url, headers=fields, timeout=self._timeout)
         request.check_address(asked.url)  # which may stand below the client's own base
         try:
-            return await self._client.send(asked, stream=True)
+            return await self._client.send(asked, stream=True, auth=auth or httpx.USE_CLIENT_DEFAULT)
         except (ValueError, httpx.InvalidURL) as error:  # httpx's own, of a redirect to bytes that are no address
             raise httpx.RemoteProtocolError(f"the answer can't be read: {error}") from error
 
@@ -227,9 +251,11 @@ class Stream:
         if status == 200:
             raise Stopped("the answer is no event stream", Problem(status, "the answer is no event stream", "", {}))
         problem = Problem.of(response, body)
-        if status < 500 and status not in PASSING:
-            raise Stopped(problem.title, problem)
-        await self._wait(problem.title, retry_after(response.headers.get("Retry-After")), problem)
+        at_least = retry_after(response.headers.get("Retry-After"))
+        again = self._credentials.once_more(problem)
+        if status < 500 and status not in PASSING and again is None:
+            raise Refused(problem) if status in (401, 403) else Stopped(problem.title, problem)
+        await self._wait(problem.title, max(at_least, again or 0.0), problem)
 
     async def _wait(
         self,
@@ -285,6 +311,7 @@ async def connect(
     user_id: str = "",
     topics: str | Sequence[str] = (),
     last_event_id: str = "",
+    token: Token | None = None,
     headers: Headers | None = None,
     client: httpx.AsyncClient | None = None,
     silence: float | None = 45.0,
@@ -295,17 +322,21 @@ async def connect(
     """
     A stream of `url` (the whole address, as `https://host/api/sse`), closed at the end of the block.
 
-    `headers`: fields, or a function (async or not) that gives them before each attempt, for tokens that expire. What it
-    raises ends the stream and comes out of the iteration, unless it is a TimeoutError, an error of httpx's on the way
-    or a status that passes (408, 425, 429, 5xx): then it is an attempt that failed. Stopped is raised if an attempt
-    can't be made at all: an address that is none, fields that can't be sent. `topics`: one or several.
+    `token`: a token or a key, or a function (async or not) that gives one. It is asked before each attempt, when the
+    gateway says that the token is `expiring`, and once more if the gateway finds it expired. None or "" is no token.
+    Refused is raised if the gateway does not take it (401), or if it is not enough (403).
+    `headers`: fields, or a function (async or not) that gives them before each attempt. What these functions raise
+    ends the stream and comes out of the iteration, unless it is a TimeoutError, an error of httpx's on the way or a
+    status that passes (408, 425, 429, 5xx): then it is an attempt that failed. Stopped is raised if an attempt can't be
+    made at all: an address that is none, fields that can't be sent. `topics`: one or several.
     `silence`: seconds without a byte after which the connection counts as dead; 0 or None is never. `attempts`: after
     so many in a row that failed Stopped is raised; None is no limit. `client` is left open; without one redirects are
     followed.
     """
     address = request.address(url, client_id, user_id, topics)
     used = httpx.AsyncClient(follow_redirects=True) if client is None else client
-    stream = Stream(used, address, last_event_id, headers, silence, attempts, on_state, random)
+    credentials = Credentials(token)
+    stream = Stream(used, address, last_event_id, headers, credentials, silence, attempts, on_state, random)
     try:
         yield stream
     finally:

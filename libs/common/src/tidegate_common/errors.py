@@ -95,6 +95,7 @@ AUTHENTICATION = {
     "missing": "this needs a token or a key: send Authorization: Bearer",
     "malformed": "the token can't be read",
     "expired": "the token has expired",
+    "early": "the token is not good yet: iat or nbf is in the future, or a clock is wrong",
     "signature": "the token's signature is not good",
     "issuer": "the token is of another issuer",
     "audience": "the token is for another audience",

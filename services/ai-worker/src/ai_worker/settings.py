@@ -23,7 +23,7 @@ class WorkerSettings(CommonSettings, frozen=True, kw_only=True):
     ai_model: str = ""
     """Model for jobs that name none; empty: the first that the backend offers."""
     openai_base_url: Annotated[str, env("OPENAI_BASE_URL")] = ""
-    openai_api_key: Annotated[str, env("OPENAI_API_KEY")] = ""
+    openai_api_key: Annotated[str, env("OPENAI_API_KEY", secret=True)] = ""
     ai_continue: Literal["none", "assistant", "prefix", "continue_final_message"] = "none"
     """How an endpoint (or the scripted model) goes on from the beginning of an answer, after a worker has died."""
     ai_retries: Count = 4

@@ -115,7 +115,7 @@ class Gateway:
         self.identity.limits.others = completions.refused
         refused = publisher.refusals.counts
         signals.observe("counter", names.METRIC_PUBLISHES_REFUSED, lambda: refused, "{message}", "Publishes refused")
-        self.openai = OpenAiFront(settings, completions, ModelList(bus), signals)
+        self.openai = OpenAiFront(settings, completions, ModelList(bus), self.identity, signals)
         self.app = Starlette(
             routes=[
                 *stream_routes(self.streams, settings.max_backlog_bytes),

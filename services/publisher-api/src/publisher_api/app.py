@@ -12,9 +12,11 @@ from starlette.types import ASGIApp
 from publisher_api.events.batch import BatchSender
 from publisher_api.events.repeats import Repeats
 from publisher_api.events.sender import EventSender
+from publisher_api.http import job_endpoints, revocation_endpoints
 from publisher_api.http.docs import docs_routes
 from publisher_api.http.endpoints import Endpoints
-from publisher_api.http.job_endpoints import PARAMETERS, JobEndpoints
+from publisher_api.http.job_endpoints import JobEndpoints
+from publisher_api.http.revocation_endpoints import RevocationEndpoints
 from publisher_api.http.tracing import traced
 from publisher_api.jobs.dead import DeadLetters
 from publisher_api.jobs.progress import QueueProgress
@@ -92,10 +94,14 @@ async def build(settings: PublisherSettings, bus: Bus, signals: Telemetry) -> Bu
         settings.max_body_bytes,
     )
     api = [*Endpoints(settings, sender, BatchSender(sender), gateways).routes(), *jobs.routes()]
+    if settings.asks:
+        most_ahead = settings.auth_max_token_seconds
+        api += RevocationEndpoints(identity.revocations, most_ahead, settings.max_body_bytes).routes()
+    parameters = {**job_endpoints.PARAMETERS, **revocation_endpoints.PARAMETERS}
     ignored = Ignored(settings.ignored_parameters)
     app = Starlette(
         routes=[
-            *(strict(route, ignored, PARAMETERS.get(route.path, ())) for route in api),
+            *(strict(route, ignored, parameters.get(route.path, ())) for route in api),
             *docs_routes(settings.asks),
             *health_routes(signals, readiness, settings),
         ],

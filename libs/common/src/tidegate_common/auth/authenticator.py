@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-import ipaddress
+import asyncio
 from collections.abc import Iterable
 from typing import Protocol
 
-from tidegate_common.auth.credentials import Kind, credential
+from tidegate_common.auth.credentials import Credential, Kind, credential
+from tidegate_common.auth.failures import Failures
+from tidegate_common.auth.jwks import Jwks
+from tidegate_common.auth.keys_file import KeysFile
 from tidegate_common.auth.limits import Rate, RateLimit
+from tidegate_common.auth.origins import Origins
 from tidegate_common.auth.settings import AuthSettings
 from tidegate_common.auth.tokens import Tokens
 from tidegate_common.contract.principal import OPEN, Grants, Principal
-from tidegate_common.errors import AUTHENTICATION, InvalidCredentials, Unauthenticated
+from tidegate_common.errors import AUTHENTICATION, Forbidden, InvalidCredentials, Unauthenticated, Unavailable
 
 Headers = Iterable[tuple[bytes, bytes]]
 
@@ -36,16 +40,44 @@ class Authenticator:
     def __init__(
         self, settings: AuthSettings, *, tickets: Tickets | None = None, revocations: Revocations | None = None
     ) -> None:
+        """Raises UnusableKey, UnusableKeys: see ``AuthSettings.auth_faults``."""
         self._settings = settings
         self._tickets = tickets
         self._revocations = revocations
-        self._tokens = Tokens(settings)
+        self.tokens = Tokens(settings, settings.signing_keys())
+        self.jwks = Jwks(settings.auth_jwks_url, self.tokens.use) if settings.auth_jwks_url else None
+        self.tokens.on_unknown_key = self.jwks.want if self.jwks else None
+        self._keys_file = KeysFile(settings.api_keys_file) if settings.api_keys_file else None
+        self.keys = self._keys_file.keys if self._keys_file else None
         self._anonymous = Principal(
             "anonymous", subscribe=Grants.of(settings.auth_anonymous, "TIDEGATE_AUTH_ANONYMOUS")
         )
+        # A list of everybody's origins is for whoever brings a token by itself, never for a cookie (Fetch, 3.2.5).
+        self._own_site = Origins(origin for origin in settings.cors_origins if origin != "*")
         self.failures = RateLimit("auth_failures", Rate.of(settings.limit_auth_failures))
+        self._failed = Failures(self.failures)
+        self._tasks: list[asyncio.Task[None]] = []
         self.results = dict.fromkeys(("ok", *AUTHENTICATION, "forbidden"), 0)
         """Requests, by what came of them."""
+
+    async def start(self) -> None:
+        """Begins to follow the JWKS and the file of API keys, if they are set. Neither holds a process up for long."""
+        if self.jwks is not None:
+            await self.jwks.start()
+            self._tasks.append(asyncio.create_task(self.jwks.run()))
+        if self._keys_file is not None:
+            self._tasks.append(asyncio.create_task(self._keys_file.run()))
+
+    async def aclose(self) -> None:
+        """Ends that."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def check_ready(self) -> None:
+        """Raises Unavailable if there is no key yet that tokens could be checked with."""
+        if self.jwks is not None and not self.jwks.ready and not self.tokens.keyed:
+            raise Unavailable("the JWKS was not fetched yet: no token can be checked")
 
     async def principal(self, headers: Headers, address: str, ticket: str | None = None) -> Principal:
         """Who a request is from, by its `headers` (names in lower case) and its parameter `ticket`.
@@ -56,36 +88,34 @@ class Authenticator:
         if not self._settings.asks:
             return OPEN
         try:
-            found = await self._read(headers, ticket)
+            found = await self._read(credential(headers, ticket, self._settings.auth_cookie), headers)
             if self._revocations is not None:
                 self._revocations.check(found)
         except (Unauthenticated, InvalidCredentials) as error:
-            self.results[error.reason if isinstance(error, Unauthenticated) else "malformed"] += 1
-            # After the check: others behind the same address may have failed, and a good token gets in all the same.
-            self.failures.take(network(address))
+            reason = error.reason if isinstance(error, Unauthenticated) else "malformed"
+            self.results[reason] += 1
+            self._failed.note(reason, address)
+            raise
+        except Forbidden:
+            self.results["forbidden"] += 1
             raise
         self.results["ok"] += 1
         return found
 
-    async def _read(self, headers: Headers, ticket: str | None) -> Principal:
-        found = credential(headers, ticket, self._settings.auth_cookie)
-        if found.kind is Kind.NONE:
-            if self._settings.auth_anonymous:
+    async def _read(self, found: Credential, headers: Headers) -> Principal:
+        match found.kind:
+            case Kind.TOKEN:
+                return self.tokens.principal(found.text)
+            case Kind.KEY if self.keys is not None:
+                return self.keys.principal(found.text)
+            case Kind.TICKET if self._tickets is not None:
+                return await self._tickets.principal(found.text)
+            case Kind.COOKIE:
+                if not self._own_site.own(headers):
+                    raise Forbidden("origin", "a cookie counts for pages of this site or one in TIDEGATE_CORS_ORIGINS")
+                return self.tokens.principal(found.text)
+            case Kind.NONE if self._settings.auth_anonymous:
                 return self._anonymous
-            raise Unauthenticated("missing")
-        if found.kind in (Kind.TOKEN, Kind.COOKIE):
-            return self._tokens.principal(found.text)
-        if found.kind is Kind.TICKET and self._tickets is not None:
-            return await self._tickets.principal(found.text)
+            case Kind.NONE:
+                raise Unauthenticated("missing")
         raise Unauthenticated("unknown")
-
-
-def network(address: str) -> str:
-    """What failures of `address` are counted under: IPv6 by /64, which one customer has as a whole."""
-    try:
-        found = ipaddress.ip_address(address.partition("%")[0])
-    except ValueError:
-        return address
-    if found.version == 4:
-        return address
-    return str(found.ipv4_mapped or ipaddress.ip_network((found, 64), strict=False).network_address)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated
 
 import msgspec
+from msgspec import Meta
 
 from tidegate_common.contract.ids import check_name
 from tidegate_common.contract.principal import ADMIN, Grants, JobRights, Principal
 from tidegate_common.errors import InvalidField, Unauthenticated
+
+UnixTime = Annotated[float, Meta(ge=0)]
+"""Seconds. What is no finite number is refused when it is read."""
 
 
 class Claim(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -22,40 +26,63 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 class Claims(msgspec.Struct, frozen=True, kw_only=True):
-    """The claims that are read. Times are Unix seconds."""
+    """The claims that are read. Those of others are ignored (RFC 7519, 4)."""
 
     sub: str
-    exp: float
-    iat: float
-    nbf: float = 0.0
+    exp: UnixTime
+    iat: UnixTime
+    nbf: UnixTime = 0.0
     iss: str = ""
     aud: str | list[str] = ""
     jti: str = ""
-    tidegate: Claim = Claim()
+    tidegate: msgspec.Raw = msgspec.Raw(b"{}")
+    """Not read before the signature is: a long list of grants costs more than to check that."""
 
 
-def principal_of(claims: dict[str, Any] | Claims, leeway: float) -> Principal:
+_claims = msgspec.json.Decoder(Claims)
+_claim = msgspec.json.Decoder(Claim)
+
+UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+"""What msgspec raises for what others wrote: of another shape, no UTF-8, or nested too deep."""
+
+
+def read_claims(payload: bytes) -> Claims:
     """Raises Unauthenticated (`malformed`) that names the claim."""
     try:
-        found = claims if isinstance(claims, Claims) else msgspec.convert(claims, Claims)
-        own = found.tidegate
-        check_name("sub", found.sub)
-        unknown = sorted(set(own.admin) - ADMIN)
-        if unknown:
-            raise InvalidField("tidegate.admin", f"some of {', '.join(sorted(ADMIN))}")
-        if own.jobs and own.jobs.tokens_per_day is not None and own.jobs.max_tokens is None:
-            raise InvalidField("tidegate.jobs", "max_tokens too, if there is tokens_per_day")
+        return _claims.decode(payload)
+    except UNREADABLE as error:
+        raise malformed(error) from None
+
+
+def principal_of(claims: Claims, leeway: float) -> Principal:
+    """Raises Unauthenticated (`malformed`) that names the claim."""
+    try:
+        own = _claim.decode(claims.tidegate)
+        check_rights(own.admin, own.jobs, "tidegate.")
         return Principal(
-            f"user:{found.sub}",
-            subject=found.sub,
+            f"user:{check_name('sub', claims.sub)}",
+            subject=claims.sub,
             subscribe=Grants.of(own.subscribe, "tidegate.subscribe"),
             publish=Grants.of(own.publish, "tidegate.publish"),
             jobs=own.jobs,
             admin=frozenset(own.admin),
             client=check_name("tidegate.client", own.client) if own.client else "",
-            expires=found.exp + leeway,
-            issued=found.iat,
-            token_id=found.jti,
+            expires=claims.exp + leeway,
+            issued=claims.iat,
+            token_id=claims.jti,
         )
-    except (InvalidField, msgspec.ValidationError) as error:
-        raise Unauthenticated("malformed", detail=f"the token's claims can't be used: {error}") from None
+    except (InvalidField, *UNREADABLE) as error:
+        raise malformed(error) from None
+
+
+def check_rights(admin: list[str], jobs: JobRights | None, where: str = "") -> None:
+    """What a token's and a key's rights have in common. Raises InvalidField."""
+    if set(admin) - ADMIN:
+        raise InvalidField(f"{where}admin", f"some of {', '.join(sorted(ADMIN))}")
+    if jobs and jobs.tokens_per_day is not None and jobs.max_tokens is None:
+        raise InvalidField(f"{where}jobs", "max_tokens too, if there is tokens_per_day")
+
+
+def malformed(why: object) -> Unauthenticated:
+    """The error for claims that can't be used. `why` repeats no value of theirs."""
+    return Unauthenticated("malformed", detail=f"the token's claims can't be used: {why}")

@@ -45,18 +45,13 @@ def credential(headers: Iterable[tuple[bytes, bytes]], ticket: str | None, cooki
         return Credential(Kind.KEY if text.startswith(KEY_START) else Kind.TOKEN, text)
     if ticket is not None:
         return Credential(Kind.TICKET, ticket)
-    if cookie:
-        found = _cookie(headers, cookie)
-        if found:
-            return Credential(Kind.COOKIE, found)
-    return NOTHING
+    found = _cookies(headers, cookie) if cookie else []
+    if len(found) > 1:
+        raise InvalidCredentials(f"the cookie {cookie} is there twice: one of another path or domain is in the way")
+    return Credential(Kind.COOKIE, found[0]) if found and found[0] else NOTHING
 
 
-def _cookie(headers: Iterable[tuple[bytes, bytes]], wanted: str) -> str:
-    for name, value in headers:
-        if name == b"cookie":
-            for pair in value.decode("latin-1").split(";"):
-                key, _, text = pair.strip().partition("=")
-                if key == wanted:
-                    return text.strip('"')
-    return ""
+def _cookies(headers: Iterable[tuple[bytes, bytes]], wanted: str) -> list[str]:
+    """The values of all cookies of that name (RFC 6265, 5.4): HTTP/2 may split them over several fields."""
+    pairs = [pair for name, value in headers if name == b"cookie" for pair in value.decode("latin-1").split(";")]
+    return [text for key, equals, text in (pair.strip().partition("=") for pair in pairs) if equals and key == wanted]

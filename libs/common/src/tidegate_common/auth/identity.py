@@ -39,6 +39,7 @@ class Identity:
             await self._client_id_key.start()
         if self._settings.asks:
             await self.revocations.start()
+            await self.authenticator.start()
             self._tasks.append(asyncio.create_task(self.revocations.run()))
 
     async def aclose(self) -> None:
@@ -46,9 +47,17 @@ class Identity:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.authenticator.aclose()
 
     def _observe(self, signals: Telemetry) -> None:
         """The metrics of identity."""
+        results, tokens, jwks = self.authenticator.results, self.authenticator.tokens, self.authenticator.jwks
+        signals.observe("counter", names.METRIC_AUTH, lambda: results, "{request}", "Requests, by who asks", "result")
+        signals.observe(
+            "counter", names.METRIC_AUTH_CACHE_HITS, lambda: tokens.hits, "{token}", "Tokens that were known already"
+        )
+        if jwks is not None:
+            signals.observe("gauge", names.METRIC_JWKS_AGE, lambda: jwks.age, "s", "Age of the last good JWKS")
         limits = self.limits
         signals.observe(
             "counter", names.METRIC_LIMITED, limits.refused, "{request}", "Refused by a limit", label="limit"

@@ -41,6 +41,14 @@ class Rate(NamedTuple):
         return found
 
 
+class Standing(NamedTuple):
+    """How many there may be at once, how many are left of them, and seconds until all are there again."""
+
+    limit: float
+    left: float
+    reset_seconds: float
+
+
 read_rate = lru_cache(maxsize=1_000)(Rate.of)
 """The same, for what is asked with each request: the rates of a keys file are few."""
 
@@ -80,6 +88,14 @@ class RateLimit:
         """Raises Limited if there is none for `key`; takes none."""
         if self._rate is not None and key in self._full_at:
             self._check(self._rate, self._full_at[key] - self._clock() + 1 / self._rate.per_second)
+
+    def standing(self, key: str, own: Rate | None = None) -> Standing | None:
+        """What `key` has left; None if nothing limits it."""
+        rate = own or self._rate
+        if rate is None:
+            return None
+        seconds = max(0.0, self._full_at.get(key, 0.0) - self._clock())
+        return Standing(rate.burst, max(0.0, rate.burst - seconds * rate.per_second), seconds)
 
     def _check(self, rate: Rate, seconds: float) -> None:
         """`seconds`: after how many the bucket would be full again."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from tidegate_common.auth.authenticator import network
-from tidegate_common.auth.limits import Rate, RateLimit, read_rate
+from tidegate_common.auth.limits import Rate, RateLimit, Standing, read_rate
+from tidegate_common.auth.network import network
 from tidegate_common.auth.settings import AuthSettings
 from tidegate_common.contract.principal import Principal
 
@@ -38,6 +38,10 @@ class PrincipalLimits:
         """Raises Limited."""
         _take(self._jobs, principal, address)
 
+    def jobs_left(self, principal: Principal, address: str) -> Standing | None:
+        """What there is left of its jobs; None if nothing limits them."""
+        return self._jobs.standing(*_bucket(self._jobs, principal, address))
+
     def refused(self) -> dict[str, int]:
         """Refusals so far, by the limit's name."""
         rates = (self._connects, self._publishes, self._jobs, self._failures)
@@ -45,7 +49,12 @@ class PrincipalLimits:
 
 
 def _take(limit: RateLimit, principal: Principal, address: str) -> None:
+    if limit.on or limit.name in principal.limits:
+        limit.take(*_bucket(limit, principal, address))
+
+
+def _bucket(limit: RateLimit, principal: Principal, address: str) -> tuple[str, Rate | None]:
+    """Its key, and the rate that is the principal's own."""
     own = read_rate(principal.limits[limit.name]) if limit.name in principal.limits else None
-    if own is not None or limit.on:
-        # The two never meet: a principal's name begins with `user:` or `key:`, which no address does.
-        limit.take(network(address) if principal.anonymous else principal.name, own)
+    # The two never meet: a principal's name begins with `user:` or `key:`, which no address does.
+    return network(address) if principal.anonymous else principal.name, own

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from heapq import nlargest
 
 import msgspec
 
@@ -68,18 +69,15 @@ class Revocations:
         if self.revoked(principal, client_id):
             raise Unauthenticated("revoked")
 
-    def latest(self, most: int) -> tuple[list[Revocation], int]:
-        """The `most` that were made last, the newest first, and how many there are."""
+    def latest(self, most: int, named: tuple[str, str] | None = None) -> tuple[list[Revocation], int]:
+        """The `most` that were made last, the newest first, and how many there are; if `named` is given, of that."""
+        if named is None:
+            found = list(self._by_key.values())
+        else:
+            found = [each for each in [self._named[named[0]].get(named[1])] if each is not None]
         now = time.time()
-        there = [each for each in self._by_key.values() if not each.until or each.until > now]
-        return sorted(there, key=lambda each: -each.at)[:most], len(there)
-
-    def get(self, kind: str, value: str) -> Revocation:
-        """Raises NotFound."""
-        found = self._named[kind].get(value)
-        if found is None:
-            raise _unknown(kind)
-        return found
+        there = [each for each in found if not each.until or each.until > now]
+        return nlargest(most, there, key=lambda each: each.at), len(there)
 
     async def revoke(self, kind: str, value: str, before: float = 0.0) -> Revocation:
         """Revokes what `kind`, one of KINDS, and `value` name; `before` as a Revocation has it.

@@ -7,8 +7,10 @@ same meaning, so that one rule decides: a grant allows what it covers (`subjects
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Annotated
 
 import msgspec
+from msgspec import Meta
 
 from tidegate_common.contract.subjects import (
     BROADCAST,
@@ -65,16 +67,16 @@ class Grants:
         return self.all or tail in self._exact or any(covers(wide, tail) for wide in self._wide)
 
 
-class JobRights(msgspec.Struct, frozen=True, kw_only=True):
-    """What somebody may ask of the workers. What is missing does not limit."""
+class JobRights(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What somebody may ask of the workers. What is missing does not limit, so nothing may be misspelt."""
 
     kinds: tuple[str, ...] | None = None
     models: tuple[str, ...] | None = None
-    max_tokens: int | None = None
+    max_tokens: Annotated[int, Meta(ge=1)] | None = None
     """Of one answer."""
-    concurrent: int | None = None
+    concurrent: Annotated[int, Meta(ge=0)] | None = None
     """Jobs that have not ended."""
-    tokens_per_day: int | None = None
+    tokens_per_day: Annotated[int, Meta(ge=0)] | None = None
     """Of prompts and answers, for each UTC day."""
 
     @property

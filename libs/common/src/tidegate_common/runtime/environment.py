@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Mapping
-from typing import Annotated, Any, TypeVar, get_type_hints
+from pathlib import Path
+from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
 import msgspec
 from msgspec import Meta
 from msgspec.structs import FieldInfo, fields
 
-from tidegate_common.auth.settings import AuthSettings
+from tidegate_common.auth.settings import SECRET, AuthSettings
 from tidegate_common.bus.jobs.enqueue import MAX_PER_OWNER
 from tidegate_common.bus.streams.definitions import StreamLimits
 from tidegate_common.bus.streams.patience import Patience
@@ -29,15 +31,15 @@ Count = Annotated[int, Meta(ge=0)]
 AtLeastOne = Annotated[int, Meta(ge=1)]
 
 
-def env(name: str) -> Any:
+def env(name: str, *, secret: bool = False) -> Any:
     """Annotation for a field that is read from the variable `name` and not from `TIDEGATE_<FIELD>`."""
-    return Meta(extra={"env": name})
+    return Meta(extra={"env": name, "secret": secret})
 
 
 class CommonSettings(AuthSettings, frozen=True, kw_only=True):
     """What every process reads. A field `log_level` comes from the variable `TIDEGATE_LOG_LEVEL`."""
 
-    nats_url: str = "nats://127.0.0.1:4222"
+    nats_url: Annotated[str, SECRET] = "nats://127.0.0.1:4222"
     """Comma list of servers, with `tls://` if they are to be spoken to in TLS alone."""
     nats_ca_file: str = ""
     """Certificates of the authorities that NATS's own is checked against, PEM; empty: the system's."""
@@ -55,8 +57,6 @@ class CommonSettings(AuthSettings, frozen=True, kw_only=True):
     port: Port = 8000
     allowed_hosts: tuple[str, ...] = ()
     """Names that requests may be for (`Host`), beside localhost and addresses."""
-    cors_origins: tuple[str, ...] = ()
-    """Origins whose pages may call from a browser; `*` for all."""
     ignored_parameters: tuple[str, ...] = ()
     """Names in query strings that are not refused though nobody reads them; `x_*` stands for all that begin so."""
     trusted_proxies: tuple[str, ...] = ()
@@ -176,20 +176,25 @@ S = TypeVar("S", bound=CommonSettings)
 
 
 def load(kind: type[S], environ: Mapping[str, str]) -> S:
-    """`kind` filled from `environ`; an empty variable counts as not set. Raises ConfigError with all faults."""
+    """`kind` filled from `environ`; an empty variable counts as not set. Raises ConfigError with all faults.
+
+    Each secret may be in a file, which its variable with `_FILE` names. No fault repeats one.
+    """
     hints = get_type_hints(kind, include_extras=True)
     values: dict[str, Any] = {}
     faults: list[str] = []
     for field in fields(kind):
-        name = variable(field, hints[field.name])
-        text = environ.get(name, "")
-        if not text:
-            continue
-        raw: Any = [part.strip() for part in text.split(",") if part.strip()] if _is_list(hints[field.name]) else text
+        hint = hints[field.name]
+        name, secret = variable(field, hint), is_secret(hint)
         try:
-            values[field.name] = msgspec.convert(raw, hints[field.name], strict=False)
+            text = _secret(name, environ) if secret else environ.get(name, "")
+            if text:
+                raw: Any = _parts(text) if _is_list(hint) else text
+                values[field.name] = msgspec.convert(raw, hint, strict=False)
         except msgspec.ValidationError as error:
-            faults.append(f"{name}: {error}, got {text!r}")
+            faults.append(f"{name}: {error}" + ("" if secret else f", got {text!r}"))
+        except ValueError as error:
+            faults.append(str(error))
     if not faults:
         settings = kind(**values)
         faults = settings.faults()
@@ -200,11 +205,43 @@ def load(kind: type[S], environ: Mapping[str, str]) -> S:
 
 def variable(field: FieldInfo, hint: Any) -> str:
     """The environment variable that `field` is read from."""
-    for meta in getattr(hint, "__metadata__", ()):
-        if isinstance(meta, Meta) and meta.extra and "env" in meta.extra:
-            return str(meta.extra["env"])
-    return f"TIDEGATE_{field.name.upper()}"
+    return str(_extra(hint).get("env", f"TIDEGATE_{field.name.upper()}"))
+
+
+def is_secret(hint: Any) -> bool:
+    """Whether a field's value is one: it stands in no text, and may be in a file."""
+    return bool(_extra(hint).get("secret"))
+
+
+def _extra(hint: Any) -> dict[str, Any]:
+    """What the annotations of a field say beside its type."""
+    extras = [meta.extra for meta in getattr(hint, "__metadata__", ()) if isinstance(meta, Meta) and meta.extra]
+    return {name: value for extra in extras for name, value in extra.items()}
+
+
+def _secret(name: str, environ: Mapping[str, str]) -> str:
+    """The secret of that name, from its variable or its file. Raises ValueError."""
+    text, path = environ.get(name, ""), environ.get(f"{name}_FILE", "")
+    if not path:
+        return text
+    if text:
+        raise ValueError(f"{name}, {name}_FILE: one of them, not both")
+    try:
+        found = Path(path).read_text(encoding="utf-8").rstrip("\r\n")
+    except OSError as error:
+        raise ValueError(f"{name}_FILE: {path} can't be read ({error.strerror})") from None
+    except UnicodeDecodeError:
+        raise ValueError(f"{name}_FILE: {path} is no text in UTF-8") from None
+    if not found:
+        raise ValueError(f"{name}_FILE: {path} is empty")
+    return found
+
+
+def _parts(text: str) -> list[str]:
+    """The parts of a comma list; in a file they may have a line each."""
+    return [part.strip() for part in re.split(r"[,\r\n]", text) if part.strip()]
 
 
 def _is_list(hint: Any) -> bool:
-    return getattr(hint, "__origin__", None) is tuple
+    plain = get_args(hint)[0] if get_origin(hint) is Annotated else hint
+    return get_origin(plain) is tuple

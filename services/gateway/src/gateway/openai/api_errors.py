@@ -8,6 +8,7 @@ from starlette.responses import Response
 
 from tidegate_common import errors
 from tidegate_common.contract.answers import AiError
+from tidegate_common.runtime.problems import challenge
 
 INVALID = "invalid_request_error"
 SERVER = "server_error"
@@ -58,6 +59,11 @@ TABLE: list[tuple[type[errors.TidegateError], int, str, str | None]] = [
     (errors.InvalidField, 400, INVALID, "invalid_value"),
     (errors.InvalidHost, 400, INVALID, "invalid_host"),
     (errors.WrongHost, 421, INVALID, "wrong_host"),
+    (errors.InvalidCredentials, 400, INVALID, "invalid_credentials"),
+    (errors.Unauthenticated, 401, INVALID, "invalid_api_key"),
+    (errors.Forbidden, 403, INVALID, "forbidden"),
+    (errors.BudgetSpent, 429, "insufficient_quota", "insufficient_quota"),
+    (errors.Limited, 429, "rate_limit_error", "rate_limit_exceeded"),
     (errors.Forbidden, 403, INVALID, "forbidden"),
     (errors.NotFound, 404, INVALID, "not_found"),
     (errors.TooLarge, 413, INVALID, "too_large"),
@@ -91,8 +97,17 @@ def api_error(error: Exception) -> ApiError:
             headers = {} if retry_after is None else {"Retry-After": str(retry_after)}
             if isinstance(error, errors.UnsupportedCoding):
                 headers["Accept-Encoding"] = "identity"
+            if isinstance(error, errors.Unauthenticated):
+                headers["WWW-Authenticate"] = challenge(error)
+            if isinstance(error, errors.BudgetSpent):  # until the next day no try is of use
+                headers |= NOT_AGAIN
             return ApiError(status, str(error), type_, param=param, code=code, headers=headers)
     return ApiError(500, "Internal error", SERVER, code="internal_error", headers=NOT_AGAIN)
+
+
+def no_such_model(name: str) -> ApiError:
+    """A model that there is not, or that the caller may not use: nobody is told which of the two."""
+    return ApiError(404, f"The model {name} is not known here.", param="model", code="model_not_found")
 
 
 def job_failed(error: AiError) -> ApiError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import msgspec
@@ -19,7 +19,7 @@ from gateway.openai.request import Completion
 from tidegate_common.bus.connection import Bus
 from tidegate_common.bus.events.history import History
 from tidegate_common.bus.events.publisher import EventPublisher
-from tidegate_common.bus.jobs.budgets import Budgets
+from tidegate_common.bus.jobs.budgets import Budgets, Standing
 from tidegate_common.bus.jobs.cancel import Cancellation
 from tidegate_common.bus.jobs.enqueue import MAX_PER_OWNER, QueueWriter
 from tidegate_common.bus.jobs.events import end_place
@@ -28,7 +28,7 @@ from tidegate_common.bus.jobs.submit import JobSubmitter
 from tidegate_common.bus.requests.retry import insist
 from tidegate_common.contract.ids import keyed_id, new_job_id
 from tidegate_common.contract.jobs import CHAT, Job, JobState, OnDisconnect, request_hash
-from tidegate_common.contract.subjects import job_tail
+from tidegate_common.contract.subjects import job_tail, user_tail
 from tidegate_common.errors import BrokerUnavailable, NotFound
 from tidegate_common.runtime.tasks import end, spawn
 from tidegate_common.telemetry.trouble import Trouble
@@ -76,16 +76,19 @@ class Completions:
         )
 
     @asynccontextmanager
-    async def begin(self, asked: Completion, caller: Caller) -> AsyncIterator[tuple[JobState, JobReader]]:
+    async def begin(
+        self, asked: Completion, caller: Caller, told: Callable[[Standing], object]
+    ) -> AsyncIterator[tuple[JobState, JobReader]]:
         """Queues the job, once for one `caller.key`, and reads it. Left before the job's end by the last one of its
-        callers here, it is cancelled.
+        callers here, it is cancelled. `told` hears how the caller's budget of tokens stands, if it has one.
 
-        Raises QueueFull, BrokerUnavailable, TooLarge: then there is no such job; KeyReused: it is of another request.
+        Raises Forbidden, Unauthenticated, Limited, QueueFull, BrokerUnavailable, TooLarge: then there is no such job;
+        KeyReused: it is of another request.
         """
         begun: tuple[JobState, JobReader] | None = None
         try:
             async with AsyncExitStack() as stack:
-                begun = await self._begin(asked, caller, stack)
+                begun = await self._begin(asked, caller, told, stack)
                 yield begun
         finally:  # The reader has left by now: one that is still there is another caller's.
             if begun is not None and caller.cancel:
@@ -93,7 +96,9 @@ class Completions:
                 if not reader.ended and not self._is_read(state):
                     self._spawn_cancel(state.job_id)
 
-    async def _begin(self, asked: Completion, caller: Caller, stack: AsyncExitStack) -> tuple[JobState, JobReader]:
+    async def _begin(
+        self, asked: Completion, caller: Caller, told: Callable[[Standing], object], stack: AsyncExitStack
+    ) -> tuple[JobState, JobReader]:
         if caller.key is None:
             # The reader attaches before the job is queued: no event is stored by then that would have to be read back.
             # Its place and the job's start are asked for at the same moment, which is one request to NATS.
@@ -101,9 +106,9 @@ class Completions:
             reader = await stack.enter_async_context(JobReader(self._attachments, job_tail(job_id), job_id))
             job = await self._draft(asked, caller, job_id)
             await reader.attached()
-            return await self._submitter.submit(job, caller.principal), reader
+            return await self._submitter.submit(job, caller.principal, told), reader
         job = await self._draft(asked, caller, keyed_id("chat", caller.name, caller.key))
-        state = await self._submitter.submit(job, caller.principal)
+        state = await self._submitter.submit(job, caller.principal, told)
         # There may have been this job before: all of it is read, from its own start on.
         ends_at = end_place(state, await self._history.patient_position()) if state.end else 0
         reader = JobReader(self._attachments, state.tail, state.job_id, state.start, ends_at)
@@ -127,8 +132,8 @@ class Completions:
             CHAT,
             params,
             principal=caller.principal,
-            request="" if caller.key is None else request_hash(params, asked.user),
-            owner=asked.user or caller.name,
+            request="" if caller.key is None else request_hash(params, user_tail(asked.user) if asked.user else ""),
+            owner=caller.owner(asked.user),
             seconds=self._seconds,
             # The front cancels the job itself as soon as the caller goes. This is for a gateway that died with it, or
             # could not reach NATS then.

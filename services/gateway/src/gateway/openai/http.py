@@ -19,17 +19,22 @@ from starlette.types import Receive, Scope, Send
 
 from gateway.feed.reader import JobReader
 from gateway.openai import tracing
-from gateway.openai.api_errors import NOT_AGAIN, OVERLOADED, SERVER, ApiError, api_error
+from gateway.openai.api_errors import NOT_AGAIN, OVERLOADED, SERVER, ApiError, api_error, no_such_model
+from gateway.openai.authority import Authority
 from gateway.openai.caller import Caller, caller_of
 from gateway.openai.completions import Completions
-from gateway.openai.model_list import ModelList
+from gateway.openai.model_list import ModelList, may_use
+from gateway.openai.rate_headers import rate_headers
 from gateway.openai.request import Completion, read
 from gateway.openai.response import ResponseWriter, gone
 from gateway.openai.translator import ChunkHead, ChunkTranslator, completion
 from gateway.settings import GatewaySettings
 from gateway.sse.admission import Admission
+from tidegate_common.auth.identity import Identity
+from tidegate_common.bus.jobs.budgets import Standing
 from tidegate_common.contract.answers import AnswerBuilder
 from tidegate_common.errors import TidegateError
+from tidegate_common.runtime.authentication import principal_of
 from tidegate_common.runtime.body import read_body
 from tidegate_common.runtime.hosts import problem
 from tidegate_common.runtime.tasks import end
@@ -51,9 +56,16 @@ class OpenAiFront:
     """The routes, and what they share."""
 
     def __init__(
-        self, settings: GatewaySettings, completions: Completions, models: ModelList, telemetry: Telemetry
+        self,
+        settings: GatewaySettings,
+        completions: Completions,
+        models: ModelList,
+        identity: Identity,
+        telemetry: Telemetry,
     ) -> None:
         self._settings = settings
+        self._limits = identity.limits
+        self._authority = Authority(identity.revocations)
         self._completions = completions
         self._models = models
         self._telemetry = telemetry
@@ -87,11 +99,11 @@ class OpenAiFront:
                     await self._idle.wait()
         await self._completions.aclose()
 
-    async def _list(self, _: Request) -> Response:
-        return _json({"object": "list", "data": await self._models.all()})
+    async def _list(self, request: Request) -> Response:
+        return _json({"object": "list", "data": await self._models.all(principal_of(request))})
 
     async def _model(self, request: Request) -> Response:
-        return _json(await self._models.one(request.path_params["model"]))
+        return _json(await self._models.one(principal_of(request), request.path_params["model"]))
 
     async def complete(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One completion, from its request to the end of its answer."""
@@ -100,8 +112,11 @@ class OpenAiFront:
         with tracing.serving(self._telemetry, scope["headers"], PATH) as span:
             try:
                 self.admission.check("")
-                asked = read(await read_body(request, self._settings.max_completion_bytes))
                 caller = caller_of(request)
+                self._count(caller, writer)
+                asked = read(await read_body(request, self._settings.max_completion_bytes))
+                if not may_use(caller.principal, asked.model):
+                    raise no_such_model(asked.model)
                 tracing.asked(span, asked)
                 self.admission.enter("")
                 self.admission.opened()
@@ -121,10 +136,22 @@ class OpenAiFront:
                 tracing.failed(span, found)
                 await writer.error(found)
 
+    def _count(self, caller: Caller, writer: ResponseWriter) -> None:
+        """Raises Limited."""
+        try:
+            self._limits.job(caller.principal, caller.address)
+        finally:
+            standing = self._limits.jobs_left(caller.principal, caller.address)
+            if standing is not None:
+                writer.headers |= rate_headers("requests", *standing)
+
     async def _answer(
         self, asked: Completion, caller: Caller, writer: ResponseWriter, receive: Receive, span: Span
     ) -> None:
-        async with self._completions.begin(asked, caller) as (job, reader):
+        def told(standing: Standing) -> None:
+            writer.headers |= rate_headers("tokens", *standing)
+
+        async with self._completions.begin(asked, caller, told) as (job, reader):
             writer.headers["x-request-id"] = job.job_id
             span.set_attribute(names.JOB_ID, job.job_id)
             head = ChunkHead(job.job_id, int(job.created), asked.model)
@@ -132,7 +159,8 @@ class OpenAiFront:
                 work = self._stream(reader, ChunkTranslator(head, asked.params.n, asked.include_usage), writer, span)
             else:
                 work = self._whole(reader, head, writer, span)
-            await self._while_wanted(work, receive, writer, asked.stream)
+            with self._authority.over(caller.principal) as lost:
+                await self._while_wanted(work, receive, writer, asked.stream, lost)
 
     async def _stream(self, reader: JobReader, chunks: ChunkTranslator, writer: ResponseWriter, span: Span) -> None:
         async for event_type, data in reader.events():
@@ -155,13 +183,19 @@ class OpenAiFront:
         await writer.document(body)
 
     async def _while_wanted(
-        self, work: Coroutine[Any, Any, None], receive: Receive, writer: ResponseWriter, beating: bool
+        self,
+        work: Coroutine[Any, Any, None],
+        receive: Receive,
+        writer: ResponseWriter,
+        beating: bool,
+        lost: asyncio.Future[ApiError],
     ) -> None:
-        """Does `work` until its end. Raises _Gone if the client goes away before, ApiError if time is over."""
+        """Does `work` until its end. Raises _Gone if the client goes away before, ApiError if time is over, or if the
+        right to it is `lost`."""
         working = asyncio.create_task(work)
         leaving = asyncio.create_task(gone(receive))
         stopping = asyncio.create_task(self._stopping.wait())
-        tasks: list[asyncio.Task[Any]] = [working, leaving, stopping]
+        tasks: list[asyncio.Future[Any]] = [working, leaving, stopping, lost]
         seconds = self._settings.completion_seconds + LATE_SECONDS
         beats = [asyncio.create_task(writer.beat(self._settings.heartbeat_seconds))] if beating else []
         try:
@@ -170,6 +204,8 @@ class OpenAiFront:
                 return await working
             if leaving.done():
                 raise _Gone
+            if lost.done():
+                raise lost.result()
             if stopping.done():
                 message = "This gateway is being stopped."
                 raise ApiError(503, message, OVERLOADED, code="stopping", headers={"Retry-After": "1"})
@@ -179,7 +215,7 @@ class OpenAiFront:
 
 
 def refusal(scope: Scope, error: TidegateError) -> Response:
-    """The answer to a request for a host that is not ours: below `/v1` in OpenAI's shape, else problem details."""
+    """What is refused before its endpoint: below `/v1` it is answered in OpenAI's shape, else by problem details."""
     if scope["path"] == MOUNT or scope["path"].startswith(f"{MOUNT}/"):
         return api_error(error).response()
     return problem(scope, error)

@@ -9,9 +9,8 @@ import msgspec
 from msgspec import Meta
 
 from gateway.openai.api_errors import ApiError, unsupported
-from tidegate_common.contract.ids import is_well_formed
+from tidegate_common.contract.ids import check_name, is_well_formed
 from tidegate_common.contract.jobs import ChatMessage, ChatParams
-from tidegate_common.contract.subjects import user_tail
 from tidegate_common.errors import InvalidField
 from tidegate_common.runtime.body import decode, invalid_field
 
@@ -88,7 +87,7 @@ class _Message(msgspec.Struct, frozen=True):
 
 
 class Completion(NamedTuple):
-    """A checked request. `user` is the tail of the user that it is said to be for, empty if nobody is named."""
+    """A checked request. `user` is whom it is said to be for, empty if nobody is named."""
 
     params: ChatParams
     model: str
@@ -124,7 +123,7 @@ def read(body: bytes) -> Completion:
         frequency_penalty=asked.frequency_penalty,
     )
     options = asked.stream_options or StreamOptions()
-    user = user_tail(asked.user, "user") if asked.user else ""
+    user = check_name("user", asked.user) if asked.user else ""
     return Completion(params, _well_formed(asked.model, "model"), bool(asked.stream), options.include_usage, user)
 
 

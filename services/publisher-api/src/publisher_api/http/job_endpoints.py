@@ -38,7 +38,7 @@ from tidegate_common.runtime.body import decode, read_body
 from tidegate_common.runtime.query import address_owner, idempotency_key, once
 
 LISTED, MOST = 100, 1_000
-"""Dead jobs that are listed if nobody says how many, and at most."""
+"""Entries of a list that are given if nobody says how many, and at most."""
 
 PARAMETERS = {"/api/ai/dead": ("limit",)}
 """What the query strings of these paths may hold; no other path takes any."""
@@ -124,7 +124,7 @@ class JobEndpoints:
         return answer({**_shown(state), "answer": found}, 200)
 
     async def dead(self, request: Request) -> Response:
-        most = _limit(request)
+        most = limit_of(request)
         principal_of(request).check_admin("dead")
         jobs, total = await self._dead.latest(most)
         return answer({"jobs": [_listed(each) for each in jobs], "total": total}, 200)
@@ -179,7 +179,8 @@ def _listed(dead: DeadJob) -> dict[str, object]:
     }
 
 
-def _limit(request: Request) -> int:
+def limit_of(request: Request) -> int:
+    """How many entries of a list are asked for. Raises InvalidField."""
     text = once(request.state.query, "limit") or str(LISTED)
     # ASCII's digits alone, and few of them: Python reads others too, and raises for more than 4,300.
     if not re.fullmatch("[0-9]{1,4}", text) or not 1 <= int(text) <= MOST:

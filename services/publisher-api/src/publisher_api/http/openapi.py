@@ -7,10 +7,13 @@ from typing import Any
 import msgspec
 
 from publisher_api.bodies import BatchLine, BroadcastBody, ChatBody, JobBody, RetryBody, SendBody
-from publisher_api.http.job_endpoints import NOT_SHOWN
+from publisher_api.http.job_endpoints import LISTED, MOST, NOT_SHOWN
+from publisher_api.http.revocation_endpoints import PATH as REVOCATIONS
+from publisher_api.http.revocation_endpoints import RevocationBody
 from publisher_api.http.statuses import EVERYWHERE, SCHEMES, problems
 from tidegate_common.contract.answers import Answer
 from tidegate_common.contract.jobs import DeadJob, JobState
+from tidegate_common.contract.revocation import KINDS
 
 
 class Accepted(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -123,6 +126,25 @@ class ProblemDetails(msgspec.Struct, frozen=True, omit_defaults=True):
     limit: str | None = None
 
 
+class RevocationAnswer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What is revoked: one of the four. `before` is null if all is, and `until` if it has no end. Unix seconds."""
+
+    before: float | None
+    until: float | None
+    at: float
+    sub: str | None = None
+    jti: str | None = None
+    key: str | None = None
+    client_id: str | None = None
+
+
+class RevocationList(msgspec.Struct, frozen=True):
+    """Those that were made last, the newest first, and how many are in force."""
+
+    revocations: list[RevocationAnswer]
+    total: int
+
+
 _TYPES = (
     SendBody,
     BroadcastBody,
@@ -140,6 +162,9 @@ _TYPES = (
     DeadList,
     Presence,
     Ended,
+    RevocationBody,
+    RevocationAnswer,
+    RevocationList,
     ProblemDetails,
 )
 _KEY = {
@@ -150,6 +175,11 @@ _KEY = {
         "with durable events (a batch line's is the key and the line's number)."
     ),
     "schema": {"type": "string", "minLength": 1, "maxLength": 128},
+}
+_LIMIT = {
+    "name": "limit",
+    "in": "query",
+    "schema": {"type": "integer", "minimum": 1, "maximum": MOST, "default": LISTED},
 }
 _BODY = (413, 415)
 """Problems of calls with a body."""
@@ -252,22 +282,14 @@ def document(asks: bool = True) -> dict[str, Any]:
                 for kind, name_ in (("chat", "chat"), ("jobs", "job"))
             },
             "/api/ai/dead": {
-                "get": {
-                    **_operation("List dead jobs", {200: "DeadList"}, DEAD),
-                    "parameters": [
-                        {
-                            "name": "limit",
-                            "in": "query",
-                            "schema": {"type": "integer", "minimum": 1, "maximum": 1000, "default": 100},
-                        }
-                    ],
-                }
+                "get": {**_operation("List dead jobs", {200: "DeadList"}, DEAD), "parameters": [_LIMIT]},
             },
             "/api/ai/dead/{job_id}": {
                 "parameters": job,
                 "get": _operation("A dead job", {200: "DeadJob"}, DEAD, gone),
                 "delete": _operation("Forget a dead job", {204: ""}, DEAD, gone),
             },
+            **({REVOCATIONS: _revocations()} if asks else {}),
             "/api/ai/dead/{job_id}/retry": {
                 "parameters": job,
                 "post": {
@@ -283,6 +305,24 @@ def document(asks: bool = True) -> dict[str, Any]:
             "schemas": components,
             "securitySchemes": SCHEMES,
             "responses": problems(_ref("ProblemDetails")),
+        },
+    }
+
+
+def _revocations() -> dict[str, Any]:
+    named = [{"name": kind, "in": "query", "schema": {"type": "string", "minLength": 1}} for kind in KINDS]
+    right = "`admin revoke`"
+    post = _post("Revoke tokens or a key", "RevocationBody", 200, "RevocationAnswer", right, example={"sub": "ann"})
+    del post["parameters"]
+    return {
+        "post": post,
+        "get": {
+            **_operation("List revocations", {200: "RevocationList"}, right),
+            "parameters": [_LIMIT, *named],
+        },
+        "delete": {
+            **_operation("Take a revocation back", {204: ""}, right, (404,)),
+            "parameters": named,
         },
     }
 

@@ -8,7 +8,7 @@ MEANINGS = {
     400: "The body is no JSON, the `Host` can't be used, or the request is no HTTP",
     401: "No good token or key, if services are asked for them: `reason` says why, and the token's holder gets another",
     403: "The token or key has not the right that `needed` names, or another site's page has sent the request",
-    404: "No such job",
+    404: "No such job, or no such revocation",
     408: "The request came too slowly",
     413: "The body or the data is too large",
     415: "Another media type is expected, or the body is compressed",

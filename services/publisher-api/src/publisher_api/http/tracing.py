@@ -25,7 +25,7 @@ METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS",
 _JOB = re.compile(r"^(/api/ai/(?:chat|jobs|dead))/[^/]+(/retry)?$")
 _NAME = re.compile(r"^(/api/presence/(clients|users|topics))/.+$")
 _ROUTES = re.compile(
-    r"/api/(sse/(send|broadcast|batch)|ai/(chat|jobs|dead)(/\{job_id\}(/retry)?)?|presence/(clients|users|topics)/\{name\})"
+    r"/api/(sse/(send|broadcast|batch)|auth/(revocations|tickets)|ai/(chat|jobs|dead)(/\{job_id\}(/retry)?)?|presence/(clients|users|topics)/\{name\})"
 )
 
 

@@ -1,0 +1,121 @@
+"""The endpoints of revocations: from a request to the list and back."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from publisher_api.http.endpoints import answer
+from publisher_api.http.job_endpoints import limit_of
+from tidegate_common.auth.revocations import Revocations
+from tidegate_common.contract.revocation import KINDS, Revocation
+from tidegate_common.errors import InvalidField
+from tidegate_common.runtime.authentication import principal_of
+from tidegate_common.runtime.body import decode, read_body
+from tidegate_common.runtime.query import once
+
+PATH = "/api/auth/revocations"
+PARAMETERS = {PATH: ("limit", *KINDS)}
+MOST_CHARACTERS = 1000
+"""Of a name. A `jti` may be longer than other names are."""
+
+Name = Annotated[str, Meta(min_length=1, max_length=MOST_CHARACTERS)]
+
+
+class RevocationBody(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Body of `POST /api/auth/revocations`: exactly one of `sub`, `jti`, `key` and `client_id`."""
+
+    sub: Annotated[Name, Meta(description="All tokens of a user.", examples=["ann"])] | None = None
+    jti: Annotated[Name, Meta(description="One token.")] | None = None
+    key: Annotated[Name, Meta(description="A service's key, by its id.")] | None = None
+    client_id: Annotated[Name, Meta(description="All tokens, where they come as this client.")] | None = None
+    before: Annotated[float, Meta(gt=0, description="Unix seconds: tokens issued before; now, if missing.")] | None = (
+        None
+    )
+
+
+BODY = msgspec.json.Decoder(RevocationBody)
+
+
+class RevocationEndpoints:
+    """All of them; each raises TidegateErrors, which become problem details."""
+
+    def __init__(self, revocations: Revocations, most_ahead: float, max_body_bytes: int) -> None:
+        """`most_ahead`: how far `before` may lie ahead, in seconds."""
+        self._revocations = revocations
+        self._most_ahead = most_ahead
+        self._max_body_bytes = max_body_bytes
+
+    def routes(self) -> list[Route]:
+        return [Route(PATH, self.all, methods=["GET", "POST", "DELETE"])]
+
+    async def all(self, request: Request) -> Response:
+        if request.method == "POST":
+            return await self._revoke(request)
+        if request.method == "DELETE":
+            return await self._take_back(request)
+        return self._list(request)
+
+    async def _revoke(self, request: Request) -> Response:
+        if request.state.query:
+            raise InvalidField(next(iter(request.state.query)), "in the body")
+        body = decode(BODY, await read_body(request, self._max_body_bytes))
+        kind, name = _named({kind: getattr(body, kind) for kind in KINDS})
+        before = self._before(kind, body.before)
+        principal_of(request).check_admin("revoke")
+        return answer(_shown(await self._revocations.revoke(kind, name, before)), 200)
+
+    async def _take_back(self, request: Request) -> Response:
+        query = request.state.query
+        if "limit" in query:
+            raise InvalidField("limit", "for GET alone")
+        kind, name = _named({kind: once(query, kind) for kind in KINDS})
+        principal_of(request).check_admin("revoke")
+        await self._revocations.take_back(kind, name)
+        return Response(status_code=204)
+
+    def _list(self, request: Request) -> Response:
+        named = {kind: once(request.state.query, kind) for kind in KINDS if kind in request.state.query}
+        most, one = limit_of(request), _named(named) if named else None
+        principal_of(request).check_admin("revoke")
+        found, total = self._revocations.latest(most, one)
+        return answer({"revocations": [_shown(each) for each in found], "total": total}, 200)
+
+    def _before(self, kind: str, given: float | None) -> float:
+        """What a revocation is to have as `before`. Raises InvalidField."""
+        if kind not in ("sub", "client_id"):
+            if given is not None:
+                raise InvalidField("before", "only with sub and client_id: one token or key is revoked as a whole")
+            return 0.0
+        now = time.time()
+        if given is not None and given > now + self._most_ahead:
+            raise InvalidField("before", f"Unix seconds, at most {self._most_ahead:g} ahead of now")
+        return given or now
+
+
+def _named(given: dict[str, str | None]) -> tuple[str, str]:
+    """Raises InvalidField if it is not exactly one, or can be no name."""
+    there = [(kind, name) for kind, name in given.items() if name is not None]
+    if len(there) != 1:
+        raise InvalidField("sub", f"exactly one of {', '.join(KINDS)}; {len(there) or 'none'} given")
+    kind, name = there[0]
+    if not 1 <= len(name) <= MOST_CHARACTERS:
+        raise InvalidField(kind, f"1 to {MOST_CHARACTERS} characters")
+    return kind, name
+
+
+def _shown(revocation: Revocation) -> dict[str, Any]:
+    """`before` null: all; `until` null: it has no end."""
+    kind, name = revocation.names
+    return {
+        kind: name,
+        "before": revocation.before or None,
+        "until": revocation.until or None,
+        "at": revocation.at,
+    }
