@@ -49,12 +49,15 @@ class Collector:
     def __init__(self, endpoint: str) -> None:
         self.endpoint = endpoint
         self.spans: list[Span] = []
+        self.bodies: list[bytes] = []
+        """All that was sent here: what spans hold beside what the tests ask of them, too."""
 
     def of(self, trace_id: str) -> list[Span]:
         """All spans of one trace, so far."""
         return [span for span in self.spans if span.trace_id == trace_id]
 
     def take(self, body: bytes) -> None:
+        self.bodies.append(body)
         request = ExportTraceServiceRequest.FromString(body)
         for resource_spans in request.resource_spans:
             resource = {pair.key: pair.value.string_value for pair in resource_spans.resource.attributes}

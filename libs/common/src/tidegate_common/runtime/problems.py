@@ -15,6 +15,7 @@ from starlette.responses import JSONResponse, Response
 
 from tidegate_common import errors
 from tidegate_common.telemetry.logging import mark_said
+from tidegate_common.telemetry.masking import masked
 from tidegate_common.telemetry.propagation import context_fields, extract, trace_id
 
 log = logging.getLogger(__name__)
@@ -75,7 +76,9 @@ def problem_of(error: Exception) -> Problem:
             retry_after = getattr(error, "retry_after", None)
             if retry_after is not None:
                 headers["Retry-After"] = str(retry_after)
-            return Problem(title, f"urn:tidegate:problem:{type_}", str(error), status, headers, **extras)
+            # What the caller sent is told back in some of them.
+            told = {name: masked(value) if isinstance(value, str) else value for name, value in extras.items()}
+            return Problem(title, f"urn:tidegate:problem:{type_}", masked(str(error)), status, headers, **told)
     return Problem("Internal error", "urn:tidegate:problem:internal", None, 500)
 
 

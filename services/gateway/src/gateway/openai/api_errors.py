@@ -9,6 +9,7 @@ from starlette.responses import Response
 from tidegate_common import errors
 from tidegate_common.contract.answers import AiError
 from tidegate_common.runtime.problems import challenge
+from tidegate_common.telemetry.masking import masked
 
 INVALID = "invalid_request_error"
 SERVER = "server_error"
@@ -33,10 +34,10 @@ class ApiError(errors.TidegateError):
     ) -> None:
         self.status = status
         self.kind = kind
-        self.param = param
+        self.param = param and masked(param)
         self.code = code
         self.headers = headers or {}
-        super().__init__(message)
+        super().__init__(masked(message))  # it may tell back what the caller sent
 
     def body(self) -> bytes:
         """The JSON that OpenAI's clients read, as a whole answer or as an event of a stream."""

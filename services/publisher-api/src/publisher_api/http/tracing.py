@@ -7,8 +7,10 @@ import re
 from typing import Any
 
 from opentelemetry.instrumentation.asgi import OpenTelemetryMiddleware
+from opentelemetry.trace import Span
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from tidegate_common.telemetry.masking import masked
 from tidegate_common.telemetry.propagation import attached, context_fields, extract
 from tidegate_common.telemetry.providers import Telemetry
 
@@ -37,12 +39,20 @@ def traced(app: ASGIApp, telemetry: Telemetry) -> ASGIApp:
             _AsSent(app),
             excluded_urls=UNTRACED,
             default_span_details=_details,
+            server_request_hook=_mask,
             tracer_provider=telemetry.tracer_provider,
             meter_provider=telemetry.meter_provider,
             exclude_spans=["receive", "send"],
         )
         return _Readable(within)
     return _Untraced(app)
+
+
+def _mask(span: Span, _: Any) -> None:
+    """What a caller has put into an address, or calls itself, is noted: a secret may be in it by mistake."""
+    for name, value in (getattr(span, "attributes", None) or {}).items():
+        if isinstance(value, str) and masked(value) != value:
+            span.set_attribute(name, masked(value))
 
 
 def _details(scope: Any) -> tuple[str, dict[str, Any]]:
