@@ -31,6 +31,7 @@ from gateway.openai import caller
 from gateway.openai.completions import Completions
 from gateway.openai.http import OpenAiFront, refusal
 from gateway.openai.model_list import ModelList
+from gateway.openapi import OPENAPI, openapi_route
 from gateway.settings import GatewaySettings
 from gateway.sse.admission import Admission
 from gateway.sse.console import console_routes
@@ -121,6 +122,7 @@ class Gateway:
                 *stream_routes(self.streams, settings.max_backlog_bytes),
                 *health_routes(signals, self.readiness, settings),
                 self.openai.routes(),
+                openapi_route(settings.asks),
                 *console_routes(settings.publisher_url),
             ],
             middleware=[
@@ -129,7 +131,7 @@ class Gateway:
                 Middleware(
                     Authentication,
                     self.identity.authenticator,
-                    open_paths=("/",),
+                    open_paths=("/", OPENAPI),
                     open_starts=("/console/",),
                     own_paths=(PATH,),
                     own_starts=(f"{PATH}/jobs/",),
