@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -336,3 +337,41 @@ async def test_whom_revocations_meet_is_found_whatever_they_name(tmp_path: Path)
             )
             await closing(opened[2])
             assert [stream.ended for stream in opened] == [False, False, True]
+
+
+KEY, OTHER_KEY = (f"tgk_shop_{letter * 43}" for letter in "ab")
+
+
+def keys_file(path: Path, *keys: str, grants: Sequence[str], expires: str = "") -> None:
+    digests = [sha256(key.encode()).hexdigest() for key in keys]
+    lines = ["[[key]]", 'id = "shop"', f"sha256 = {json.dumps(digests)}", f"subscribe = {json.dumps(list(grants))}"]
+    path.write_text("\n".join([*lines, expires] if keys else []))
+
+
+@BOTH_PATHS
+async def test_a_key_whose_rights_change_keeps_what_they_cover(tmp_path: Path, streams: str) -> None:
+    """A stream with less than it hears ends; one whose rights are as good goes on, with the new ones."""
+    file = tmp_path / "keys.toml"
+    keys_file(file, KEY, OTHER_KEY, grants=["topic:a", "topic:b", "user:*", "jobs:*"])
+    async with asked(tmp_path / "nats", streams=streams, api_keys_file=str(file)) as (running, bus):
+        await job_of(bus)
+        async with AsyncExitStack() as stack:
+
+            async def opened(path: str, key: str = KEY) -> Stream:
+                stream = await stack.enter_async_context(open_stream(running.url, None, bearer(key), path=path))
+                await stream.connected()
+                return stream
+
+            wide, narrow = await opened("/api/sse?topic=a&topic=b"), await opened("/api/sse?topic=a")
+            job, user = await opened(f"/api/sse/jobs/{JOB}"), await opened("/api/sse?user_id=ann", OTHER_KEY)
+            keys_file(file, KEY, OTHER_KEY, grants=["topic:a", "user:ann"])
+            for stream in (wide, job):
+                assert (await closing(stream))["reason"] == "revoked"
+            for stream, tail in ((narrow, "topic.a"), (user, "user.ann")):
+                await tell(bus, "1", tail)
+                assert (await stream.next("n")).data == "1"
+            keys_file(file, OTHER_KEY, grants=["topic:a", "user:ann"])
+            assert (await closing(narrow))["reason"] == "revoked"
+            assert not user.ended
+            keys_file(file, OTHER_KEY, grants=["user:ann"], expires="expires = 2020-01-01T00:00:00Z")
+            assert (await closing(user))["reason"] == "token_expired"

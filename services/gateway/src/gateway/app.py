@@ -96,7 +96,7 @@ class Gateway:
         self.readiness = Readiness(bus, self.upkeep.lacks)
         self.identity = Identity(settings, bus, signals, makes_key=False)
         jobs = JobStreams(bus, self.history, self.identity.client_ids)
-        withdrawals = Withdrawals(self.hub, self.expiry, self.identity.revocations)
+        withdrawals = Withdrawals(self.hub, self.expiry, self.identity)
         self.streams = StreamEndpoint(
             settings, self.identity, self.admission, self.attachments, self.heartbeat, withdrawals, jobs, signals
         )

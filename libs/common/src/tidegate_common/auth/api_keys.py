@@ -101,6 +101,10 @@ class ApiKeys:
             raise Unauthenticated("expired", detail="the key has expired")
         return principal
 
+    def of(self, key_id: str) -> list[Principal]:
+        """Whoever has a key of that id: one for each of its digests."""
+        return [principal for entry, principal in self._known.values() if entry.id == key_id]
+
     def use(self, known: KnownKeys) -> None:
         """The keys are these from now on. One that is as it was keeps its principal."""
         before = self._known

@@ -181,7 +181,7 @@ class StreamEndpoint:
         self._attaching.add(stream)
 
         async def begin() -> None:
-            self._withdrawals.check(stream.principal, request.client_id)
+            self._withdrawals.check(stream, request.client_id)
             await start()
             self._count_opened(stream)
             if stream.ending is None:

@@ -10,8 +10,8 @@ from gateway.hub.expiry import Expiry
 from gateway.hub.hub import Hub
 from gateway.hub.session import Session
 from gateway.hub.tails import split
+from tidegate_common.auth.identity import Identity
 from tidegate_common.auth.job_access import has_all
-from tidegate_common.auth.revocations import Revocations
 from tidegate_common.contract.principal import Principal
 from tidegate_common.contract.revocation import KINDS, Revocation
 from tidegate_common.contract.subjects import decode_token
@@ -23,23 +23,30 @@ CLIENT = "client."
 class Withdrawals:
     """Ends streams by what their principals are. `keep` and `forget` go with each stream."""
 
-    def __init__(self, hub: Hub, expiry: Expiry, revocations: Revocations) -> None:
+    def __init__(self, hub: Hub, expiry: Expiry, identity: Identity) -> None:
         self._hub = hub
         self._expiry = expiry
-        self._revocations = revocations
+        self._client_ids = identity.client_ids
+        self._revocations = identity.revocations
+        self._keys = identity.authenticator.keys
         self._watchers: dict[Session, str] = {}
         """Clients' ids of those who watch a job: their tails do not say it."""
-        revocations.on_change.append(self.revoke)
+        identity.revocations.on_change.append(self.revoke)
+        if self._keys is not None:
+            self._keys.on_change.append(self.change)
 
-    def check(self, principal: Principal, client_id: str) -> None:
-        """Raises Unauthenticated if `principal` is not good any more.
+    def check(self, session: Session, client_id: str) -> None:
+        """Raises Unauthenticated if the session's principal is not good any more.
 
         Called right before a response head goes out: a body, a job's record or an election may have taken long. What
         is taken away from then on finds the session in the hub, where it has been since it was attached.
         """
+        principal = session.principal
         if principal.expires and time.time() >= principal.expires:
             raise Unauthenticated("expired")
         self._revocations.check(principal, client_id)
+        if principal.key and not self._good_key(session):
+            raise Unauthenticated("revoked")
 
     def keep(self, session: Session, client_id: str) -> None:
         """The stream of that client has begun."""
@@ -69,25 +76,40 @@ class Withdrawals:
 
     def change(self, changed: Mapping[Principal, Principal | None]) -> None:
         """Keys have other rights now, or are gone (None): streams that these do not cover end."""
+        ids = {before.key for before in changed}
         for session in list(self._hub.sessions):
             before = session.principal
-            if before not in changed:
+            if before.key not in ids or not session.connection:
                 continue
-            now = changed[before]
-            if now is None or not self._covers(now, before, session):
+            now = changed.get(before)
+            if now is not None and self._covers(now, session):
+                self._expiry.forget(session)
+                session.principal = now
+                self._expiry.keep(session)
+            elif before in changed or not self._good_key(session):
                 self._hub.end(session, Ending.REVOKED)
-                continue
-            self._expiry.forget(session)
-            session.principal = now
-            self._expiry.keep(session)
 
-    def _covers(self, now: Principal, before: Principal, session: Session) -> bool:
+    def _good_key(self, session: Session) -> bool:
+        """Whether the key with which the session came is as it was. One that came with a ticket has the ticket's
+        rights, as far as its key has them still.
+        """
+        principal = session.principal
+        there = self._keys.of(principal.key) if self._keys is not None else []
+        if principal.ticket is None:
+            return principal in there
+        return any(self._covers(each, session) for each in there)
+
+    def _covers(self, now: Principal, session: Session) -> bool:
+        """Whether `now` may hear all that the session does."""
         for tail in session.tails:
-            if split(tail)[1]:  # a job's own stream: whoever watches it may be its owner, which is not remembered
-                if has_all(before) and not has_all(now):
+            if split(tail)[1]:
+                # A job's own stream: whoever watches it may be its owner, which the session does not know.
+                if has_all(session.principal) and not has_all(now):
                     return False
-            elif not now.may_hear(tail) and (not tail.startswith(CLIENT) or before.may_hear(tail)):
-                return False  # a client that no grant has covered was made for this key, and stays its own
+            elif not now.may_hear(tail):
+                client_id = decode_token(tail.removeprefix(CLIENT))
+                if not tail.startswith(CLIENT) or not self._client_ids.owns(now, client_id):
+                    return False
         return True
 
     def _client_id(self, session: Session) -> str:
