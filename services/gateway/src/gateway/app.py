@@ -23,6 +23,7 @@ from gateway.feed.repair import Repairs
 from gateway.feed.replay import Replay
 from gateway.feed.stream_ends import StreamEnds
 from gateway.feed.subscriptions import Subscriptions
+from gateway.feed.ticket_uses import TicketUses
 from gateway.hub.endings import Ending
 from gateway.hub.expiry import Expiry
 from gateway.hub.heartbeat import Heartbeat
@@ -95,10 +96,19 @@ class Gateway:
         self.admission = Admission(settings.max_connections, settings.max_connections_per_ip)
         self.readiness = Readiness(bus, self.upkeep.lacks)
         self.identity = Identity(settings, bus, signals, makes_key=False)
+        self.ticket_uses = TicketUses(bus, self.identity.tickets, self.hub)
         jobs = JobStreams(bus, self.history, self.identity.client_ids)
         withdrawals = Withdrawals(self.hub, self.expiry, self.identity)
         self.streams = StreamEndpoint(
-            settings, self.identity, self.admission, self.attachments, self.heartbeat, withdrawals, jobs, signals
+            settings,
+            self.identity,
+            self.ticket_uses,
+            self.admission,
+            self.attachments,
+            self.heartbeat,
+            withdrawals,
+            jobs,
+            signals,
         )
         self.hub.on_removed = self.streams.forget
         self.cors = Cors(settings.cors_origins, caller.REQUEST_HEADERS)
@@ -163,6 +173,7 @@ class Gateway:
 
     async def aclose(self) -> None:
         """Ends the tasks that bring streams back, or end them, and those of identity."""
+        await self.ticket_uses.aclose()
         await self.identity.aclose()
         await self.repairs.aclose()
         await self.life.aclose()

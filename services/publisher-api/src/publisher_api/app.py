@@ -17,6 +17,7 @@ from publisher_api.http.docs import docs_routes
 from publisher_api.http.endpoints import Endpoints
 from publisher_api.http.job_endpoints import JobEndpoints
 from publisher_api.http.revocation_endpoints import RevocationEndpoints
+from publisher_api.http.ticket_endpoints import TicketEndpoints
 from publisher_api.http.tracing import traced
 from publisher_api.jobs.dead import DeadLetters
 from publisher_api.jobs.progress import QueueProgress
@@ -97,6 +98,7 @@ async def build(settings: PublisherSettings, bus: Bus, signals: Telemetry) -> Bu
     if settings.asks:
         most_ahead = settings.auth_max_token_seconds
         api += RevocationEndpoints(identity.revocations, most_ahead, settings.max_body_bytes).routes()
+        api += TicketEndpoints(settings, identity, records).routes()
     parameters = {**job_endpoints.PARAMETERS, **revocation_endpoints.PARAMETERS}
     ignored = Ignored(settings.ignored_parameters)
     app = Starlette(

@@ -12,6 +12,7 @@ from tidegate_common.contract.ids import check_event_type, is_well_formed
 from tidegate_common.contract.jobs import MAX_CANDIDATES, ChatMessage, ChatParams, OnDisconnect
 from tidegate_common.contract.soundness import is_kind
 from tidegate_common.contract.subjects import BROADCAST, client_tail, topic_tail, user_tail
+from tidegate_common.contract.wishes import Wish
 from tidegate_common.errors import InvalidField
 
 MAX_MESSAGES = 200
@@ -97,6 +98,12 @@ class JobBody(JobFields, frozen=True, kw_only=True, forbid_unknown_fields=True):
     params: Annotated[dict[str, Any], Meta(description="What the kind's handler takes.")] = {}
 
 
+class TicketBody(Wish, frozen=True, forbid_unknown_fields=True):
+    """Body of `POST /api/auth/tickets`: the names of a stream, as in `POST /api/sse`, or a job for its own stream."""
+
+    job_id: Annotated[str, Meta(description="For this job's own stream; then no names.")] | None = None
+
+
 class RetryBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Body of `POST /api/ai/dead/{job_id}/retry`: an empty object, or nothing."""
 
@@ -107,6 +114,7 @@ LINE = msgspec.json.Decoder(BatchLine)
 CHAT_BODY = msgspec.json.Decoder(ChatBody)
 JOB_BODY = msgspec.json.Decoder(JobBody)
 RETRY_BODY = msgspec.json.Decoder(RetryBody)
+TICKET_BODY = msgspec.json.Decoder(TicketBody)
 
 
 class Target(NamedTuple):

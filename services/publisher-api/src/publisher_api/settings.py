@@ -19,5 +19,7 @@ class PublisherSettings(CommonSettings, frozen=True, kw_only=True):
     max_batch_bytes: AtLeastOne = 8 << 20
     max_batch_lines: AtLeastOne = 10_000
     max_event_ttl_seconds: AtLeastOne = 86_400
+    max_topics: AtLeastOne = 100
+    """Of one stream that a ticket is asked for."""
     events_restored: Annotated[str, Meta(max_length=100)] = ""
     """Another text than before says that a copy of NATS's store was put back: what was stored after it is gone."""

@@ -51,6 +51,8 @@ class ClientIds:
         """
         if asked is None:
             return principal.client or self.make(principal)
+        if principal.ticket is not None and asked != principal.client:
+            raise principal.refuse(f"subscribe client:{asked}")  # a ticket is for one client, its owner's others or not
         if principal.subscribe.allows(client_tail(asked)) or self.owns(principal, asked):
             return asked
         if principal.anonymous and self.made_for(principal, asked):

@@ -28,7 +28,12 @@ async def reachable(records: JobRecords, job_id: str, principal: Principal, clie
 
 
 def may_reach(principal: Principal, state: JobState, client_ids: ClientIds) -> bool:
-    """Whether `principal` is the job's owner, or whom it is addressed to, or is granted all jobs."""
+    """Whether `principal` is the job's owner, or whom it is addressed to, or is granted all jobs.
+
+    Or whether it comes with a ticket for that job.
+    """
+    if principal.ticket is not None:
+        return principal.ticket.job_id == state.job_id
     return has_all(principal) or principal.owns(state.owner) or is_own(principal, state.tail, client_ids)
 
 

@@ -63,6 +63,11 @@ class Authentication:
         )
 
 
+def address_of(request: HTTPConnection) -> str:
+    """Where `request` comes from: what a trusted proxy tells, or else the peer's."""
+    return request.client.host if request.client else ""
+
+
 def principal_of(request: HTTPConnection) -> Principal:
     """Who `request` is from."""
     found: Principal = request.scope[PRINCIPAL]

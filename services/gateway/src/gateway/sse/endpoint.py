@@ -19,7 +19,7 @@ from gateway.hub.session import Session
 from gateway.settings import GatewaySettings
 from gateway.sse.admission import Admission
 from gateway.sse.job_streams import JobStreams
-from gateway.sse.request import Fields, Listener, StreamRequest, of_body, of_query
+from gateway.sse.request import Fields, Listener, StreamRequest, of_body, of_query, ticket_of
 from gateway.sse.withdrawals import Withdrawals
 from tidegate_common.auth.identity import Identity
 from tidegate_common.contract.ids import EventId
@@ -67,6 +67,16 @@ class Attach(Protocol):
     ) -> None: ...
 
 
+class Claims(Protocol):
+    """The feed's side: a ticket opens one stream at a time."""
+
+    async def claim(self, session: Session) -> None:
+        """Raises Unauthenticated, BrokerUnavailable."""
+
+    def forget(self, session: Session) -> None:
+        """The connection of a session that has claimed its ticket is gone."""
+
+
 class StreamEndpoint:
     """Opens streams. A way to the socket calls `admit`, `identify`, `request_of` and `open`, in this order."""
 
@@ -74,6 +84,7 @@ class StreamEndpoint:
         self,
         settings: GatewaySettings,
         identity: Identity,
+        ticket_uses: Claims,
         admission: Admission,
         attachments: Attach,
         heartbeat: Heartbeat,
@@ -83,6 +94,7 @@ class StreamEndpoint:
     ) -> None:
         self._settings = settings
         self._identity = identity
+        self._ticket_uses = ticket_uses
         self._admission = admission
         admission.refused.update(dict.fromkeys((UNAVAILABLE, ERROR), 0))
         self._attachments = attachments
@@ -114,8 +126,13 @@ class StreamEndpoint:
         self._admission.check(address)
 
     async def identify(self, query: bytes, headers: Iterable[tuple[bytes, bytes]], address: str) -> Principal:
-        """Who asks. Raises InvalidCredentials, Unauthenticated, Limited, Forbidden."""
-        return await self._identity.authenticator.principal(headers, address)
+        """Who asks; a ticket in the `query` says it, too.
+
+        Raises InvalidCredentials, Unauthenticated, Limited, Forbidden, Unavailable.
+        """
+        principal = await self._identity.authenticator.principal(headers, address, ticket_of(query))
+        self._identity.limits.connect(principal, address)
+        return principal
 
     async def request_of(
         self, principal: Principal, query: bytes, headers: Iterable[tuple[bytes, bytes]], job_id: str | None = None
@@ -178,6 +195,8 @@ class StreamEndpoint:
 
     async def _attach(self, request: StreamRequest, stream: Session, start: Callable[[], Awaitable[None]]) -> None:
         self._admission.enter(stream.address)
+        if stream.principal.ticket is not None:
+            await self._claim(stream)
         self._attaching.add(stream)
 
         async def begin() -> None:
@@ -208,6 +227,16 @@ class StreamEndpoint:
                 self._count_refused(error)
             raise
 
+    async def _claim(self, stream: Session) -> None:
+        """The stream's ticket is used: only now, since what is refused must not end the stream that has it."""
+        try:
+            await self._ticket_uses.claim(stream)
+        except BaseException as error:
+            self._admission.leave(stream.address)
+            if isinstance(error, Unavailable):
+                self._count_refused(error)
+            raise
+
     def _count_opened(self, session: Session) -> None:
         """Counts a stream once: each that has an ending was opened."""
         if session in self._attaching:
@@ -229,4 +258,6 @@ class StreamEndpoint:
         self._attaching.discard(session)
         self._heartbeat.forget(session)
         self._withdrawals.forget(session)
+        if session.principal.ticket is not None:
+            self._ticket_uses.forget(session)
         self._admission.leave(session.address)

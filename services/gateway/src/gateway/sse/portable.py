@@ -44,7 +44,8 @@ class PortablePath:
             return
         address = request.client.host if request.client else ""
         self._endpoint.admit(address)
-        principal = await self._endpoint.identify(scope["query_string"], scope["headers"], address)
+        query = scope["query_string"] if request.method != "POST" else b""  # an EventSource sends no POST, nor a ticket
+        principal = await self._endpoint.identify(query, scope["headers"], address)
         wanted = await self._wanted(principal, request)
         if wanted is None:
             await Response(status_code=204, headers=NOTHING_MORE)(scope, receive, send)

@@ -9,9 +9,9 @@ import msgspec
 from starlette.requests import Request
 
 from tidegate_common.auth.client_ids import ClientIds
-from tidegate_common.contract.principal import Principal
+from tidegate_common.contract.principal import Principal, Ticket
 from tidegate_common.contract.wishes import Wish, hearing
-from tidegate_common.errors import InvalidField
+from tidegate_common.errors import InvalidCredentials, InvalidField
 from tidegate_common.runtime.body import decode, read_body
 from tidegate_common.runtime.query import MOST_PARAMETERS, Ignored, once, read_query, utf8
 from tidegate_common.telemetry.propagation import context_fields
@@ -24,7 +24,10 @@ APPENDED_IDS = ("lastEventId", "evs_last_event_id")
 """The last event's id, as polyfills append it to the address that they were given."""
 
 JOB_PARAMETERS = ("client_id", "last_event_id", *APPENDED_IDS)
-PARAMETERS = ("client_id", "user_id", "topic", "last_event_id", *APPENDED_IDS)
+NAMES = ("client_id", "user_id", "topic")
+PARAMETERS = (*NAMES, "last_event_id", *APPENDED_IDS)
+TICKET = "ticket"
+"""The parameter that says who asks, if everyone is asked."""
 
 
 class Fields(NamedTuple):
@@ -76,6 +79,24 @@ class Listener(NamedTuple):
     principal: Principal
     client_ids: ClientIds
 
+    def parameters(self, known: tuple[str, ...]) -> tuple[str, ...]:
+        """Those that are `known`, and the one that has been read already."""
+        return known if self.principal.is_open else (*known, TICKET)
+
+
+def ticket_of(query: bytes) -> str | None:
+    """The ticket in a query string. It is URL-safe: one that is encoded all the same is none of ours.
+
+    Raises InvalidCredentials.
+    """
+    start = f"{TICKET}=".encode()
+    if start not in query:
+        return None
+    given = [part.removeprefix(start) for part in query.split(b"&") if part.startswith(start)]
+    if len(given) > 1:
+        raise InvalidCredentials("the parameter ticket is given twice: send it once")
+    return given[0].decode("latin-1") if given else None
+
 
 _BODY = msgspec.json.Decoder(StreamBody)
 
@@ -95,20 +116,31 @@ def of_query(query: bytes, fields: Fields, listener: Listener, max_topics: int, 
 
     Raises InvalidField; Forbidden, Unauthenticated for what the listener may not hear; BrokerUnavailable.
     """
-    values = read_query(query, PARAMETERS, ignored, MOST_PARAMETERS + max_topics)
+    values = read_query(query, listener.parameters(PARAMETERS), ignored, MOST_PARAMETERS + max_topics)
+    last_event_id = _last_event_id(fields, values)
+    ticket = listener.principal.ticket
+    if ticket is not None and not any(name in values for name in NAMES):
+        return _of_ticket(ticket, last_event_id, listener, fields)
     asked = Wish(
         client_id=once(values, "client_id"),
         user_id=once(values, "user_id"),
         topic=values.get("topic", []),
     )
-    return _checked(asked, _last_event_id(fields, values), listener, max_topics, fields)
+    return _checked(asked, last_event_id, listener, max_topics, fields)
 
 
 def of_job_query(query: bytes, fields: Fields, listener: Listener, ignored: Ignored) -> tuple[str, str | None]:
     """The client's id, given or made, and its last event's id, for a job's own stream. Raises as `of_query`."""
-    values = read_query(query, JOB_PARAMETERS, ignored)
+    values = read_query(query, listener.parameters(JOB_PARAMETERS), ignored)
     client_id = listener.client_ids.chosen(listener.principal, once(values, "client_id"))
     return client_id, _cut(_last_event_id(fields, values))
+
+
+def _of_ticket(ticket: Ticket, last_event_id: str | None, listener: Listener, fields: Fields) -> StreamRequest:
+    """All that the ticket was asked for. Raises Forbidden."""
+    if ticket.job_id:
+        raise listener.principal.refuse("a ticket for this stream")
+    return StreamRequest(ticket.client_id, list(ticket.tails), _cut(last_event_id), ticket.names, fields.context)
 
 
 def _checked(

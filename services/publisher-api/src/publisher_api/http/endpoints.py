@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -25,8 +26,8 @@ from tidegate_common.telemetry.propagation import trace_id
 _ENCODER = msgspec.json.Encoder()
 
 
-def answer(content: Any, status: int) -> Response:
-    return Response(_ENCODER.encode(content), status, media_type="application/json")
+def answer(content: Any, status: int, headers: Mapping[str, str] | None = None) -> Response:
+    return Response(_ENCODER.encode(content), status, headers, media_type="application/json")
 
 
 class Endpoints:

@@ -6,11 +6,12 @@ from typing import Any
 
 import msgspec
 
-from publisher_api.bodies import BatchLine, BroadcastBody, ChatBody, JobBody, RetryBody, SendBody
+from publisher_api.bodies import BatchLine, BroadcastBody, ChatBody, JobBody, RetryBody, SendBody, TicketBody
 from publisher_api.http.job_endpoints import LISTED, MOST, NOT_SHOWN
 from publisher_api.http.revocation_endpoints import PATH as REVOCATIONS
 from publisher_api.http.revocation_endpoints import RevocationBody
 from publisher_api.http.statuses import EVERYWHERE, SCHEMES, problems
+from publisher_api.http.ticket_endpoints import PATH as TICKETS
 from tidegate_common.contract.answers import Answer
 from tidegate_common.contract.jobs import DeadJob, JobState
 from tidegate_common.contract.revocation import KINDS
@@ -38,6 +39,13 @@ class Ended(msgspec.Struct, frozen=True, omit_defaults=True):
 
     ended: int
     incomplete: bool = False
+
+
+class TicketMade(msgspec.Struct, frozen=True):
+    """Answer to a ticket: it has 30 seconds to its first use, and is good until `expires` (Unix seconds) then."""
+
+    ticket: str
+    expires: int
 
 
 class LineResult(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -165,6 +173,8 @@ _TYPES = (
     RevocationBody,
     RevocationAnswer,
     RevocationList,
+    TicketBody,
+    TicketMade,
     ProblemDetails,
 )
 _KEY = {
@@ -289,7 +299,7 @@ def document(asks: bool = True) -> dict[str, Any]:
                 "get": _operation("A dead job", {200: "DeadJob"}, DEAD, gone),
                 "delete": _operation("Forget a dead job", {204: ""}, DEAD, gone),
             },
-            **({REVOCATIONS: _revocations()} if asks else {}),
+            **({REVOCATIONS: _revocations(), TICKETS: _tickets()} if asks else {}),
             "/api/ai/dead/{job_id}/retry": {
                 "parameters": job,
                 "post": {
@@ -335,6 +345,20 @@ def _post(
     found["parameters"] = [_KEY]
     found["requestBody"] = {"required": True, "content": {media: {"schema": schema, "example": example}}}
     return found
+
+
+def _tickets() -> dict[str, Any]:
+    right = "a token or a key, and what opening the stream needs"
+    example = {"topic": ["prices.eur"]}
+    return {
+        "post": {
+            **_operation("Make a ticket for one stream", {201: "TicketMade"}, right, (404, *_BODY)),
+            "requestBody": {
+                "required": True,
+                "content": {"application/json": {"schema": _ref("TicketBody"), "example": example}},
+            },
+        }
+    }
 
 
 def _operation(summary: str, results: dict[int, str], right: str, own: tuple[int, ...] = ()) -> dict[str, Any]:

@@ -147,7 +147,7 @@ def _revoked(subjects: Subjects, limits: StreamLimits) -> dict[str, Any]:
 def _tickets(subjects: Subjects, limits: StreamLimits) -> dict[str, Any]:
     """Each says itself how long it is kept. If the bucket is full there are no new ones: none is taken from anybody.
 
-    Each use is told to all gateways, by its place alone.
+    Each use is told to all gateways.
     """
     bucket = subjects.tickets_bucket
     return {
@@ -155,7 +155,7 @@ def _tickets(subjects: Subjects, limits: StreamLimits) -> dict[str, Any]:
         "duplicate_window": DUPLICATE_SECONDS * SECOND,
         "max_bytes": limits.max_ticket_bytes,
         "discard": "new",
-        "republish": {"src": f"$KV.{bucket}.>", "dest": subjects.ticket_uses(">"), "headers_only": True},
+        "republish": {"src": f"$KV.{bucket}.>", "dest": subjects.ticket_uses(">")},
     }
 
 
