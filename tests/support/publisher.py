@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx
 
-from publisher_api.app import build, serving
+from publisher_api.app import Built, build, serving
 from publisher_api.settings import PublisherSettings
 from tests.support.bus import SUBJECTS
 from tests.support.waiting import until
@@ -22,6 +22,13 @@ from tidegate_common.telemetry.providers import telemetry
 @asynccontextmanager
 async def running_publisher(nats_url: str, **settings: Any) -> AsyncIterator[tuple[httpx.AsyncClient, Bus]]:
     """A client of a publisher-api that listens on a free port, and the connection that it publishes on."""
+    async with built_publisher(nats_url, **settings) as (client, bus, _):
+        yield client, bus
+
+
+@asynccontextmanager
+async def built_publisher(nats_url: str, **settings: Any) -> AsyncIterator[tuple[httpx.AsyncClient, Bus, Built]]:
+    """The same with its parts."""
     chosen = PublisherSettings(nats_url=nats_url, port=0, **{"drain_seconds": 1.0, **settings})
     with telemetry("publisher-api", {}) as signals:
         async with connect(nats_url, SUBJECTS, "publisher-api") as bus:
@@ -34,8 +41,9 @@ async def running_publisher(nats_url: str, **settings: Any) -> AsyncIterator[tup
             await until(lambda: server.started, "publisher-api listens")
             try:
                 async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{server.port}", timeout=20) as client:
-                    yield client, bus
+                    yield client, bus, built
             finally:
                 server.should_exit = True
                 await task
                 await end([telling])
+                await built.identity.aclose()

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
+from starlette.routing import BaseRoute
 from starlette.types import ASGIApp
 
 from publisher_api.events.batch import BatchSender
@@ -66,6 +67,7 @@ class Built(NamedTuple):
     upkeep: Upkeep
     lineage: Lineage
     identity: Identity
+    routes: list[BaseRoute]
 
 
 async def build(settings: PublisherSettings, bus: Bus, signals: Telemetry) -> Built:
@@ -140,7 +142,9 @@ async def build(settings: PublisherSettings, bus: Bus, signals: Telemetry) -> Bu
     )
     lineage = Lineage(bus, history, settings.events_restored)
     roll = Roll(bus, gateways.live)
-    return Built(attended(traced(app, signals)), progress, readiness, roll, guard, upkeep, lineage, identity)
+    return Built(
+        attended(traced(app, signals)), progress, readiness, roll, guard, upkeep, lineage, identity, app.routes
+    )
 
 
 async def main(settings: PublisherSettings) -> None:
