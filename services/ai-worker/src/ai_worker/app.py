@@ -83,8 +83,14 @@ class Worker:
             signals,
         )
         bus.on_reconnect += [self.consumer.show_life, self.consumer.renew]
-        self.readiness = Readiness(bus, upkeep.lacks, model=self._model_ready, queue=self._queue_open)
         self.identity = Identity(settings, bus, signals)
+        self.readiness = Readiness(
+            bus,
+            upkeep.lacks,
+            model=self._model_ready,
+            queue=self._queue_open,
+            tokens=self.identity.authenticator.check_ready,
+        )
         self.app = Starlette(
             routes=health_routes(signals, self.readiness, settings),
             middleware=[Middleware(Authentication, self.identity.authenticator)],

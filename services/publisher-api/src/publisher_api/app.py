@@ -77,7 +77,8 @@ async def build(settings: PublisherSettings, bus: Bus, signals: Telemetry) -> Bu
     publisher = EventPublisher(bus, history, leaders=leaders)
     records, dead = JobRecords(bus, leaders, publisher.refusals), DeadJobs(bus)
     upkeep = Upkeep(bus, settings.stream_limits(), leaders, keeps=True, all_needed=True, refusals=publisher.refusals)
-    readiness = Readiness(bus, upkeep.lacks)
+    identity = Identity(settings, bus, signals, makes_key=True)
+    readiness = Readiness(bus, upkeep.lacks, tokens=identity.authenticator.check_ready)
     progress = QueueProgress(bus, records, publisher)
     gateways = AllGateways(bus)
     sender = EventSender(
@@ -85,7 +86,6 @@ async def build(settings: PublisherSettings, bus: Bus, signals: Telemetry) -> Bu
     )
     queue = QueueWriter(bus, publisher, records, progress.follow, settings.jobs_max_per_owner)
     submitter = JobSubmitter(bus, history, queue, Budgets(bus, records, leaders), signals.tracer)
-    identity = Identity(settings, bus, signals, makes_key=True)
     identity.limits.others = submitter.refused
     jobs = JobEndpoints(
         submitter,

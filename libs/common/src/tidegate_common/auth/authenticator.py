@@ -73,6 +73,8 @@ class Authenticator:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self.jwks is not None:
+            await self.jwks.aclose()
 
     async def check_ready(self) -> None:
         """Raises Unavailable if there is no key yet that tokens could be checked with."""

@@ -26,7 +26,7 @@ class Failures:
         self._limit = limit
         self._troubles = {
             reason: Trouble(
-                log, f"a request got 401 ({reason}): {text}", level=logging.INFO, every_seconds=EVERY_SECONDS
+                log, f"a request was refused ({reason}): {text}", level=logging.INFO, every_seconds=EVERY_SECONDS
             )
             for reason, text in AUTHENTICATION.items()
         }

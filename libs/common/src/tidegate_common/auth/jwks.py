@@ -46,11 +46,20 @@ class Jwks:
     """The last good set at `url`. `use` is called with its keys when they change, and with none when it is too old."""
 
     def __init__(
-        self, url: str, use: Callable[[list[VerifyingKey]], None], clock: Callable[[], float] = time.monotonic
+        self,
+        url: str,
+        use: Callable[[list[VerifyingKey]], None],
+        clock: Callable[[], float] = time.monotonic,
+        every_seconds: float = EVERY_SECONDS,
+        least_seconds: float = LEAST_SECONDS,
+        fetch_seconds: float = FETCH_SECONDS,
     ) -> None:
         self._url = url
         self._use = use
         self._clock = clock
+        self._every = every_seconds
+        self._least = least_seconds
+        self._fetch_seconds = fetch_seconds
         self._wanted = asyncio.Event()
         self._tried = float("-inf")
         self._good: float | None = None
@@ -62,7 +71,7 @@ class Jwks:
             "one tokens of its keys are refused",
             "the JWKS is fetched again",
         )
-        self._client: httpx2.AsyncClient
+        self._client: httpx2.AsyncClient | None = None
         self._body = b""
 
     @property
@@ -83,28 +92,29 @@ class Jwks:
         """Fetches the set for the first time. If it is away, the process starts all the same."""
         import httpx2  # only where a JWKS is set: it takes 1.5 MB
 
-        self._client = httpx2.AsyncClient(follow_redirects=False, timeout=FETCH_SECONDS)
+        self._client = httpx2.AsyncClient(follow_redirects=False, timeout=self._fetch_seconds)
         await self.refresh()
 
     async def run(self) -> None:
         """Keeps up until it is cancelled."""
         pause = FIRST_SECONDS
-        try:
-            while True:
-                if not self._trouble.lasting:
-                    pause = EVERY_SECONDS * random.uniform(0.9, 1.0)
-                await self._wait(pause)
-                await self.refresh()
-                pause = min(2 * pause, LEAST_SECONDS)
-        finally:
+        while True:
+            if not self._trouble.lasting:
+                pause = self._every * random.uniform(0.9, 1.0)
+            await self._wait(pause)
+            await self.refresh()
+            pause = min(2 * pause, self._least)
+
+    async def aclose(self) -> None:
+        if self._client is not None:
             await self._client.aclose()
 
     async def _wait(self, pause: float) -> None:
-        """For `pause`, or until a key is wanted; not less than the least time since the last fetch in that case."""
+        """For `pause`; less if a key is wanted, and the last fetch is long enough ago."""
         try:
             async with asyncio.timeout(pause):
                 await self._wanted.wait()
-                await asyncio.sleep(self._tried + LEAST_SECONDS - self._clock())
+                await asyncio.sleep(self._tried + self._least - self._clock())
         except TimeoutError:
             pass
 
@@ -137,8 +147,10 @@ class Jwks:
         """The body at the address. Raises UnusableJwks."""
         import httpx2
 
+        assert self._client is not None, "start comes first"
+        asked = self._client.stream("GET", self._url, headers=ASKED)
         try:
-            async with asyncio.timeout(FETCH_SECONDS), self._client.stream("GET", self._url, headers=ASKED) as response:
+            async with asyncio.timeout(self._fetch_seconds), asked as response:
                 if response.status_code != 200:
                     raise UnusableJwks(f"it answered {response.status_code}")
                 body = bytearray()
@@ -148,7 +160,7 @@ class Jwks:
                         raise UnusableJwks(f"it is over {MOST_BYTES} bytes")
                 return bytes(body)
         except TimeoutError:
-            raise UnusableJwks(f"it took more than {FETCH_SECONDS:g} s") from None
+            raise UnusableJwks(f"it took more than {self._fetch_seconds:g} s") from None
         except (httpx2.HTTPError, httpx2.InvalidURL, OSError) as error:
             raise UnusableJwks(f"{type(error).__name__}: {error}") from None
 

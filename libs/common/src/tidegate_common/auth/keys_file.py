@@ -38,11 +38,11 @@ class KeysFile:
         while True:
             await asyncio.sleep(self._every)
             try:
-                self._look(await asyncio.to_thread(read, self._path))
+                self.look(await asyncio.to_thread(read, self._path))
             except UnusableKeys as error:
                 self._trouble.note(error)
 
-    def _look(self, found: bytes) -> None:
+    def look(self, found: bytes) -> None:
         """Uses what was `found` twice in a row. What is half written can be read as a file with fewer keys."""
         at_rest, self._last = found == self._last, found
         if not at_rest:
