@@ -94,9 +94,10 @@ async def build(settings: PublisherSettings, bus: Bus, signals: Telemetry) -> Bu
         Cancellation(bus, records, publisher, history),
         DeadLetters(dead, submitter),
         identity.client_ids,
+        identity.limits,
         settings.max_body_bytes,
     )
-    api = [*Endpoints(settings, sender, BatchSender(sender), gateways).routes(), *jobs.routes()]
+    api = [*Endpoints(settings, sender, BatchSender(sender), gateways, identity.limits).routes(), *jobs.routes()]
     if settings.asks:
         most_ahead = settings.auth_max_token_seconds
         api += RevocationEndpoints(identity.revocations, most_ahead, settings.max_body_bytes).routes()

@@ -3,7 +3,7 @@ leader of the stream loses when it goes, bus/events/writer.py)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import msgspec
 
@@ -31,10 +31,17 @@ class BatchSender:
     def __init__(self, sender: EventSender) -> None:
         self._sender = sender
 
-    async def send(self, principal: Principal, lines: Iterable[bytes], key: str | None = None) -> list[LineOutcome]:
+    async def send(
+        self,
+        principal: Principal,
+        lines: Iterable[bytes],
+        key: str | None = None,
+        take: Callable[[], None] = lambda: None,
+    ) -> list[LineOutcome]:
         """Publishes each line that is not empty, in their order, WINDOW at a time.
 
-        One that can't be read, or that `principal` may not send, stops no other.
+        One that can't be read, or that `principal` may not send, stops no other. `take` is called before each is read,
+        and raises Limited for one that is over a limit: those that come later may find room again.
 
         Once NATS is away, the lines of later windows are refused without a try.
         """
@@ -44,21 +51,24 @@ class BatchSender:
             if away is not None:
                 results += [LineOutcome(number, None, away) for number, _ in window]
                 continue
-            done = await self._window(principal, window, key)
+            done = await self._window(principal, window, key, take)
             results += done
             away = next((found.error for found in done if isinstance(found.error, BrokerUnavailable)), None)
         return results
 
     async def _window(
-        self, principal: Principal, window: list[tuple[int, bytes]], key: str | None
+        self, principal: Principal, window: list[tuple[int, bytes]], key: str | None, take: Callable[[], None]
     ) -> list[LineOutcome]:
-        read = [self._read(principal, number, line, key) for number, line in window]
+        read = [self._read(principal, number, line, key, take) for number, line in window]
         sent = iter(await self._sender.send_all([each for each in read if isinstance(each, OutgoingEvent)]))
         results = [next(sent) if isinstance(each, OutgoingEvent) else each for each in read]
         return [_result(number, found) for (number, _), found in zip(window, results, strict=True)]
 
-    def _read(self, principal: Principal, number: int, line: bytes, key: str | None) -> OutgoingEvent | TidegateError:
+    def _read(
+        self, principal: Principal, number: int, line: bytes, key: str | None, take: Callable[[], None]
+    ) -> OutgoingEvent | TidegateError:
         try:
+            take()
             published = decode(LINE, line)
             line_key = None if key is None else f"{key} {number}"  # no key of a send: those have no spaces
             return self._sender.outgoing(principal, line_target_of(published), published, line_key)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -14,10 +15,11 @@ from publisher_api.bodies import BROADCAST_BODY, EVERYBODY, SEND_BODY, Published
 from publisher_api.events.batch import BatchSender, LineOutcome
 from publisher_api.events.sender import EventSender, Sent
 from publisher_api.settings import PublisherSettings
+from tidegate_common.auth.principal_limits import PrincipalLimits
 from tidegate_common.bus.requests.gateways import ASK_SECONDS, AllGateways
 from tidegate_common.contract.subjects import client_tail, topic_tail, user_tail
 from tidegate_common.errors import InvalidField
-from tidegate_common.runtime.authentication import principal_of
+from tidegate_common.runtime.authentication import address_of, principal_of
 from tidegate_common.runtime.body import decode, read_body
 from tidegate_common.runtime.problems import problem_of
 from tidegate_common.runtime.query import idempotency_key
@@ -34,12 +36,18 @@ class Endpoints:
     """All of them; each raises TidegateErrors, which become problem details."""
 
     def __init__(
-        self, settings: PublisherSettings, sender: EventSender, batches: BatchSender, gateways: AllGateways
+        self,
+        settings: PublisherSettings,
+        sender: EventSender,
+        batches: BatchSender,
+        gateways: AllGateways,
+        limits: PrincipalLimits,
     ) -> None:
         self._settings = settings
         self._sender = sender
         self._batches = batches
         self._gateways = gateways
+        self._limits = limits
 
     def routes(self) -> list[Route]:
         return [
@@ -53,6 +61,7 @@ class Endpoints:
         ]
 
     async def send(self, request: Request) -> Response:
+        self._limits.publish(principal_of(request), address_of(request))
         key = idempotency_key(request)
         body = decode(SEND_BODY, await read_body(request, self._settings.max_body_bytes))
         return _accepted(
@@ -60,6 +69,7 @@ class Endpoints:
         )
 
     async def broadcast(self, request: Request) -> Response:
+        self._limits.publish(principal_of(request), address_of(request))
         key = idempotency_key(request)
         body = decode(BROADCAST_BODY, await read_body(request, self._settings.max_body_bytes))
         return await self._send(request, EVERYBODY, body, key)
@@ -74,7 +84,10 @@ class Endpoints:
         lines = body.split(b"\n")
         if sum(1 for line in lines if line.strip()) > self._settings.max_batch_lines:
             raise InvalidField("body", f"at most {self._settings.max_batch_lines} lines")
-        results = await self._batches.send(principal_of(request), lines, key)
+        principal = principal_of(request)
+        results = await self._batches.send(
+            principal, lines, key, partial(self._limits.publish, principal, address_of(request))
+        )
         refused = sum(result.error is not None for result in results)
         content = {
             "accepted": len(results) - refused,

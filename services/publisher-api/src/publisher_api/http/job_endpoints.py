@@ -24,6 +24,7 @@ from publisher_api.http.endpoints import answer
 from publisher_api.jobs.dead import DeadLetters
 from tidegate_common.auth.client_ids import ClientIds
 from tidegate_common.auth.job_access import is_own, reachable
+from tidegate_common.auth.principal_limits import PrincipalLimits
 from tidegate_common.bus.events.history import History
 from tidegate_common.bus.jobs.cancel import Cancellation
 from tidegate_common.bus.jobs.events import read_answer
@@ -33,7 +34,7 @@ from tidegate_common.contract.ids import keyed_id, new_job_id
 from tidegate_common.contract.jobs import CHAT, DeadJob, Job, JobState, request_hash
 from tidegate_common.contract.subjects import job_tail
 from tidegate_common.errors import InvalidField
-from tidegate_common.runtime.authentication import principal_of
+from tidegate_common.runtime.authentication import address_of, principal_of
 from tidegate_common.runtime.body import decode, read_body
 from tidegate_common.runtime.query import address_owner, idempotency_key, once
 
@@ -58,6 +59,7 @@ class JobEndpoints:
         cancels: Cancellation,
         dead: DeadLetters,
         client_ids: ClientIds,
+        limits: PrincipalLimits,
         max_body_bytes: int,
     ) -> None:
         self._submitter = submitter
@@ -66,6 +68,7 @@ class JobEndpoints:
         self._cancels = cancels
         self._dead = dead
         self._client_ids = client_ids
+        self._limits = limits
         self._max_body_bytes = max_body_bytes
 
     def routes(self) -> list[Route]:
@@ -81,11 +84,13 @@ class JobEndpoints:
         ]
 
     async def chat(self, request: Request) -> Response:
+        self._limits.job(principal_of(request), address_of(request))
         key = idempotency_key(request)
         body = decode(CHAT_BODY, await read_body(request, self._max_body_bytes))
         return await self._submit(request, key, CHAT, msgspec.to_builtins(chat_of(body)), body)
 
     async def job(self, request: Request) -> Response:
+        self._limits.job(principal_of(request), address_of(request))
         key = idempotency_key(request)
         body = decode(JOB_BODY, await read_body(request, self._max_body_bytes))
         return await self._submit(request, key, kind_of(body), body.params, body)

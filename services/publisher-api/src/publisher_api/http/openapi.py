@@ -64,6 +64,7 @@ class LineResult(msgspec.Struct, frozen=True, omit_defaults=True):
     allowed: str | None = None
     needed: str | None = None
     reason: str | None = None
+    limit: str | None = None
 
 
 class BatchAnswer(msgspec.Struct, frozen=True):
