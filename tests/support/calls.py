@@ -60,6 +60,7 @@ HEALTH = [
 GATEWAY = [
     *HEALTH,
     Call("GET /", OPEN),
+    Call("GET /openapi.json", OPEN),
     Call("GET /console/{path}", OPEN, path="/console/console.js"),
     Call("GET /console/client/{path}", OPEN, path="/console/client/index.js"),
     Call("GET /api/sse", ANY),
@@ -113,6 +114,9 @@ PUBLISHER = [
     Call("GET /api/ai/dead/{job_id}", "admin dead", admin("dead"), path=f"/api/ai/dead/{THEIRS}"),
     Call("POST /api/ai/dead/{job_id}/retry", "admin dead", admin("dead"), path=f"/api/ai/dead/{THEIRS}/retry", json={}),
     Call("DELETE /api/ai/dead/{job_id}", "admin dead", admin("dead"), path=f"/api/ai/dead/{THEIRS}"),
+    Call("POST /api/auth/tickets", ANY, json={}),
+    Call("POST /api/auth/tickets", "subscribe topic:a", {"subscribe": ["topic:a"]}, json={"topic": "a"}),
+    Call("POST /api/auth/tickets", "jobs:*", ALL_JOBS, json={"job_id": THEIRS}, refused=404),
     Call("POST /api/auth/revocations", "admin revoke", admin("revoke"), json={"key": "shop"}),
     Call("GET /api/auth/revocations", "admin revoke", admin("revoke")),
     Call("DELETE /api/auth/revocations", "admin revoke", admin("revoke"), path="/api/auth/revocations?key=shop"),

@@ -155,6 +155,7 @@ BAD = {
     "no token at all": (bearer("eve"), "", "malformed"),
     "an unknown key": (bearer("tgk_shop_" + "A" * 43), "", "unknown"),
     "in the query": ({}, f"access_token={token('eve')}&token={token('eve')}", "missing"),
+    "as a ticket": ({}, f"ticket={token('eve')}", "missing unknown"),  # streams alone read tickets
 }
 
 MAY_BE_GONE = {f"/api/ai/dead/{THEIRS}"}
@@ -183,7 +184,7 @@ async def test_nothing_is_answered_without_a_good_token(tmp_path: Path, name: st
                 assert answer.status == 401, (method, call)
                 assert answer.headers["www-authenticate"].startswith("Bearer"), (method, call)
                 if "reason" in answer.body:  # OpenAI's shape has none
-                    assert answer.body["reason"] == reason, (method, call)
+                    assert answer.body["reason"] in reason.split(), (method, call)
                 assert token("eve")[:20] not in str(answer.body)
         for method in ("PUT", "PATCH", "POST", "TRACE", "QUERY", "GET"):
             assert (await client.request(method, "/nothing", headers=headers)).status_code == 401, method
