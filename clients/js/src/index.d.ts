@@ -26,12 +26,17 @@ export interface Options {
   /** Where to go on, from an earlier `lastEventId`. */
   lastEventId?: string;
   /**
-   * Fields, or what gives them before each attempt, for tokens that expire. A promise that rejects is an attempt that
-   * failed. What ends the client: an error that is thrown at once, a ReferenceError, an error with the `status` of a
+   * A token or a key, or what gives one: asked before each attempt, when the gateway says that the token is `expiring`,
+   * and once more if it finds it expired. "" or null is no token. 401 and 403 end the client, with the problem. What is
+   * thrown counts as it does for `headers`.
+   */
+  token?: string | (() => string | null | undefined | Promise<string | null | undefined>);
+  /**
+   * Fields, or what gives them before each attempt. A promise that rejects is an attempt that failed. What ends the client: an error that is thrown at once, a ReferenceError, an error with the `status` of a
    * refusal (a `Problem` of 401), and fields that can't be sent.
    */
   headers?: HeadersInit | (() => HeadersInit | Promise<HeadersInit>);
-  /** More for `fetch`, for example `credentials`. */
+  /** More for `fetch`, for example `credentials: "include"` for the cookie of another origin. */
   fetchOptions?: Omit<RequestInit, "headers" | "signal">;
   fetch?: typeof fetch;
   /** Seconds without a byte after which the connection counts as dead: 45; 0 or false is never. */
@@ -82,15 +87,40 @@ export class Tidegate {
 
 /** What went wrong with a call, as RFC 9457 tells it. `status` is 0 where there was no answer. */
 export class Problem extends Error {
-  constructor(facts: { title: string; detail?: string; field?: string; status?: number; traceId?: string; retryAfterMs?: number; cause?: unknown });
+  constructor(facts: { title: string; cause?: unknown } & Partial<Pick<Problem, "type" | "detail" | "field" | "needed" | "reason" | "status" | "traceId" | "retryAfterMs">>);
+  /** The kind of problem, as `urn:tidegate:problem:forbidden`. */
+  readonly type: string;
   readonly title: string;
   readonly detail: string;
   readonly field: string;
+  /** The right that would do, as `subscribe topic:a.b`. */
+  readonly needed: string;
+  /** Why a token is not good, as `expired`. */
+  readonly reason: string;
   readonly status: number;
   readonly traceId: string;
   /** A day at most. */
   readonly retryAfterMs?: number;
 }
+
+export interface TicketOptions {
+  token?: Options["token"];
+  clientId?: string;
+  userId?: string;
+  topics?: string | Iterable<string>;
+  /** Where to go on, from an earlier event's id. */
+  lastEventId?: string;
+  /** Where tickets are made: beside the stream's own address, `/api/auth/tickets`. */
+  tickets?: string;
+  fetch?: typeof fetch;
+}
+
+/**
+ * `url` (a stream's, or a job's own) with a ticket, for the browser's own EventSource, which can send no header. The
+ * ticket is for that one stream; it has 30 s to its first use, and serves EventSource's reconnects until the token's
+ * end. Rejects with the Problem if it is refused.
+ */
+export function withTicket(url: string | URL, options?: TicketOptions): Promise<string>;
 
 /** What a refusal tells; of its body, what has come until `signal` fires. */
 export function problemOf(response: Response, signal?: AbortSignal): Promise<Problem>;

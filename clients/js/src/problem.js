@@ -8,11 +8,12 @@ const LONGEST_PROBLEM = 65_536;
 /** No server keeps a client away for longer, whatever number it sends. */
 export const LONGEST_WAIT_SECONDS = 86_400;
 
-/** What went wrong with a call, as RFC 9457 tells it: `title`, and where known `detail`, `field`, `status`, `traceId`. */
+/** What went wrong with a call, as RFC 9457 tells it: `title`, and what else is known. The contract is in index.d.ts. */
 export class Problem extends Error {
-  constructor({ title, detail = "", field = "", status = 0, traceId = "", retryAfterMs, cause }) {
+  constructor({ title, cause, ...known }) {
     super(title, cause === undefined ? undefined : { cause });
-    Object.assign(this, { title, detail, field, status, traceId, retryAfterMs });
+    const unknown = { type: "", detail: "", field: "", needed: "", reason: "", status: 0, traceId: "" };
+    Object.assign(this, { title, retryAfterMs: undefined, ...unknown, ...known });
   }
 }
 
@@ -24,7 +25,10 @@ export async function problemOf(response, signal = new AbortController().signal)
   return new Problem({
     title: said("title") || `${response.status} ${response.statusText}`.trim(),
     detail: said("detail") || (said("title") ? "" : text.slice(0, 500)),
+    type: said("type"),
     field: said("field"),
+    needed: said("needed"),
+    reason: said("reason"),
     status: response.status,
     traceId: said("trace_id"),
     retryAfterMs: retryAfter(response.headers.get("Retry-After")),

@@ -1,19 +1,9 @@
-import { PASSING } from "./problem.js";
+import { asked, RequestFault } from "./asking.js";
 
-/**
- * What keeps an attempt from being made at all. `final`: another attempt can't go better, since what is wrong was given
- * by the caller. `cause` is what was thrown.
- */
-export class RequestFault extends Error {
-  constructor(text, cause, final) {
-    super(`${text}: ${cause?.message ?? cause}`, { cause });
-    this.final = final;
-  }
-}
-
-/** The address and the fields of the next attempt, `{address, headers}`. Throws RequestFault. */
-export async function nextRequest(url, options, { lastEventId, clientId }) {
-  const headers = await made(options.headers);
+/** The address and the fields of the next attempt, `{address, headers}`; `token` may be "". Throws RequestFault. */
+export async function nextRequest(url, options, { lastEventId, clientId }, token) {
+  const headers = fieldsOf(await asked("headers", options.headers));
+  if (token) authorize(headers, token);
   headers.set("Accept", "text/event-stream");
   const place = inHeader(lastEventId);
   if (place) headers.set("Last-Event-ID", place);
@@ -24,29 +14,19 @@ export async function nextRequest(url, options, { lastEventId, clientId }) {
   return { address, headers };
 }
 
-async function made(given) {
-  let fields = given;
-  if (typeof given === "function") {
-    try {
-      fields = given();
-    } catch (error) {
-      throw new RequestFault("headers() failed", error, true);
-    }
-    // A token is often fetched: where that fails, it may go better the next time.
-    fields = await Promise.resolve(fields).catch((error) => {
-      throw new RequestFault("headers() failed", error, error instanceof ReferenceError || refuses(error));
-    });
-  }
+function fieldsOf(given) {
   try {
-    return new Headers(fields);
+    return new Headers(given);
   } catch (error) {
     throw new RequestFault("the headers can't be sent", error, true);
   }
 }
 
-/** Whether `error` is the answer of a server that would give it again, as `problemOf` makes it. */
-function refuses(error) {
-  return error?.status >= 400 && error.status < 500 && !PASSING.has(error.status);
+function authorize(headers, token) {
+  if (headers.has("Authorization")) {
+    throw new RequestFault("the headers can't be sent", "token and headers both give Authorization", true);
+  }
+  headers.set("Authorization", `Bearer ${token}`);
 }
 
 /**

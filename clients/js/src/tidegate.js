@@ -1,16 +1,19 @@
+import { faultOf, isStream, reasonOf, refusal } from "./answers.js";
+import { RequestFault } from "./asking.js";
 import { unlessAborted, watched } from "./attempt.js";
 import { backOff } from "./backoff.js";
+import { Credentials } from "./credentials.js";
 import { followPage } from "./page.js";
 import { EventParser, readStream } from "./parser.js";
-import { detail, LONGEST_WAIT_SECONDS, PASSING, Problem, problemOf, unreachable } from "./problem.js";
-import { nextRequest, RequestFault } from "./request.js";
+import { LONGEST_WAIT_SECONDS, Problem } from "./problem.js";
+import { nextRequest } from "./request.js";
 
 const CONNECT_SECONDS = 15;
 const PROVEN_SECONDS = 10;
 const OPTIONS = new Set(
-  "clientId userId topics lastEventId headers fetchOptions fetch silence attempts random".split(" "),
+  "clientId userId topics lastEventId token headers fetchOptions fetch silence attempts random".split(" "),
 );
-const OWN_TYPES = new Set(["connected", "gap", "closing"]);
+const OWN_TYPES = new Set(["connected", "gap", "closing", "expiring"]);
 const NOT_TYPES = new Set(["event", "state"]); // what `on` means by these names is not events of that type
 
 /** One event stream that comes back by itself, from where it was. The contract is in index.d.ts. */
@@ -22,6 +25,7 @@ export class Tidegate {
   state = { name: "connecting" };
   #url;
   #options;
+  #credentials;
   #listeners = new Map();
   #life = new AbortController();
   #leavePage;
@@ -45,6 +49,7 @@ export class Tidegate {
     // The topics are asked for with each attempt, and not every iterable can be gone through again. A text is one, too.
     const topics = typeof options.topics === "string" ? [options.topics] : [...(options.topics ?? [])];
     this.#options = { ...options, silence, attempts, random, topics };
+    this.#credentials = new Credentials(options.token);
     this.lastEventId = options.lastEventId ?? "";
     this.clientId = options.clientId ?? "";
     this.#leavePage = followPage(this);
@@ -172,20 +177,22 @@ export class Tidegate {
   async #try(life) {
     const attempt = (this.#attempt = watched(CONNECT_SECONDS));
     const end = { useful: false, closing: false, final: false, reason: "the stream ended" };
-    let late = "headers() gave nothing in time";
+    let late = "token() gave nothing in time";
     try {
-      const { address, headers } = await unlessAborted(this.#request(), attempt.signal);
+      const token = await unlessAborted(this.#credentials.next(), attempt.signal);
+      late = "headers() gave nothing in time";
+      const { address, headers } = await unlessAborted(this.#request(token), attempt.signal);
       late = "nothing was heard for too long";
       const init = { cache: "no-store", ...this.#options.fetchOptions, headers, signal: attempt.signal };
       const response = await unlessAborted((this.#options.fetch ?? fetch)(address, init), attempt.signal);
-      if (!isStream(response)) return await refusal(response, attempt.signal);
+      if (!isStream(response)) return this.#perhapsOnceMore(await refusal(response, attempt.signal));
       attempt.open(this.#options.silence || 0);
-      const reading = readStream(response.body, this.#parser(end, life), attempt.heard, attempt.signal);
+      this.#credentials.accepted();
+      const reading = readStream(response.body, this.#parser(end, life, attempt), attempt.heard, attempt.signal);
       await unlessAborted(reading, attempt.signal);
     } catch (error) {
       if (error instanceof RequestFault) end.final = error.final;
-      end.reason = attempt.timedOut ? late : reasonOf(error, attempt.opened());
-      end.problem = new Problem({ title: end.reason, cause: error?.cause ?? error });
+      Object.assign(end, faultOf(attempt.timedOut ? late : reasonOf(error, attempt.opened()), error));
     } finally {
       end.replaced = attempt.replaced;
       end.useful ||= end.closing || attempt.age() > PROVEN_SECONDS;
@@ -195,11 +202,35 @@ export class Tidegate {
     return end;
   }
 
-  #request() {
-    return nextRequest(this.#url, this.#options, this);
+  #request(token) {
+    return nextRequest(this.#url, this.#options, this, token);
   }
 
-  #parser(end, life) {
+  /** A refusal after which another token may do is none that ends the client, once. */
+  #perhapsOnceMore(end) {
+    const seconds = end.final && end.problem ? this.#credentials.onceMore(end.problem) : null;
+    if (seconds === null) return end;
+    return { ...end, final: false, notBefore: Math.max(seconds, (end.problem.retryAfterMs ?? 0) / 1_000) };
+  }
+
+  /**
+   * The token ends soon: if there is another, the stream goes on with that, from where it is. One that has only just
+   * begun with its token would begin and end for ever: it lasts as long as that does.
+   */
+  async #renew(attempt) {
+    if (attempt.age() <= PROVEN_SECONDS) return;
+    try {
+      const token = await this.#credentials.other();
+      if (!token || this.#attempt !== attempt) return;
+      this.#credentials.use(token);
+      attempt.replace();
+    } catch (error) {
+      // What passes is left: the gateway ends the stream when the token does, and then it is asked for again.
+      if (error instanceof RequestFault && error.final) this.#end(faultOf(error.message, error));
+    }
+  }
+
+  #parser(end, life, attempt) {
     return new EventParser({
       lastEventId: this.lastEventId,
       onRetry: (milliseconds) => (this.#retry = Math.min(milliseconds / 1_000, LONGEST_WAIT_SECONDS)),
@@ -210,6 +241,7 @@ export class Tidegate {
         this.#heard(event);
         if (!OWN_TYPES.has(event.type)) end.useful = true;
         if (event.type === "closing") end.closing = true;
+        if (event.type === "expiring") this.#renew(attempt);
         this.#emit("event", event);
         if (!NOT_TYPES.has(event.type)) this.#emit(event.type, event);
         if (event.type === "closing" && facts(event).reconnect === false) {
@@ -239,28 +271,4 @@ function facts(event) {
   } catch {
     return {};
   }
-}
-
-function isStream(response) {
-  const [type] = (response.headers.get("Content-Type") ?? "").split(/[;,]/);
-  return response.status === 200 && type.trim().toLowerCase() === "text/event-stream";
-}
-
-function reasonOf(error, opened) {
-  if (error instanceof RequestFault) return error.message;
-  return opened ? `the connection broke: ${detail(error)}` : unreachable(error);
-}
-
-/** What an answer that is no event stream means: 408, 425, 429 and 5xx pass, everything else is final. */
-async function refusal(response, signal) {
-  const { status } = response;
-  if (status < 300) {
-    response.body?.cancel().catch(() => {});
-    if (status === 204) return { final: true, reason: "the server asks not to come back (204)" };
-    const title = "The answer is no event stream";
-    return { final: true, reason: title, problem: new Problem({ title, status }) };
-  }
-  const problem = await problemOf(response, signal);
-  if (status < 500 && !PASSING.has(status)) return { final: true, reason: problem.title, problem };
-  return { reason: problem.title, problem, notBefore: (problem.retryAfterMs ?? 0) / 1_000 };
 }

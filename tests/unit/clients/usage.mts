@@ -1,13 +1,14 @@
 // What a typed page writes, against the package's types. Compiled by test_js_types.py, never run.
-import { backOff, EventParser, Problem, problemOf, Tidegate, unreachable } from "tidegate";
-import type { Options, State, TidegateEvent } from "tidegate";
+import { backOff, EventParser, Problem, problemOf, Tidegate, unreachable, withTicket } from "tidegate";
+import type { Options, State, TicketOptions, TidegateEvent } from "tidegate";
 
 const options: Options = {
   clientId: "c",
   userId: "u",
   topics: new Set(["prices.*"]),
   lastEventId: "e-1",
-  headers: async () => ({ Authorization: "Bearer t" }),
+  token: async () => (await fetch("/token")).text(),
+  headers: async () => ({ "X-Page": "p" }),
   fetchOptions: { credentials: "include" },
   fetch,
   silence: false,
@@ -47,11 +48,17 @@ client.close();
 stop();
 
 const problem: Problem = await problemOf(new Response());
-const facts: string[] = [problem.title, problem.detail, problem.field, problem.traceId, problem.message];
+const facts: string[] = [problem.title, problem.detail, problem.field, problem.traceId, problem.message, problem.type];
+facts.push(problem.needed, problem.reason);
 const milliseconds: number | undefined = new Problem({ title: "Full", status: 503, retryAfterMs: 1_000 }).retryAfterMs;
 const parser = new EventParser({ onEvent: ({ data }) => data?.length, onRetry: (wait) => wait.toFixed(), lastEventId: "" });
 parser.feed("data: x\n\n");
 console.log(place, counted, facts, milliseconds, unreachable(new TypeError()));
+
+for (const token of ["t", () => "t", () => null, async () => undefined]) new Tidegate("/api/sse", { token });
+const wish: TicketOptions = { token: () => "t", topics: ["prices.*"], userId: "u", tickets: "/api/auth/tickets", fetch };
+const source = new EventSource(await withTicket(new URL("https://host/api/sse"), { ...wish, lastEventId: place }));
+source.addEventListener("expiring", () => withTicket("/api/sse/jobs/7"));
 
 // @ts-expect-error: there is no stream without an address
 new Tidegate();
@@ -65,5 +72,7 @@ client.on("note", {});
 client.state.seconds;
 // @ts-expect-error: the client has its own signal
 new Tidegate("/api/sse", { fetchOptions: { signal: new AbortController().signal } });
+// @ts-expect-error: a token is a text
+new Tidegate("/api/sse", { token: 5 });
 // @ts-expect-error: a misspelt option
 new Tidegate("/api/sse", { topic: ["prices"] });
