@@ -18,6 +18,7 @@ from tidegate_common.bus.wire import addresses
 from tidegate_common.bus.wire.addresses import Address, Tls
 from tidegate_common.bus.wire.client import BusClient
 from tidegate_common.bus.wire.connection_log import ConnectionLog
+from tidegate_common.bus.wire.key_file import KeyFile
 from tidegate_common.contract.subjects import Subjects
 from tidegate_common.errors import BrokerRefused, BrokerUnavailable, ConfigError, NotSent
 
@@ -145,10 +146,13 @@ async def connect(
     name: str,
     *,
     tls: Tls | None = None,
+    key: KeyFile | None = None,
     connect_seconds: float = CONNECT_SECONDS,
     refused_seconds: float = REFUSED_SECONDS,
 ) -> AsyncIterator[Bus]:
     """A connection to one of `urls` (comma list), closed at the end. `name` is the service's.
+
+    With `key`, that is shown to NATS, and no password.
 
     Raises BrokerUnavailable if none can be had within `connect_seconds`, ConfigError if `urls` can't be read.
     """
@@ -157,7 +161,7 @@ async def connect(
     except ValueError as error:
         raise ConfigError([f"TIDEGATE_NATS_URL: {error}"]) from None
     client = BusClient(ConnectionLog(refused_seconds))
-    await _open(client, servers, tls, name, connect_seconds)
+    await _open(client, servers, tls, key, name, connect_seconds)
     bus = Bus(client, subjects)  # not before: a first try that fails makes nats-py forget all subscriptions
     try:
         yield bus
@@ -169,6 +173,7 @@ async def _open(
     client: BusClient,
     servers: Sequence[Address],
     tls: Tls | None,
+    key: KeyFile | None,
     name: str,
     seconds: float,
 ) -> None:
@@ -179,6 +184,7 @@ async def _open(
             await client.open_first(
                 list(servers),
                 tls,
+                key,
                 name=name,
                 inbox_prefix=INBOXES.get(name, "_INBOX"),
                 error_cb=failures.unforeseen,

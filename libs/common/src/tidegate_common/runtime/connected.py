@@ -22,6 +22,7 @@ async def connected(settings: CommonSettings, service: str, signals: Telemetry) 
         settings.subjects(),
         service,
         tls=settings.nats_tls(),
+        key=settings.nats_key(),
         refused_seconds=settings.nats_refused_seconds,
     ) as bus:
         signals.observe(

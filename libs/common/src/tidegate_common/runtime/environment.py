@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import re
 from collections.abc import Mapping
@@ -18,6 +19,7 @@ from tidegate_common.bus.streams.definitions import StreamLimits
 from tidegate_common.bus.streams.patience import Patience
 from tidegate_common.bus.wire import addresses
 from tidegate_common.bus.wire.addresses import Tls
+from tidegate_common.bus.wire.key_file import KeyFile
 from tidegate_common.contract.subjects import Subjects
 from tidegate_common.errors import ConfigError, InvalidField
 from tidegate_common.runtime.guard import HttpLimits
@@ -47,6 +49,10 @@ class CommonSettings(AuthSettings, frozen=True, kw_only=True):
     """This client's certificate, PEM, if NATS asks for one."""
     nats_key_file: str = ""
     """Its key, if that is not in the same file."""
+    nats_creds_file: str = ""
+    """A user's JWT and the seed of its key, if NATS knows users by those: in place of a password in `nats_url`."""
+    nats_nkey_file: str = ""
+    """A user's seed alone, if NATS knows its public key."""
     nats_tls_first: bool = False
     """TLS begins before NATS says anything (its `handshake_first`)."""
     nats_refused_seconds: Positive = 60
@@ -114,6 +120,7 @@ class CommonSettings(AuthSettings, frozen=True, kw_only=True):
             found.append(str(error))
         if self.metrics_port and self.metrics_port == self.port:
             found.append("TIDEGATE_METRICS_PORT: another port than TIDEGATE_PORT")
+        found += self._key_faults()
         found += self.auth_faults()
         if not self.auth and not is_loopback(self.host) and not found:
             found.append(
@@ -137,6 +144,28 @@ class CommonSettings(AuthSettings, frozen=True, kw_only=True):
     def nats_tls(self) -> Tls:
         """How TLS is spoken with NATS. Raises ValueError if a file can't be used."""
         return addresses.tls_of(self.nats_ca_file, self.nats_cert_file, self.nats_key_file, first=self.nats_tls_first)
+
+    def nats_key(self) -> KeyFile | None:
+        """What NATS is shown in place of a password."""
+        if self.nats_creds_file:
+            return KeyFile("TIDEGATE_NATS_CREDS_FILE", self.nats_creds_file, jwt=True)
+        return KeyFile("TIDEGATE_NATS_NKEY_FILE", self.nats_nkey_file, jwt=False) if self.nats_nkey_file else None
+
+    def _key_faults(self) -> list[str]:
+        found = []
+        if self.nats_creds_file and self.nats_nkey_file:
+            found.append("TIDEGATE_NATS_CREDS_FILE, TIDEGATE_NATS_NKEY_FILE: one of them, not both")
+        key = self.nats_key()
+        if key is None:
+            return found
+        with contextlib.suppress(ValueError):  # said already
+            if any(each.user is not None for each in addresses.read(self.nats_url)):
+                found.append(f"{key.variable}: addresses with a key have no user or password (TIDEGATE_NATS_URL)")
+        try:
+            key.credentials("")
+        except ValueError as error:
+            found.append(str(error))
+        return found
 
     def subjects(self) -> Subjects:
         return Subjects.of(self.namespace)

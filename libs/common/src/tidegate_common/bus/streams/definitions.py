@@ -81,6 +81,11 @@ def configs(subjects: Subjects, limits: StreamLimits) -> list[dict[str, Any]]:
     return found
 
 
+def job_streams(subjects: Subjects) -> set[str]:
+    """By name, those of the above that jobs alone need."""
+    return {subjects.jobs_stream, *(f"KV_{bucket}" for bucket in (subjects.jobs_bucket, subjects.dead_bucket))}
+
+
 def events_config(subjects: Subjects, limits: StreamLimits) -> dict[str, Any]:
     """The event stream, as in `configs`."""
     return {

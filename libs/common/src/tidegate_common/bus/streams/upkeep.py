@@ -17,7 +17,16 @@ from tidegate_common.bus.events.refusals import Refusals
 from tidegate_common.bus.jobs.priority import LEVELS
 from tidegate_common.bus.jobs.queue_info import consumer_of
 from tidegate_common.bus.requests.jetstream import STREAM_NOT_FOUND, JetStreamError
-from tidegate_common.bus.streams.definitions import REPLICAS, StreamDiffers, StreamLimits, change, configs, found, made
+from tidegate_common.bus.streams.definitions import (
+    REPLICAS,
+    StreamDiffers,
+    StreamLimits,
+    change,
+    configs,
+    found,
+    job_streams,
+    made,
+)
 from tidegate_common.bus.streams.differences import Difference, differences
 from tidegate_common.bus.streams.leaders import Leaders, leader_of
 from tidegate_common.contract.events import TTL
@@ -78,7 +87,7 @@ class Upkeep:
         refusals: Refusals | None = None,
     ) -> None:
         """`keeps`: whether it makes what is missing and changes what differs, as one service alone does. `all_needed`:
-        whether it needs all of them, else the event stream.
+        whether it can't do without those of jobs either.
 
         `refusals` are those of the process's own publishes, if readiness is to say that they are refused.
         """
@@ -88,7 +97,7 @@ class Upkeep:
         self._api = bus.api
         self._keeps = keeps
         self._configs = {config["name"]: config for config in configs(bus.subjects, limits)}
-        self._needed = set(self._configs) if all_needed else {bus.subjects.events_stream}
+        self._needed = set(self._configs) - (set() if all_needed else job_streams(bus.subjects))
         self._due = set(self._configs) if keeps else set[str]()
         """Streams that have not been given yet what the settings say is kept."""
         self._tried: dict[tuple[str, str], tuple[tuple[str, ...], float]] = {}

@@ -13,6 +13,7 @@ from nats.aio.client import PROTOCOL, Srv, __lang__, __version__
 from nats.aio.transport import TcpTransport
 
 from tidegate_common.bus.wire.addresses import Address, Tls
+from tidegate_common.bus.wire.key_file import KeyFile
 from tidegate_common.bus.wire.server_errors import MAY_WANT_TLS, NOT_FIRST, ConnectFailed, ServerError
 
 INFO_SECONDS = 3
@@ -56,8 +57,15 @@ async def greet(transport: TcpTransport, address: Address, tls: Callable[[], Tls
     return info
 
 
-def connect_line(info: dict[str, Any], address: Address, name: str | None) -> bytes:
-    """The CONNECT command. It is the only place where a password goes."""
+def connect_line(info: dict[str, Any], address: Address, key: KeyFile | None, name: str | None) -> bytes:
+    """The CONNECT command, with `key` or what `address` says. It is the only place where a password goes.
+
+    Raises ConnectFailed if the key can't be used.
+    """
+    try:
+        shown = address.credentials() if key is None else key.credentials(info.get("nonce"))
+    except ValueError as error:
+        raise ConnectFailed(str(error), refuses=True) from None
     headers = bool(info.get("headers"))
     told = {
         "verbose": False,
@@ -69,7 +77,7 @@ def connect_line(info: dict[str, Any], address: Address, name: str | None) -> by
         "no_responders": headers,
         "echo": True,
         **({"name": name} if name else {}),
-        **address.credentials(),
+        **shown,
     }
     return b"CONNECT %b\r\n" % json.dumps(told).encode()
 

@@ -22,8 +22,9 @@ from tidegate_common.bus.wire.addresses import Address, Tls, tls_of
 from tidegate_common.bus.wire.connection_log import ConnectionLog
 from tidegate_common.bus.wire.dialogue import Dialogue
 from tidegate_common.bus.wire.greeting import connect_line, greet
+from tidegate_common.bus.wire.key_file import KeyFile
 from tidegate_common.bus.wire.limits import NO_MORE
-from tidegate_common.bus.wire.server_errors import ConnectFailed, explained
+from tidegate_common.bus.wire.server_errors import ConnectFailed, ServerError, explained
 
 OPEN_SECONDS = 5.0
 """How long one attempt may take in all, once TCP is connected with the subscriptions of 10,000 streams."""
@@ -60,16 +61,17 @@ class Link(Dialogue):
         """None until there is a first connection."""
         self._addresses: dict[str, Address] = {}
         self._tls: Tls | None = None
+        self._key: KeyFile | None = None
         self._lost_early: Exception | None = None
         """What has ended the connection after it was opened, before that was noticed."""
         self._work: list[asyncio.Task[None]] = []
 
     # --- opening -----------------------------------------------------------------------------------------------
 
-    async def open_first(self, addresses: list[Address], tls: Tls | None, **options: Any) -> None:
+    async def open_first(self, addresses: list[Address], tls: Tls | None, key: KeyFile | None, **options: Any) -> None:
         """The first connection; tries until there is one. `options` are those of nats-py's `connect`."""
         self._addresses = {address.netloc: address for address in addresses}
-        self._tls = tls
+        self._tls, self._key = tls, key
         await self.connect([f"nats://{netloc}" for netloc in self._addresses], **options)
         # nats-py makes it with the first request: by then the server may take no more subscriptions.
         await self._init_request_sub()
@@ -109,7 +111,7 @@ class Link(Dialogue):
                 self._tap = self._listen(transport)
                 self._start(self._end_of_stream(transport))
                 # By itself: of a refusal that crosses with more of ours on the way, the words can be lost.
-                await self._taken(transport, [connect_line(info, address, self.options["name"])])
+                await self._taken(transport, [connect_line(info, address, self._key, self.options["name"])])
                 restored = self._restoring()
                 needed = sum(map(self._is_needed, restored))
                 await self._taken(transport, self._subs_of(restored))
@@ -261,6 +263,8 @@ class Link(Dialogue):
         """Notes what kept a connection to `server` from coming about, and gives it in words."""
         first = self._tls is not None and self._tls.first
         reason = explained(error, tls=self._address(server).tls, first=first)
+        if self._key is not None and isinstance(reason, ServerError) and reason.unauthorized:
+            reason = ConnectFailed(f"NATS refuses the key of {self._key.variable}", refuses=True)
         if self.log.add(server.uri.netloc, reason) and self.owner is not None:
             self.owner.refuse(self.log.last)
         return reason

@@ -12,6 +12,8 @@ import ssl
 
 from nats import errors as nats_errors
 
+UNAUTHORIZED = "authorization violation"
+
 SAID_ONLY = (
     "permissions violation",
     "maximum subscriptions exceeded",
@@ -21,7 +23,7 @@ SAID_ONLY = (
 """The connection goes on after these."""
 
 REFUSALS = (
-    "authorization violation",
+    UNAUTHORIZED,
     "user authentication expired",
     "user authentication revoked",
     "account authentication expired",
@@ -44,7 +46,8 @@ NOT_FIRST = "the server does not begin with the TLS handshake: unset TIDEGATE_NA
 _CLIENT_FILES = "TIDEGATE_NATS_CERT_FILE and TIDEGATE_NATS_KEY_FILE name it"
 
 _ADVICE = {
-    "authorization violation": "NATS refuses user and password, or the token, of TIDEGATE_NATS_URL",
+    UNAUTHORIZED: "NATS refuses user and password, or the token, of TIDEGATE_NATS_URL",
+    "user authentication expired": "the JWT is over: TIDEGATE_NATS_CREDS_FILE needs a newer one",
     "maximum connections exceeded": "raise max_connections of NATS",
     "maximum account active connections exceeded": "raise the account's limit of connections",
     "maximum payload violation": "a message was over NATS's max_payload",
@@ -75,6 +78,11 @@ class ServerError(nats_errors.Error):
         if not self.text.startswith(SUBSCRIPTION_DENIED):
             return None
         return self._quoted[len(SUBSCRIPTION_DENIED) :].partition('"')[2].partition('"')[0]
+
+    @property
+    def unauthorized(self) -> bool:
+        """Whether the server does not take what it was shown."""
+        return self.text.startswith(UNAUTHORIZED)
 
     @property
     def said_only(self) -> bool:
