@@ -190,6 +190,38 @@ def the_front_for_openais_clients_answers() -> None:
     must(answer.json()["choices"][0]["message"]["content"].strip(), f"the answer is empty: {answer.body}")
 
 
+# What NATS says to whoever comes without a password, asked from within a gateway's container.
+ASK_NATS = """import socket
+nats = socket.create_connection(("nats", 4222), 5)
+nats.sendall(b"CONNECT {}\\r\\nPING\\r\\n")
+nats.settimeout(5)
+while said := nats.recv(65536):
+    print(said.decode())
+"""
+
+
+def nats_takes_no_one_without_a_password() -> None:
+    said = docker("compose", "exec", "-T", "gateway", "python", "-c", ASK_NATS)
+    must("Authorization Violation" in said and "PONG" not in said, said)
+
+
+def no_service_finds_anothers_password() -> None:
+    for service, user in (("gateway", "gateway"), ("publisher-api", "publisher"), ("ai-worker", "worker")):
+        found = docker("compose", "exec", "-T", service, "cat", "/run/nats/url")
+        must(re.fullmatch(rf"nats://{user}:p[0-9a-f]{{48}}@nats:4222", found), f"{service}: another address")
+        told = docker("inspect", *docker("compose", "ps", "-q", service).split())
+        must(found.split("@")[0] not in told, f"the container of {service} shows its password")
+
+
+def no_service_lacks_a_right_on_nats() -> None:
+    said = [
+        line
+        for line in docker("compose", "logs", "nats").splitlines()
+        if re.search("(Publish|Subscription) Viol", line)
+    ]
+    must(not said, "\n".join(said))
+
+
 def a_killed_gateway_loses_nothing() -> None:
     clients = [name() for _ in range(4)]
     with contextlib.ExitStack() as stack:
@@ -303,12 +335,19 @@ CHECKS: list[Callable[[], None]] = [
     the_front_for_openais_clients_answers,
 ]
 
-OPEN_CHECKS = [*CHECKS, a_killed_gateway_loses_nothing, a_stopped_gateway_says_so_and_exits_with_0]
+NATS_CHECKS = [
+    nats_takes_no_one_without_a_password,
+    no_service_finds_anothers_password,
+    no_service_lacks_a_right_on_nats,
+]
+
+OPEN_CHECKS = [*CHECKS, a_killed_gateway_loses_nothing, a_stopped_gateway_says_so_and_exits_with_0, *NATS_CHECKS]
 TOKEN_CHECKS = [
     *CHECKS,
     nobody_gets_in_without_a_token,
     a_user_hears_what_the_token_grants,
     a_ticket_opens_a_stream_and_shows_up_in_no_log,
+    no_service_lacks_a_right_on_nats,
 ]
 
 

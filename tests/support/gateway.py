@@ -15,6 +15,7 @@ from httpx_sse._decoders import SSEDecoder
 from gateway.app import Gateway
 from gateway.settings import GatewaySettings
 from tests.support.bus import SUBJECTS
+from tests.support.least_rights import as_service
 from tests.support.streams import make_streams
 from tests.support.waiting import until
 from tidegate_common.bus.connection import Bus, connect
@@ -37,10 +38,11 @@ class RunningGateway:
 @asynccontextmanager
 async def running_gateway(nats_url: str, *, environ: Any = None, **settings: Any) -> AsyncIterator[RunningGateway]:
     """A gateway listening on a free port, stopped in order at the end. `environ` is what its telemetry reads."""
+    plain_url, nats_url = nats_url, as_service(nats_url, "gateway")
     chosen = GatewaySettings(nats_url=nats_url, port=0, **{"drain_seconds": 2.0, **settings})
     with telemetry("gateway", environ or {}) as signals:
         async with connect(nats_url, SUBJECTS, "gateway") as bus:
-            await make_streams(nats_url, SUBJECTS, chosen.stream_limits())
+            await make_streams(plain_url, SUBJECTS, chosen.stream_limits())
             gateway = Gateway(chosen, bus, signals)
             await gateway.identity.start()
             server = gateway.server()

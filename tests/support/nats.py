@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from tests.support import least_rights
 from tests.support.ports import free_port
 from tests.support.processes import Running, halt, running
 from tests.support.waiting import until
@@ -48,6 +49,10 @@ async def nats_server(
     configuration file, beside what is said here.
     """
     port = port or free_port()
+    if least_rights.ON and jetstream and not config:
+        async with nats_with_least_rights(data, port, monitor_port) as server:
+            yield server
+        return
     binary = Path(sys.executable).with_name("nats-server")
     streams = ("-js", "-sd", str(data)) if jetstream else ()
     monitor = ("-m", str(monitor_port)) if monitor_port else ()
@@ -75,3 +80,35 @@ async def nats_configured(file: Path, text: str, port: int | None = None) -> Asy
     async with running(str(Path(sys.executable).with_name("nats-server")), "-c", str(file)) as run:
         await until(lambda: run.said("Server is ready"), "nats-server is ready")
         yield NatsServer(port, run)
+
+
+@asynccontextmanager
+async def nats_with_least_rights(
+    data: Path,
+    port: int,
+    monitor_port: int = 0,
+    *,
+    replaced: Mapping[str, str] | None = None,
+    violations: bool = False,
+) -> AsyncIterator[NatsServer]:
+    """A server with the users of deploy/nats.conf; in its text `replaced` is replaced.
+
+    Raises AssertionError if one of them lacked a right, in the end, unless `violations` are wanted.
+    """
+    data.mkdir(parents=True, exist_ok=True)
+    file = data / "nats-server.conf"
+    text = least_rights.configuration(data, port, monitor_port)
+    for old, new in (replaced or {}).items():
+        assert old in text, old
+        text = text.replace(old, new)
+    file.write_text(text)
+    binary = Path(sys.executable).with_name("nats-server")
+    async with running(str(binary), "-c", str(file), env=least_rights.passwords()) as run:
+        await until(lambda: run.said("Server is ready"), "nats-server is ready")
+        try:
+            yield NatsServer(port, run, file)
+        finally:
+            if run.process.returncode is None:
+                run.process.send_signal(signal.SIGCONT)
+    found = least_rights.violations(run.output)
+    assert violations or not found, "\n".join(found)

@@ -12,6 +12,7 @@ import httpx
 from publisher_api.app import Built, build, serving
 from publisher_api.settings import PublisherSettings
 from tests.support.bus import SUBJECTS
+from tests.support.least_rights import as_service
 from tests.support.waiting import until
 from tidegate_common.bus.connection import Bus, connect
 from tidegate_common.bus.streams.definitions import ensure_streams
@@ -29,6 +30,7 @@ async def running_publisher(nats_url: str, **settings: Any) -> AsyncIterator[tup
 @asynccontextmanager
 async def built_publisher(nats_url: str, **settings: Any) -> AsyncIterator[tuple[httpx.AsyncClient, Bus, Built]]:
     """The same with its parts."""
+    nats_url = as_service(nats_url, "publisher-api")
     chosen = PublisherSettings(nats_url=nats_url, port=0, **{"drain_seconds": 1.0, **settings})
     with telemetry("publisher-api", {}) as signals:
         async with connect(nats_url, SUBJECTS, "publisher-api") as bus:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping
 
+from tests.support.least_rights import as_service
 from tidegate_common.auth.client_id_key import ClientIdKey
 from tidegate_common.auth.client_ids import ClientIds
 from tidegate_common.bus.connection import connect
@@ -16,6 +17,7 @@ from tidegate_common.runtime.environment import CommonSettings, load
 
 async def make_streams(url: str, subjects: Subjects, limits: StreamLimits, connect_seconds: float = 10) -> None:
     """Those that are missing. Raises BrokerUnavailable."""
+    url = as_service(url, "publisher-api")
     async with connect(url, subjects, "publisher-api", connect_seconds=connect_seconds) as bus:
         await ensure_streams(bus, limits, update=False)
         if limits.identity:

@@ -12,6 +12,7 @@ import msgspec
 from msgspec.structs import replace
 
 from tests.support.bus import SUBJECTS
+from tests.support.least_rights import as_service
 from tidegate_common.bus.connection import Bus, connect
 from tidegate_common.bus.events.history import History
 from tidegate_common.bus.events.publisher import EventPublisher
@@ -140,7 +141,7 @@ async def hello(turn: Turn) -> None:
 @asynccontextmanager
 async def scripted_worker(url: str, script: Script = hello) -> AsyncIterator[ScriptedWorker]:
     """A worker of its own connection."""
-    async with connect(url, SUBJECTS, "worker") as bus:
+    async with connect(as_service(url, "ai-worker"), SUBJECTS, "ai-worker") as bus:
         # As patient as a worker is: a server that has just come back may not have all of its streams yet.
         leaders = Leaders(bus, Patience(deadline_seconds=10, election_seconds=10))
         worker = ScriptedWorker(bus, JobRecords(bus, leaders), script)

@@ -1,0 +1,69 @@
+"""NATS with deploy/nats.conf's users, for the whole suite: TIDEGATE_TEST_NATS=least.
+
+Servers that tests configure themselves are as those tests have them, and so are clusters. All others have the users of
+that file then, and each service comes as its own. Tests themselves come as the operator, who may do everything.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+CONFIG = Path(__file__).resolve().parents[2] / "deploy" / "nats.conf"
+
+ON = os.environ.get("TIDEGATE_TEST_NATS") == "least"
+
+USERS = {
+    "gateway": "gateway",
+    "publisher-api": "publisher",
+    "publisher_api": "publisher",
+    "ai-worker": "worker",
+    "ai_worker": "worker",
+}
+"""By service, and by its module."""
+
+
+_OURS = re.compile(r"//\w+:\w+-of-tests@")
+_NOBODY = re.compile(r"//(?=[^@,]*(?:,|$))")
+
+
+def password(user: str) -> str:
+    return f"{user}-of-tests"
+
+
+def passwords() -> dict[str, str]:
+    """The environment of such a server."""
+    names = {*USERS.values(), "operator", "system"}
+    return {f"NATS_{name.upper()}_PASSWORD": password(name) for name in names}
+
+
+def configuration(data: Path, port: int, monitor_port: int = 0) -> str:
+    """deploy/nats.conf, for a server of tests: whoever brings no password is the operator."""
+    text = CONFIG.read_text()
+    ours = {
+        "listen: 0.0.0.0:4222": f'listen: "127.0.0.1:{port}"',
+        "http: 127.0.0.1:8222": f'http: "127.0.0.1:{monitor_port}"' if monitor_port else "",
+        "store_dir: /data": f'store_dir: "{data}"',
+        "authorization {": "no_auth_user: operator\nauthorization {",
+    }
+    for line, other in ours.items():
+        assert text.count(line) == 1, line
+        text = text.replace(line, other)
+    return text
+
+
+def as_service(urls: str, service: str) -> str:
+    """The addresses as `service` is given them. A server without users does not mind; users of others stay."""
+    bare = _OURS.sub("//", urls)
+    return as_user(bare, USERS[service]) if ON or bare != urls else urls
+
+
+def as_user(urls: str, user: str) -> str:
+    """The addresses that have no user yet as those of `user`."""
+    return _NOBODY.sub(f"//{user}:{password(user)}@", urls)
+
+
+def violations(output: list[str]) -> list[str]:
+    """What a server has refused, by its log."""
+    return [line for line in output if "Violation" in line]
