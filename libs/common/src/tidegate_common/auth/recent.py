@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -33,6 +34,14 @@ class Recent(Generic[T]):
         self._held += weight
         while self._held > self._most:
             self._held -= self._found.popitem(last=False)[1][1]
+
+    def drop(self, unwanted: Callable[[T], bool]) -> list[T]:
+        """Takes the `unwanted` values out, and gives them."""
+        found = [(key, value, weight) for key, (value, weight) in self._found.items() if unwanted(value)]
+        for key, _, weight in found:
+            del self._found[key]
+            self._held -= weight
+        return [value for _, value, _ in found]
 
     def clear(self) -> None:
         self._found.clear()

@@ -56,10 +56,12 @@ class Tokens:
         self._clock = clock
         self._configured = configured
         self._keys = KeySet(configured)
-        self._kept: Recent[Principal] = Recent(MOST_KEPT_BYTES)
+        self._kept: Recent[tuple[Principal, VerifyingKey]] = Recent(MOST_KEPT_BYTES)
         self._refused: Recent[tuple[str, str]] = Recent(MOST_REFUSED)
         self.on_unknown_key: Callable[[], None] | None = None
         """Called when a token names a key that is not there."""
+        self.on_withdrawn: list[Callable[[set[Principal]], None]] = []
+        """Called with the principals whose tokens are of a key that another set has no more."""
         self.hits = 0
         """Tokens that were known already."""
 
@@ -70,9 +72,15 @@ class Tokens:
 
     def use(self, fetched: list[VerifyingKey]) -> None:
         """The keys of a JWKS are `fetched` from now on. Tokens of a key that is gone are good no more."""
-        self._keys = KeySet([*self._configured, *fetched])
-        self._kept.clear()
+        known = {key.identity: key for key in self._keys.keys}
+        now = KeySet([*self._configured, *(known.get(key.identity, key) for key in fetched)])
+        there = {id(key) for key in now.keys}
+        self._keys = now
+        gone = self._kept.drop(lambda kept: id(kept[1]) not in there)
         self._refused.clear()
+        # A provider that is away for a day takes nothing away: streams go on to their token's end.
+        for listener in self.on_withdrawn if gone and fetched else ():
+            listener({principal for principal, _ in gone})
 
     def principal(self, token: str) -> Principal:
         """Raises Unauthenticated."""
@@ -81,23 +89,23 @@ class Tokens:
         raw = token.encode()
         # By its digest: a token is not kept anywhere.
         digest = sha256(raw).digest()
-        found = self._kept.get(digest)
-        if found is not None:
+        kept = self._kept.get(digest)
+        if kept is not None:
             self.hits += 1
-            if self._clock() >= found.expires:
+            if self._clock() >= kept[0].expires:
                 raise Unauthenticated("expired")
-            return found
+            return kept[0]
         refused = self._refused.get(digest)
         if refused is None:
             try:
-                found = self._read(raw)
+                principal, key = self._read(raw)
             except Unauthenticated as error:
                 refused = error.reason, str(error)
                 if error.reason in LASTING:
                     self._refused.keep(digest, refused, 1)
             else:
-                self._kept.keep(digest, found, len(raw))
-                return found
+                self._kept.keep(digest, (principal, key), len(raw))
+                return principal
         else:
             self.hits += 1
         reason, detail = refused
@@ -105,14 +113,15 @@ class Tokens:
             self.on_unknown_key()
         raise Unauthenticated(reason, detail=detail)
 
-    def _read(self, raw: bytes) -> Principal:
+    def _read(self, raw: bytes) -> tuple[Principal, VerifyingKey]:
         header, payload, message, signature = _parts(raw)
         candidates = self._keys.candidates(header.alg, header.kid)
         claims = read_claims(payload)
         self._check(claims)
-        if not any(key.verifies(message, signature) for key in candidates):
-            raise Unauthenticated("signature")
-        return principal_of(claims, self._settings.auth_leeway_seconds)
+        for key in candidates:
+            if key.verifies(message, signature):
+                return principal_of(claims, self._settings.auth_leeway_seconds), key
+        raise Unauthenticated("signature")
 
     def _check(self, claims: Claims) -> None:
         settings, now = self._settings, self._clock()

@@ -32,6 +32,7 @@ class Withdrawals:
         self._watchers: dict[Session, str] = {}
         """Clients' ids of those who watch a job: their tails do not say it."""
         identity.revocations.on_change.append(self.revoke)
+        identity.authenticator.tokens.on_withdrawn.append(self.expire)
         if self._keys is not None:
             self._keys.on_change.append(self.change)
 
@@ -73,6 +74,12 @@ class Withdrawals:
             about = subs.get(who.subject), tokens.get(who.token_id), keys.get(who.key), clients.get(client_id)
             if any(each is not None and each.applies(who, client_id) for each in about):
                 self._hub.end(session, Ending.REVOKED)
+
+    def expire(self, principals: set[Principal]) -> None:
+        """The identity provider has taken back the key of their tokens: it may have made others for them."""
+        for session in list(self._hub.sessions):
+            if session.principal in principals:
+                self._hub.end(session, Ending.TOKEN_EXPIRED)
 
     def change(self, changed: Mapping[Principal, Principal | None]) -> None:
         """Keys have other rights now, or are gone (None): streams that these do not cover end."""
