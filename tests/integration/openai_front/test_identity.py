@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import AsyncIterator
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import httpx
+import msgspec
 import openai
 import pytest
 from openai import AsyncOpenAI
@@ -220,6 +223,40 @@ async def test_an_answer_ends_when_its_caller_is_revoked(tmp_path: Path) -> None
             assert not others.done()
             others.cancel()
         await until(lambda: running.worker.turns[0].over, "the job is cancelled")
+
+
+async def test_an_answer_ends_when_its_services_key_is_gone_from_the_file(tmp_path: Path) -> None:
+    key, file = "tgk_shop_" + "x" * 43, tmp_path / "keys.toml"
+    entry = f'[[key]]\nid = "shop"\nsha256 = "{sha256(key.encode()).hexdigest()}"\n'
+    file.write_text(entry + "jobs = {}\n")
+    script = Pausing()
+    async with front(tmp_path, script, **AUTH, api_keys_file=str(file)) as running, client_of(running, key) as client:
+        reading = asyncio.create_task(read(client, True))
+        await script.begun.wait()
+        assert running.worker.turns[0].job.owner == "key.shop"
+        file.write_text(entry)
+        with pytest.raises(openai.APIError) as refused:
+            await reading
+        assert refused.value.code == "revoked"
+        with pytest.raises(openai.PermissionDeniedError):
+            await read(client, True)
+
+
+async def test_a_token_that_ends_while_the_body_comes_asks_for_nothing(tmp_path: Path) -> None:
+    async with front(tmp_path, **AUTH, auth_leeway_seconds=0) as running, httpx.AsyncClient() as http:
+        ends = time.time() + 1
+        body = msgspec.json.encode(BODY)
+
+        async def slowly() -> AsyncIterator[bytes]:
+            yield body[:10]
+            await until(lambda: time.time() > ends, "the token has ended")
+            yield body[10:]
+
+        headers = {**bearer(token("ann", jobs={}, exp=ends)), "content-type": "application/json"}
+        url = f"{running.gateway.url}/v1/chat/completions"
+        answer = await http.post(url, content=slowly(), headers=headers)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (401, "token_expired")
+        assert running.worker.turns == []
 
 
 async def read(client: AsyncOpenAI, stream: bool) -> None:

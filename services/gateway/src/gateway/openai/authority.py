@@ -1,29 +1,37 @@
-"""Answers end with the right to them: at the end of their caller's token, or when that is taken back."""
+"""Answers end with the right to them: at the end of their caller's token, or when that right is taken away."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from gateway.openai.api_errors import INVALID, ApiError
-from tidegate_common.auth.revocations import Revocations
+from tidegate_common.auth.identity import Identity
 from tidegate_common.contract.principal import Principal
-from tidegate_common.errors import AUTHENTICATION
+from tidegate_common.errors import AUTHENTICATION, Unauthenticated
+from tidegate_common.runtime.problems import challenge
+
+CODES = {"expired": "token_expired", "revoked": "revoked"}
 
 
 class Authority:
     """Watches over the callers of all completions that run here."""
 
-    def __init__(self, revocations: Revocations) -> None:
-        self._revocations = revocations
+    def __init__(self, identity: Identity) -> None:
+        self._revocations = identity.revocations
         self._running: dict[asyncio.Future[ApiError], Principal] = {}
-        revocations.on_change.append(lambda _: self._look())
+        self._revocations.on_change.append(lambda _: self._look())
+        if identity.authenticator.keys is not None:
+            identity.authenticator.keys.on_change.append(self._change)
 
     @contextmanager
     def over(self, principal: Principal) -> Iterator[asyncio.Future[ApiError]]:
-        """A future that is done, with what the caller is told, once `principal` is good no more."""
+        """A future that is done, with what the caller is told, once `principal` is good no more.
+
+        Entered before anything is waited for: a body may come slowly.
+        """
         loop = asyncio.get_running_loop()
         lost: asyncio.Future[ApiError] = loop.create_future()
         timer = loop.call_later(principal.expires - time.time(), _set, lost, "expired") if principal.expires else None
@@ -40,10 +48,19 @@ class Authority:
             if self._revocations.revoked(principal):
                 _set(lost, "revoked")
 
+    def _change(self, changed: Mapping[Principal, Principal | None]) -> None:
+        """Keys have other rights now, or are gone (None). What a job may cost was settled when it began."""
+        for lost, principal in self._running.items():
+            if principal in changed:
+                now = changed[principal]
+                if now is None or now.jobs is None:
+                    _set(lost, "revoked")
+                else:
+                    self._running[lost] = now
+
 
 def _set(lost: asyncio.Future[ApiError], reason: str) -> None:
     if not lost.done():
-        code = "token_expired" if reason == "expired" else reason
         text = f"The answer ends here: {AUTHENTICATION[reason]}."
-        challenge = f'Bearer realm="tidegate", error="invalid_token", error_description="{reason}"'
-        lost.set_result(ApiError(401, text, INVALID, code=code, headers={"WWW-Authenticate": challenge}))
+        headers = {"WWW-Authenticate": challenge(Unauthenticated(reason))}
+        lost.set_result(ApiError(401, text, INVALID, code=CODES[reason], headers=headers))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine
-from contextlib import suppress
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import msgspec
@@ -33,6 +33,7 @@ from gateway.sse.admission import Admission
 from tidegate_common.auth.identity import Identity
 from tidegate_common.bus.jobs.budgets import Standing
 from tidegate_common.contract.answers import AnswerBuilder
+from tidegate_common.contract.jobs import CHAT
 from tidegate_common.errors import TidegateError
 from tidegate_common.runtime.authentication import principal_of
 from tidegate_common.runtime.body import read_body
@@ -65,7 +66,7 @@ class OpenAiFront:
     ) -> None:
         self._settings = settings
         self._limits = identity.limits
-        self._authority = Authority(identity.revocations)
+        self._authority = Authority(identity)
         self._completions = completions
         self._models = models
         self._telemetry = telemetry
@@ -114,19 +115,13 @@ class OpenAiFront:
                 self.admission.check("")
                 caller = caller_of(request)
                 self._count(caller, writer)
-                asked = read(await read_body(request, self._settings.max_completion_bytes))
-                if not may_use(caller.principal, asked.model):
-                    raise no_such_model(asked.model)
-                tracing.asked(span, asked)
-                self.admission.enter("")
-                self.admission.opened()
-                self._idle.clear()
-                try:
-                    await self._answer(asked, caller, writer, receive, span)
-                finally:
-                    self.admission.leave("")
-                    if not self.admission.active:
-                        self._idle.set()
+                with self._authority.over(caller.principal) as lost:
+                    asked = await self._asked(request, caller)
+                    if lost.done():  # the body may have come slowly
+                        raise lost.result()
+                    tracing.asked(span, asked)
+                    with self._place():
+                        await self._answer(asked, caller, writer, receive, span, lost)
             except _Gone:
                 span.set_attribute("error.type", "client_gone")
             except Exception as error:
@@ -135,6 +130,27 @@ class OpenAiFront:
                     log.error("unforeseen error", exc_info=error)
                 tracing.failed(span, found)
                 await writer.error(found)
+
+    async def _asked(self, request: Request, caller: Caller) -> Completion:
+        """Raises what `read` does, and Forbidden, Unauthenticated; ApiError for a model that the caller may not use."""
+        caller.principal.check_job(CHAT)  # before the body: a refusal is cheap
+        asked = read(await read_body(request, self._settings.max_completion_bytes))
+        if not may_use(caller.principal, asked.model):
+            raise no_such_model(asked.model)
+        return asked
+
+    @contextmanager
+    def _place(self) -> Iterator[None]:
+        """Raises TooManyConnections if there is none."""
+        self.admission.enter("")
+        self.admission.opened()
+        self._idle.clear()
+        try:
+            yield
+        finally:
+            self.admission.leave("")
+            if not self.admission.active:
+                self._idle.set()
 
     def _count(self, caller: Caller, writer: ResponseWriter) -> None:
         """Raises Limited."""
@@ -146,7 +162,13 @@ class OpenAiFront:
                 writer.headers |= rate_headers("requests", *standing)
 
     async def _answer(
-        self, asked: Completion, caller: Caller, writer: ResponseWriter, receive: Receive, span: Span
+        self,
+        asked: Completion,
+        caller: Caller,
+        writer: ResponseWriter,
+        receive: Receive,
+        span: Span,
+        lost: asyncio.Future[ApiError],
     ) -> None:
         def told(standing: Standing) -> None:
             writer.headers |= rate_headers("tokens", *standing)
@@ -159,8 +181,7 @@ class OpenAiFront:
                 work = self._stream(reader, ChunkTranslator(head, asked.params.n, asked.include_usage), writer, span)
             else:
                 work = self._whole(reader, head, writer, span)
-            with self._authority.over(caller.principal) as lost:
-                await self._while_wanted(work, receive, writer, asked.stream, lost)
+            await self._while_wanted(work, receive, writer, asked.stream, lost)
 
     async def _stream(self, reader: JobReader, chunks: ChunkTranslator, writer: ResponseWriter, span: Span) -> None:
         async for event_type, data in reader.events():
