@@ -158,6 +158,65 @@ FIELDS = [
 ]
 
 
+CREDENTIALS = [
+    b"Authorization: Bearer {good}",
+    b"AUTHORIZATION:\tbearer {good} \t",
+    b"Authorization: Bearer  {good}",
+    b"Authorization: Bearer {good}, Bearer {good}",
+    b"Authorization: Bearer {bad}",
+    b"Authorization: Bearer {expired}",
+    b"Authorization: Bearer {other}",
+    b"Authorization: Bearer",
+    b"Authorization: Bearer \xf6",
+    b"Authorization: Bearer tgk_shop_x",
+    b"Authorization: Basic eDp5",
+    b"Authorization:",
+    b"Authorization_: Bearer {good}",
+    b"Cookie: session={good}",
+    b'Cookie: a=b; session="{good}"; c',
+    b"Cookie: session={bad}",
+    b"Cookie: session={bad}\r\nCookie: session={good}",
+    b"Cookie: session",
+    b"Sec-Fetch-Site: same-origin",
+    b"Sec-Fetch-Site: cross-site",
+    b"Origin: http://localhost",
+]
+"""What says who asks, or seems to. The names in braces stand for tokens."""
+
+WISHES = [
+    b"topic=prices.eur",
+    b"topic=prices.%2A",
+    b"topic=prices.%3E",
+    b"topic=%3E",
+    b"topic=prices%252Eeur",
+    b"user_id=ann",
+    b"user_id=bob",
+    b"client_id=ann",
+    b"client_id=bob",
+    b"client_id=caf%C3%A9",
+    b"client_id=cafe%CC%81",
+    b"ticket=x",
+    b"ticket=tgt_" + b"x" * 43,
+    b"ticket={good}",
+    b"access_token={good}",
+    b"last_event_id={epoch}-1",
+]
+"""What a token may grant, or not."""
+
+
+@st.composite
+def authenticated_requests(draw: st.DrawFn, job_id: bytes) -> bytes:
+    """A request for a stream or for that of the job `job_id`, with what says who asks."""
+    query = b"&".join(draw(st.lists(st.sampled_from(WISHES), max_size=2)))
+    path = draw(st.sampled_from([b"/api/sse", b"/api/sse", b"/api/sse/jobs/%s" % job_id]))
+    method = draw(st.sampled_from([b"GET", b"GET", b"GET", b"HEAD"]))
+    fields = draw(st.lists(st.sampled_from(CREDENTIALS), max_size=2))
+    usual = draw(st.lists(st.just(CREDENTIALS[0]), max_size=1))
+    lines = draw(st.permutations([USUAL["hosts"].rstrip(), *usual, *fields]))
+    target = path + (b"?" if query else b"") + query
+    return b"%s %s HTTP/1.1\r\n" % (method, target) + b"\r\n".join([*lines, b"", b""])
+
+
 @st.composite
 def odd_requests(draw: st.DrawFn, job_id: bytes) -> bytes:
     """A request that is odd in two parts at most, for one path or the other, some of it of the job `job_id`.

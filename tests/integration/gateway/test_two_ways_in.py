@@ -19,7 +19,8 @@ from msgspec.structs import replace
 from tests.support.bus import broker
 from tests.support.gateway import RunningGateway, running_gateway
 from tests.support.generated import holds_for
-from tests.support.odd_requests import odd_requests
+from tests.support.identity import AUTH, token
+from tests.support.odd_requests import CREDENTIALS, authenticated_requests, odd_requests
 from tests.support.waiting import until
 from tests.support.ways import Way, ask_by
 from tests.support.wire import Told
@@ -122,6 +123,35 @@ async def test_odd_requests_are_read_alike(tmp_path: Path, origins: tuple[str, .
             await alike(b"GET %s HTTP/1.1\r\n%s%s\r\n" % (path, HOST, origin))
         await holds_for(odd_requests(JOB_ID.encode()), alike, 100)
         assert {200, 204, 400, 404, 422} <= seen, "the generated requests reach all that they should"
+
+
+async def test_credentials_are_read_alike(tmp_path: Path) -> None:
+    """What is good on one way is good on the other, and what is refused is refused with the same words."""
+    settings = {**AUTH, "auth_cookie": "session", "limit_auth_failures": "", "auth_leeway_seconds": 0}
+    async with scene(tmp_path, **settings) as (running, epoch):
+        await make_jobs(running.bus, epoch.decode())
+        grants = ["topic:prices.*", "broadcast", "client:caf\u00e9"]
+        stand_for = {
+            b"{epoch}": epoch,
+            b"{good}": token("ann", client="ann", subscribe=grants).encode(),
+            b"{bad}": token("ann", secret="another secret, of 32 bytes as well").encode(),
+            b"{expired}": token("ann", seconds=-1).encode(),
+            b"{other}": token("bob").encode(),
+        }
+        seen = set[int]()
+
+        async def alike(asked: bytes) -> None:
+            request = asked
+            for name, value in stand_for.items():
+                request = request.replace(name, value)
+            fast = await outcome(Way.FAST, running, request)
+            assert fast == await outcome(Way.PORTABLE, running, request)
+            seen.add(fast.get("status", 0))
+
+        for line, path in itertools.product([b"", *(line + b"\r\n" for line in CREDENTIALS)], PATHS):
+            await alike(b"GET %s HTTP/1.1\r\n%s%s\r\n" % (path, HOST, line))
+        await holds_for(authenticated_requests(JOB_ID.encode()), alike, 100)
+        assert {200, 204, 400, 401, 403, 404, 422} <= seen, "the generated requests reach all that they should"
 
 
 BY_THE_RULES: list[tuple[bytes, int, str]] = [
