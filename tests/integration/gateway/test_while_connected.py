@@ -98,7 +98,10 @@ async def test_a_stream_is_told_before_its_token_ends(tmp_path: Path, streams: s
                 later(running, HOUR + 11)
                 assert (await closing(stream))["reason"] == "token_expired"
                 later(running, 0)
-        await until(lambda: not running.gateway.hub.sessions, "both are gone")
+        async with open_stream(running.url, None, bearer(token("ann"))) as stream:
+            await stream.connected()
+            assert running.gateway.expiry.waiting == 1
+        await until(lambda: not running.gateway.hub.sessions, "all are gone")
         assert running.gateway.expiry.waiting == 0
 
 
