@@ -21,6 +21,8 @@ STABLE_HTTP = "OTEL_SEMCONV_STABILITY_OPT_IN"
 _AS_SENT = "tidegate.as_sent"
 """In a scope: the query and the headers that were made readable."""
 
+QUERY = "url.query"
+
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"})
 """Of any other a span's name says no more than that, as the conventions have it."""
 
@@ -49,10 +51,12 @@ def traced(app: ASGIApp, telemetry: Telemetry) -> ASGIApp:
 
 
 def _mask(span: Span, _: Any) -> None:
-    """What a caller has put into an address, or calls itself, is noted: a secret may be in it by mistake."""
+    """Notes no query, and masks what else a caller may have put a secret into by mistake."""
     for name, value in (getattr(span, "attributes", None) or {}).items():
-        if isinstance(value, str) and masked(value) != value:
-            span.set_attribute(name, masked(value))
+        if isinstance(value, str):
+            told = "" if name == QUERY else masked(value)
+            if told != value:
+                span.set_attribute(name, told)
 
 
 def _details(scope: Any) -> tuple[str, dict[str, Any]]:
