@@ -8,8 +8,9 @@ MANIFESTS := $(wildcard libs/*/pyproject.toml services/*/pyproject.toml clients/
 
 .PHONY: run setup test stress bench check lock format
 
+# AUTH=token: everyone is asked who they are. One that merely stands in the environment may mean something else.
 run: setup
-	@exec $(BIN)/python -m scripts.run
+	@exec env $(if $(filter command line,$(origin AUTH)),'TIDEGATE_AUTH=$(AUTH)') $(BIN)/python -m scripts.run
 
 setup: $(STAMP)
 

@@ -13,6 +13,7 @@ import os
 import sys
 from collections.abc import Mapping
 
+from scripts.running.development import keep
 from scripts.running.plan import Fault, check_ports, locked, plan
 from scripts.running.runner import Runner
 from scripts.running.screen import Screen
@@ -24,6 +25,8 @@ async def main(environ: Mapping[str, str]) -> int:
         todo = plan(environ)
         check_ports(todo.parts)
         with locked(todo.data):
+            if todo.secret is not None:
+                keep(todo.secret)
             return await Runner(todo, Screen(sys.stdout, terminal=sys.stdout.isatty())).run()
     except Fault as fault:
         print(f"tidegate: {fault}", file=sys.stderr)

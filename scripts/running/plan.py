@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from scripts.running.development import own_secret
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -50,6 +52,10 @@ class Plan:
     data: Path
     ready_seconds: float
     """How long a part may take until it is ready; the local model is loaded in this time."""
+    environ: Mapping[str, str]
+    """What all parts are told."""
+    secret: Path | None
+    """A file to make before they start: what tokens are signed with; None if none is needed."""
     nats_servers: list[tuple[str, int]] = field(default_factory=list)
 
     def part(self, name: str) -> Part:
@@ -74,6 +80,11 @@ def plan(environ: Mapping[str, str]) -> Plan:
         "TIDEGATE_DRAIN_SECONDS": environ.get("TIDEGATE_DRAIN_SECONDS") or "2",  # Ctrl-C shall not take ten
         "PYTHONUNBUFFERED": "1",
     }
+    if environ.get("TIDEGATE_AUTH", "") not in ("", "open", "token"):
+        raise Fault(f"TIDEGATE_AUTH: open or token, not {environ['TIDEGATE_AUTH']!r}", 2)
+    secret = own_secret(environ, data)
+    if secret is not None:
+        shared["TIDEGATE_AUTH_SECRET_FILE"] = str(secret)
     own = {
         "publisher-api": {"TIDEGATE_CORS_ORIGINS": f"http://127.0.0.1:{gateway},http://localhost:{gateway}"},
         "gateway": {"TIDEGATE_PUBLISHER_URL": f"http://{in_url(shown)}:{ports['publisher-api'][1]}"},
@@ -95,7 +106,8 @@ def plan(environ: Mapping[str, str]) -> Plan:
         command = (sys.executable, "-m", name.replace("-", "_"))
         env = {**environ, **shared, **extra, "TIDEGATE_PORT": str(port)}
         parts.append(Part(name, command, env, shown, port, variable, stop_seconds))
-    return Plan(parts, data, _seconds(environ, "TIDEGATE_READY_SECONDS", 180), _servers(given_url))
+    ready_seconds = _seconds(environ, "TIDEGATE_READY_SECONDS", 180)
+    return Plan(parts, data, ready_seconds, {**environ, **shared}, secret, _servers(given_url))
 
 
 def _port(environ: Mapping[str, str], variable: str, default: int) -> tuple[str, int]:

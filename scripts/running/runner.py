@@ -6,6 +6,7 @@ import asyncio
 import signal
 
 from scripts.running.child import Child
+from scripts.running.development import COMMAND, HOURS, USER, token
 from scripts.running.plan import Fault, Part, Plan
 from scripts.running.readiness import until_nats, until_ready
 from scripts.running.screen import Screen
@@ -91,7 +92,27 @@ class Runner:
 
     def _welcome(self) -> None:
         gateway, publisher = self._plan.part("gateway").address, self._plan.part("publisher-api").address
+        self._screen.say(f"\nTidegate is ready: {gateway}/   (Ctrl-C ends it)\n")
+        if self._plan.environ.get("TIDEGATE_AUTH") == "token":
+            self._show_token(gateway, publisher)
+            return
         event = '{"client_id":"me","event_type":"hello","data":"Hi"}'
-        self._screen.say(f"\nTidegate is ready: {gateway}/   (Ctrl-C ends it)\n\nOr in two more terminals:")
+        self._screen.say("Or in two more terminals:")
         self._screen.say(f"  curl -N '{gateway}/api/sse?client_id=me'")
         self._screen.say(f"  curl -H 'Content-Type: application/json' -d '{event}' {publisher}/api/sse/send\n")
+
+    def _show_token(self, gateway: str, publisher: str) -> None:
+        made = token(self._plan.environ)
+        if not made:
+            self._screen.say("Everyone is asked for a token, of your identity provider.\n")
+            return
+        event = f'{{"user_id":"{USER}","event_type":"hello","data":"Hi"}}'
+        bearer = '-H "Authorization: Bearer $TOKEN"'
+        self._screen.say(
+            f"Everyone is asked for a token. This one, of the user {USER}, has every right for {HOURS} hours."
+        )
+        self._screen.say("Sign in on the page with what stands after TOKEN=, or in each of two more terminals:")
+        self._screen.say(f"  TOKEN={made}")
+        self._screen.say(f"  curl -N {bearer} {gateway}/api/sse")
+        self._screen.say(f"  curl {bearer} -H 'Content-Type: application/json' -d '{event}' {publisher}/api/sse/send")
+        self._screen.say(f"Another user's: {COMMAND} token ann --subscribe 'topic:prices.*'\n")

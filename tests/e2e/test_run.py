@@ -198,3 +198,53 @@ async def test_two_runs_do_not_share_a_data_folder(tmp_path: Path) -> None:
         async with asyncio.timeout(10):
             assert await second.process.wait() == 2
         await until(lambda: second.said("TIDEGATE_DATA_DIR"), "the line is read")
+
+
+async def test_with_tokens_it_prints_one_that_its_page_and_its_commands_take(tmp_path: Path) -> None:
+    async with the_ready_run(environment(tmp_path, TIDEGATE_AUTH="token")) as (run, address):
+        await until(lambda: run.count("curl") == 2, "two commands are printed")
+        [assignment] = [line.strip() for line in run.output if line.strip().startswith("TOKEN=")]
+        listen, send = (line.strip() for line in run.output if "curl" in line)
+        async with httpx.AsyncClient() as client:
+            assert (await client.get(address)).status_code == 200
+            refused = await client.get(f"{address}api/sse")
+            assert (refused.status_code, refused.json()["reason"]) == (401, "missing")
+        async with running("sh", "-c", f"{assignment}; exec {listen} -s") as listener:
+            await until(lambda: listener.said("event: connected"), "the stream is open")
+            async with running("sh", "-c", f"{assignment}; exec {send} -s") as sender:
+                await until(lambda: listener.said("event: hello"), "the event has come")
+                assert await sender.process.wait() == 0
+
+
+async def test_the_secret_of_a_run_is_its_owners_alone_and_outlives_it_and_signs_what_the_command_makes(
+    tmp_path: Path,
+) -> None:
+    secret = tmp_path / "auth.secret"
+    kept = set()
+    for _ in range(2):
+        async with the_ready_run(environment(tmp_path, TIDEGATE_AUTH="token")) as (run, address):
+            kept.add(secret.read_text())
+            assert secret.stat().st_mode & 0o777 == 0o600
+            command = str(Path(sys.executable).with_name("tidegate"))
+            async with running(command, "token", "ann", env={"TIDEGATE_DATA_DIR": str(tmp_path)}) as made:
+                await made.process.wait()
+                await until(lambda: made.output, "the token is read")
+            async with httpx.AsyncClient(headers={"Authorization": f"Bearer {made.output[0]}"}) as client:
+                async with client.stream("GET", f"{address}api/sse") as stream:
+                    assert stream.status_code == 200
+            assert not run.said(secret.read_text().strip())
+    assert len(kept) == 1
+
+
+async def test_tokens_of_the_users_own_secret_are_told_and_no_secret_is_made(tmp_path: Path) -> None:
+    env = environment(tmp_path, TIDEGATE_AUTH="token", TIDEGATE_AUTH_SECRET="their own secret of 32 bytes or more")
+    async with the_ready_run(env) as (run, _):
+        await until(lambda: run.said("TOKEN="), "a token is printed")
+    assert not (tmp_path / "auth.secret").exists()
+
+
+async def test_a_mode_that_there_is_not_is_one_line(tmp_path: Path) -> None:
+    async with the_run(environment(tmp_path, TIDEGATE_AUTH="tokens")) as run:
+        assert await run.process.wait() == 2
+        await until(lambda: run.output, "a line is printed")
+    assert run.output == ["tidegate: TIDEGATE_AUTH: open or token, not 'tokens'"]

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import socket
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from scripts.running.plan import Fault, Part, check_ports, locked, plan
+from scripts.running.plan import ROOT, Fault, Part, check_ports, locked, plan
 from scripts.running.screen import Screen, compact, serious
 from tests.support.ports import free_port
 
@@ -155,3 +157,28 @@ def test_on_a_terminal_the_prefix_is_coloured(monkeypatch: pytest.MonkeyPatch) -
     out = io.StringIO()
     Screen(out, terminal=True).log("gateway", "x")
     assert out.getvalue() == "\x1b[32mgateway      \x1b[0m | x\n"
+
+
+@pytest.mark.parametrize("given", ["TIDEGATE_AUTH_SECRET_FILE", "TIDEGATE_AUTH_KEYS", "TIDEGATE_AUTH_JWKS_URL"])
+def test_a_secret_is_made_for_tokens_alone_and_not_beside_the_users_own(tmp_path: Path, given: str) -> None:
+    data = {"TIDEGATE_DATA_DIR": str(tmp_path)}
+    made = plan({**data, "TIDEGATE_AUTH": "token"})
+    assert made.secret == tmp_path / "auth.secret"
+    assert {part.env.get("TIDEGATE_AUTH_SECRET_FILE") for part in made.parts if part.name != "nats"} == {
+        str(made.secret)
+    }
+    assert plan(data).secret is None
+    assert plan({**data, "TIDEGATE_AUTH": "open"}).secret is None
+    assert plan({**data, "TIDEGATE_AUTH": "token", given: "theirs"}).secret is None
+
+
+def test_make_passes_the_mode_on_if_it_was_told_so_itself() -> None:
+    make = ["make", "--dry-run", "--no-print-directory", "run"]
+    environ = {"PATH": os.environ["PATH"], "AUTH": "of another program's"}
+
+    def recipe(*more: str) -> str:
+        done = subprocess.run([*make, *more], cwd=ROOT, env=environ, capture_output=True, text=True, check=True)
+        return done.stdout.splitlines()[-1]
+
+    assert "TIDEGATE_AUTH=token" in recipe("AUTH=token")
+    assert "TIDEGATE_AUTH" not in recipe()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 import time
 from collections.abc import Mapping
@@ -61,7 +62,9 @@ def make(secret: str, sub: str, seconds: float, tidegate: Mapping[str, Any], env
 def find_secret(environ: Mapping[str, str], file: Path | None) -> str:
     """The secret that tokens are signed with. Raises Fault."""
     given, named = environ.get("TIDEGATE_AUTH_SECRET", ""), environ.get("TIDEGATE_AUTH_SECRET_FILE", "")
-    if file is not None or (named and not given):
+    if file is None and given and named:
+        raise Fault("TIDEGATE_AUTH_SECRET, TIDEGATE_AUTH_SECRET_FILE: one of them, not both", 2)
+    if file is not None or named:
         text, where = _read(file or Path(named)), str(file or named)
     elif given:
         text, where = given, "TIDEGATE_AUTH_SECRET"
@@ -70,7 +73,7 @@ def find_secret(environ: Mapping[str, str], file: Path | None) -> str:
         if not made.exists():
             raise Fault("there is no secret: set TIDEGATE_AUTH_SECRET, or start `make run AUTH=token` here first", 2)
         text, where = _read(made), str(made)
-    secret = next(filter(None, (part.strip() for part in text.split(","))), "")
+    secret = next(filter(None, (part.strip() for part in re.split(r"[,\r\n]", text))), "")
     if len(secret.encode()) < LEAST_SECRET_BYTES:
         raise Fault(f"{where}: a secret has {LEAST_SECRET_BYTES} bytes or more (`tidegate secret` makes one)", 2)
     return secret
