@@ -10,6 +10,7 @@ import msgspec
 from tests.integration.ai_worker.support import FAST, Desk, desk, office, worker
 from tests.support.waiting import until
 from tidegate_common.bus.jobs.budgets import Budget, Budgets, budget_of
+from tidegate_common.bus.jobs.rights import Tokens
 from tidegate_common.bus.requests.bucket import Bucket
 from tidegate_common.bus.streams.definitions import StreamLimits, ensure_streams
 from tidegate_common.bus.streams.leaders import Leaders
@@ -37,7 +38,7 @@ async def reserve(asking: Desk, job_id: str) -> float:
     """As whoever submits the job does before it; gives the job's time."""
     await ensure_streams(asking.bus, StreamLimits(identity=True), update=True)
     job = Job(job_id=job_id, kind="chat", tail="client.ann", params=CHAT, created=time.time(), budget=budget_of(ANN))
-    await Budgets(asking.bus, asking.states, Leaders(asking.bus)).reserve(job, 600, RIGHTS)
+    await Budgets(asking.bus, asking.states, Leaders(asking.bus)).reserve(job, Tokens(100, 500), RIGHTS)
     return job.created
 
 

@@ -27,6 +27,7 @@ from tidegate_common.bus.jobs.dequeue import JobQueue
 from tidegate_common.bus.jobs.enqueue import QueueWriter
 from tidegate_common.bus.jobs.finish import End, JobEnds, ended
 from tidegate_common.bus.jobs.records import JobRecords
+from tidegate_common.bus.jobs.rights import Tokens
 from tidegate_common.bus.jobs.submit import JobSubmitter
 from tidegate_common.bus.requests.bucket import Bucket
 from tidegate_common.bus.streams.definitions import StreamLimits
@@ -181,6 +182,18 @@ async def test_a_cancelled_job_gives_back_what_it_has_not_used(tmp_path: Path) -
         await one.ask(who)
 
 
+async def test_whoever_cancels_right_before_the_end_pays_for_the_prompt(tmp_path: Path) -> None:
+    """Many backends tell how long a prompt was with the last piece. Without that, it counted as nothing."""
+    async with processes(tmp_path) as (one,):
+        who = ann(tokens=1000)
+        state = await one.ask(who)
+        end = End(JobStatus.CANCELLED, 40, Usage(0, 40), "cancelled")
+        await one.records.change(state.job_id, lambda found: replace(found, attempt=1))
+        state, _ = await one.ends.record(state.job_id, lambda found: ended(found, 1, end))
+        await one.ends.complete(state, look=False)
+        assert (await one.budget(who)).spent == PROMPT + 40
+
+
 async def test_a_spent_budget_is_told_with_the_time_until_the_next_day(tmp_path: Path) -> None:
     async with processes(tmp_path) as (one,):
         who = ann(tokens=EACH + 10)
@@ -257,7 +270,7 @@ async def test_a_reservation_whose_process_died_before_there_was_a_job_is_droppe
         who = ann(concurrent=1)
         assert who.jobs is not None
         job = await one.submitter.draft(new_job_id(), "chat", PARAMS, principal=who)
-        await one.budgets.reserve(job, 5, who.jobs)  # and no more: it is killed here
+        await one.budgets.reserve(job, Tokens(5), who.jobs)  # and no more: it is killed here
         with pytest.raises(Limited):
             await one.ask(who)
         one.clock.ahead = 60

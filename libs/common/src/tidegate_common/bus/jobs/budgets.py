@@ -27,11 +27,12 @@ import msgspec
 
 from tidegate_common.bus.connection import Bus
 from tidegate_common.bus.jobs.records import JobRecords
+from tidegate_common.bus.jobs.rights import Tokens
 from tidegate_common.bus.requests.bucket import Bucket
 from tidegate_common.bus.requests.jetstream import STREAM_NOT_FOUND, JetStreamError
 from tidegate_common.bus.streams.leaders import Leaders
 from tidegate_common.bus.streams.patience import WAITER
-from tidegate_common.contract.jobs import Job, JobState, Usage
+from tidegate_common.contract.jobs import NAMING_MODELS, Job, JobState, JobStatus, Usage
 from tidegate_common.contract.principal import JobRights, Principal
 from tidegate_common.contract.text import UNREADABLE
 from tidegate_common.errors import BrokerUnavailable, BudgetSpent, Limited, NotFound, TidegateError, Unreadable
@@ -62,16 +63,39 @@ class Standing(NamedTuple):
     reset_seconds: float
 
 
+class Open(msgspec.Struct, frozen=True, array_like=True):
+    """What is reserved for a job, and since when. `prompt` is the part that is a guess."""
+
+    tokens: int
+    since: float
+    prompt: int = 0
+
+
+class Used(NamedTuple):
+    """What a job has used. `prompt`: its prompt was read, though the backend may not have said how long it was."""
+
+    usage: Usage = Usage()
+    prompt: bool = False
+
+    @classmethod
+    def by(cls, state: JobState) -> Used:
+        """By a job that has ended so. Many backends count at the end of an answer alone: whoever cancels right before
+        that must not get the prompt for nothing."""
+        usage = state.usage or Usage()
+        read = state.kind in NAMING_MODELS and state.attempt > 0
+        return cls(usage, read and (usage.completion_tokens > 0 or state.status is JobStatus.CANCELLED))
+
+
 class Budget(msgspec.Struct):
-    """The document. `open` has what is reserved for each job, and since when."""
+    """The document. `open` has what is reserved for each job."""
 
     day: str = ""
     spent: int = 0
-    open: dict[str, tuple[int, float]] = {}
+    open: dict[str, Open] = {}
 
     @property
     def reserved(self) -> int:
-        return sum(tokens for tokens, _ in self.open.values())
+        return sum(each.tokens for each in self.open.values())
 
     def turn(self, now: float) -> None:
         """Begins a new day with what is reserved. Never an earlier one: another process's clock may be ahead."""
@@ -79,26 +103,28 @@ class Budget(msgspec.Struct):
         if day > self.day:
             self.day, self.spent = day, 0
 
-    def reserve(self, entry: str, tokens: int, rights: JobRights, now: float) -> None:
+    def reserve(self, entry: str, wanted: Tokens, rights: JobRights, now: float) -> None:
         """Raises Limited, BudgetSpent: then nothing is reserved."""
         if entry in self.open:
             return
         if rights.concurrent is not None and len(self.open) >= rights.concurrent:
             text = f"{len(self.open)} of your jobs have not ended, and {rights.concurrent} is the limit"
             raise Limited(CONCURRENT, text)
-        limit = rights.tokens_per_day
+        limit, tokens = rights.tokens_per_day, wanted.all
         if limit is not None and self.spent + tokens > limit:
             text = f"this may use {tokens} tokens, and of today's {limit} there are {max(0, limit - self.spent)} left"
             raise BudgetSpent(TOKENS_PER_DAY, text, round(until_next_day(now)))
         if limit is not None and self.spent + self.reserved + tokens > limit:
             text = f"this may use {tokens} tokens, and of today's {limit} your open jobs may use {self.reserved}"
             raise Limited(TOKENS_PER_DAY, text)
-        self.open[entry] = tokens, now
+        self.open[entry] = Open(tokens, now, wanted.prompt)
 
-    def settle(self, entry: str, used: int) -> None:
+    def settle(self, entry: str, used: Used) -> None:
         """Does nothing if the entry is not there, so that a repeat counts nothing twice."""
-        if self.open.pop(entry, None) is not None:
-            self.spent += used
+        found = self.open.pop(entry, None)
+        if found is not None:
+            guessed = found.prompt if used.prompt and not used.usage.prompt_tokens else 0
+            self.spent += used.usage.total_tokens + guessed
 
     def standing(self, limit: int, now: float) -> Standing:
         return Standing(limit, max(0, limit - self.spent - self.reserved), until_next_day(now))
@@ -142,7 +168,7 @@ class Budgets:
         self._looked: dict[str, float] = {}
 
     async def reserve(
-        self, job: Job, tokens: int, rights: JobRights, told: Callable[[Standing], object] = lambda _: None
+        self, job: Job, tokens: Tokens, rights: JobRights, told: Callable[[Standing], object] = lambda _: None
     ) -> None:
         """Notes `job` as open, with so many tokens that it may use. `told` hears how its budget stands then.
 
@@ -166,15 +192,14 @@ class Budgets:
 
     async def release(self, job: Job) -> None:
         """What was reserved for a job that is not to be."""
-        await self._change(job.budget, lambda budget: budget.settle(_entry(job), 0))
+        await self._change(job.budget, lambda budget: budget.settle(_entry(job), Used()))
 
     async def settle(self, state: JobState) -> None:
         """What a job has used that has ended as `state` says. Does nothing if that is noted already."""
         if not state.budget:
             return
-        used = (state.usage or Usage()).total_tokens
         try:
-            await self._change(state.budget, lambda budget: budget.settle(_entry(state), used))
+            await self._change(state.budget, lambda budget: budget.settle(_entry(state), Used.by(state)))
         except JetStreamError as error:
             if error.code != STREAM_NOT_FOUND:
                 raise
@@ -229,7 +254,7 @@ class Budgets:
         self._looked = {each: when for each, when in self._looked.items() if now - when < LOOK_SECONDS}
         self._looked[name] = now
         found, _ = await self._read(name)
-        old = [each for each, (_, since) in found.open.items() if now - since > YOUNG_SECONDS]
+        old = [each for each, reserved in found.open.items() if now - reserved.since > YOUNG_SECONDS]
         for each in random.sample(old, min(len(old), LOOKED_AT)):
             used = await self._used(each)
             if used is not None:
@@ -248,17 +273,17 @@ class Budgets:
         budget.turn(self._clock())
         return budget, entry.revision if entry is not None else 0
 
-    async def _used(self, entry: str) -> int | None:
+    async def _used(self, entry: str) -> Used | None:
         """What the job of `entry` has used; None if it may still be open."""
         try:
             state = await self._records.get(entry.partition(":")[0])
         except Unreadable:
             return None
         except NotFound:
-            return 0
+            return Used()
         if _entry(state) != entry:  # another job has the id now: this one was refused
-            return 0
-        return (state.usage or Usage()).total_tokens if state.end else None
+            return Used()
+        return Used.by(state) if state.end else None
 
 
 def _entry(job: Job | JobState) -> str:

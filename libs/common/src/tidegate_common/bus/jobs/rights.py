@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeGuard
+from typing import Any, NamedTuple, TypeGuard
 
 import msgspec
 
@@ -34,8 +34,18 @@ def allowed(principal: Principal, kind: str, params: dict[str, Any]) -> tuple[di
     return params, rights
 
 
-def tokens_of(job: Job) -> int:
-    """How many tokens `job` may use: a guess for its prompt, and the most for its answers."""
+class Tokens(NamedTuple):
+    """How many a job may use: a guess for its prompt, and the most for its answers."""
+
+    prompt: int
+    answers: int = 0
+
+    @property
+    def all(self) -> int:
+        return self.prompt + self.answers
+
+
+def tokens_of(job: Job) -> Tokens:
     most, answers = job.max_tokens or 0, 1
     asked: Any = job.params
     if job.kind == CHAT:
@@ -43,7 +53,7 @@ def tokens_of(job: Job) -> int:
         if most and _is_number(wanted) and 1 <= wanted < most:  # NaN is in no range
             most = int(wanted)
         answers = _candidates(job.params.get("n", 1))
-    return len(msgspec.json.encode(asked)) // BYTES_PER_TOKEN + 1 + most * answers
+    return Tokens(len(msgspec.json.encode(asked)) // BYTES_PER_TOKEN + 1, most * answers)
 
 
 def _candidates(wanted: Any) -> int:
