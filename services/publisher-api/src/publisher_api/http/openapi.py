@@ -10,11 +10,12 @@ from publisher_api.bodies import BatchLine, BroadcastBody, ChatBody, JobBody, Re
 from publisher_api.http.job_endpoints import LISTED, MOST, NOT_SHOWN
 from publisher_api.http.revocation_endpoints import PATH as REVOCATIONS
 from publisher_api.http.revocation_endpoints import RevocationBody
-from publisher_api.http.statuses import EVERYWHERE, SCHEMES, problems
+from publisher_api.http.statuses import EVERYWHERE, MEANINGS
 from publisher_api.http.ticket_endpoints import PATH as TICKETS
 from tidegate_common.contract.answers import Answer
 from tidegate_common.contract.jobs import DeadJob, JobState
 from tidegate_common.contract.revocation import KINDS
+from tidegate_common.runtime.api_description import SCHEMES, ProblemDetails, ref, refs, responses
 
 
 class Accepted(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -114,25 +115,6 @@ class DeadList(msgspec.Struct, frozen=True):
 
     jobs: list[DeadListed]
     total: int
-
-
-class ProblemDetails(msgspec.Struct, frozen=True, omit_defaults=True):
-    """An error (RFC 9457). `field` and `allowed` if one field is at fault, `queued` if the queue is full.
-
-    `reason` if a token or key is not good, `needed` if it lacks a right, `limit` if one is reached.
-    """
-
-    type: str
-    title: str
-    status: int
-    trace_id: str
-    detail: str | None = None
-    field: str | None = None
-    allowed: str | None = None
-    queued: int | None = None
-    needed: str | None = None
-    reason: str | None = None
-    limit: str | None = None
 
 
 class RevocationAnswer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -307,7 +289,7 @@ def document(asks: bool = True) -> dict[str, Any]:
                     **_operation("Try a dead job again", {202: "JobRetried"}, DEAD, (404, *_BODY)),
                     "requestBody": {
                         "required": False,
-                        "content": {"application/json": {"schema": _ref("RetryBody"), "example": {}}},
+                        "content": {"application/json": {"schema": ref("RetryBody"), "example": {}}},
                     },
                 },
             },
@@ -315,7 +297,7 @@ def document(asks: bool = True) -> dict[str, Any]:
         "components": {
             "schemas": components,
             "securitySchemes": SCHEMES,
-            "responses": problems(_ref("ProblemDetails")),
+            "responses": responses(MEANINGS, ref("ProblemDetails")),
         },
     }
 
@@ -342,7 +324,7 @@ def _post(
     summary: str, body: str, status: int, result: str, right: str, *, example: Any, media: str = "application/json"
 ) -> dict[str, Any]:
     found = _operation(summary, {status: result}, right, _BODY)
-    schema: dict[str, Any] = _ref(body) if media == "application/json" else {"type": "string", "description": body}
+    schema: dict[str, Any] = ref(body) if media == "application/json" else {"type": "string", "description": body}
     found["parameters"] = [_KEY]
     found["requestBody"] = {"required": True, "content": {media: {"schema": schema, "example": example}}}
     return found
@@ -356,33 +338,27 @@ def _tickets() -> dict[str, Any]:
             **_operation("Make a ticket for one stream", {201: "TicketMade"}, right, (404, *_BODY)),
             "requestBody": {
                 "required": True,
-                "content": {"application/json": {"schema": _ref("TicketBody"), "example": example}},
+                "content": {"application/json": {"schema": ref("TicketBody"), "example": example}},
             },
         }
     }
 
 
 def _operation(summary: str, results: dict[int, str], right: str, own: tuple[int, ...] = ()) -> dict[str, Any]:
-    responses: dict[str, Any] = {
+    done: dict[str, Any] = {
         str(status): {
             "description": "Accepted" if status == 202 else "Done",
             **({"content": _content(result)} if result else {}),
         }
         for status, result in results.items()
     }
-    for status in sorted((*EVERYWHERE, *own)):
-        responses[str(status)] = {"$ref": f"#/components/responses/{status}"}
     return {
         "summary": summary,
         "description": f"In the mode `token`, this needs: {right}.",
         "operationId": summary.lower().replace(",", "").replace(" ", "-"),
-        "responses": responses,
+        "responses": {**done, **refs((*EVERYWHERE, *own))},
     }
 
 
 def _content(name: str) -> dict[str, Any]:
-    return {"application/json": {"schema": _ref(name)}}
-
-
-def _ref(name: str) -> dict[str, Any]:
-    return {"$ref": f"#/components/schemas/{name}"}
+    return {"application/json": {"schema": ref(name)}}

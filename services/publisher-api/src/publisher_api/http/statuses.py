@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 MEANINGS = {
     400: "The body is no JSON, the `Host` can't be used, or the request is no HTTP",
     401: "No good token or key, if services are asked for them: `reason` says why, and the token's holder gets another",
@@ -22,38 +20,3 @@ MEANINGS = {
 }
 EVERYWHERE = (400, 401, 403, 408, 421, 422, 429, 431, 500, 503, 505)
 """Whatever is called."""
-
-_RETRY_AFTER = {"Retry-After": {"description": "Seconds", "schema": {"type": "integer", "minimum": 0}}}
-_HEADERS = {
-    401: {"WWW-Authenticate": {"description": "As in RFC 6750", "schema": {"type": "string"}}},
-    429: _RETRY_AFTER,
-    503: _RETRY_AFTER,
-}
-SCHEMES = {
-    "token": {
-        "type": "http",
-        "scheme": "bearer",
-        "bearerFormat": "JWT",
-        "description": "A user's token, with the claim `tidegate`.",
-    },
-    "key": {"type": "http", "scheme": "bearer", "description": "A service's key: `tgk_`, its id, and a secret."},
-    "cookie": {
-        "type": "apiKey",
-        "in": "cookie",
-        "name": "__Host-tidegate",
-        "description": "A token in the cookie that `TIDEGATE_AUTH_COOKIE` names, from pages of the own site.",
-    },
-}
-"""How a request says who asks, in the mode `token`."""
-
-
-def problems(schema: dict[str, Any]) -> dict[str, Any]:
-    """A response for each of them, by its status; `schema` is that of problem details."""
-    return {
-        str(status): {
-            "description": meaning,
-            "content": {"application/problem+json": {"schema": schema}},
-            **({"headers": _HEADERS[status]} if status in _HEADERS else {}),
-        }
-        for status, meaning in MEANINGS.items()
-    }
