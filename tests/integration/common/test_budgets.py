@@ -21,7 +21,7 @@ from tests.support.waiting import until
 from tidegate_common.bus.connection import Bus
 from tidegate_common.bus.events.history import History
 from tidegate_common.bus.events.publisher import EventPublisher
-from tidegate_common.bus.jobs.budgets import Budget, Budgets, Standing, budget_of
+from tidegate_common.bus.jobs.budgets import MOST_OPEN, Budget, Budgets, Standing, budget_of
 from tidegate_common.bus.jobs.cancel import Cancellation
 from tidegate_common.bus.jobs.dequeue import JobQueue
 from tidegate_common.bus.jobs.enqueue import QueueWriter
@@ -273,7 +273,7 @@ async def test_a_reservation_whose_process_died_before_there_was_a_job_is_droppe
         await one.budgets.reserve(job, Tokens(5), who.jobs)  # and no more: it is killed here
         with pytest.raises(Limited):
             await one.ask(who)
-        one.clock.ahead = 60
+        one.clock.ahead = 120
         await one.ask(who)
         assert len((await one.budget(who)).open) == 1
 
@@ -286,7 +286,7 @@ async def test_an_end_that_a_release_without_budgets_has_written_is_found(tmp_pa
         await one.records.change(state.job_id, lambda found: replace(found, budget=""))
         await one.finish(state, Usage(7, 30))
         assert (await one.budget(who)).reserved == EACH
-        one.clock.ahead = 20
+        one.clock.ahead = 120
         await one.ask(who)
         budget = await one.budget(who)
         assert (budget.spent, budget.reserved) == (37, EACH)
@@ -322,6 +322,17 @@ async def test_what_can_not_be_read_begins_anew_and_a_job_ends_without_its_bucke
         assert done.end
         with pytest.raises(BrokerUnavailable):
             await one.ask(who)
+
+
+def test_the_fullest_budget_fits_into_a_message_of_nats() -> None:
+    budget = Budget(spent=10**12)
+    rights = JobRights(max_tokens=10**6, tokens_per_day=10**13)
+    for _ in range(MOST_OPEN):
+        budget.reserve(f"{new_job_id()}:{time.time()}", Tokens(10**6, 10**7), rights, time.time())
+    with pytest.raises(Limited) as refused:
+        budget.reserve("one:more", Tokens(1), rights, time.time())
+    assert refused.value.limit == "concurrent"
+    assert len(msgspec.json.encode(budget)) < 1_000_000
 
 
 async def test_whoever_asks_is_told_what_is_left(tmp_path: Path) -> None:

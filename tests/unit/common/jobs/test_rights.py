@@ -52,6 +52,11 @@ def test_a_job_that_names_no_model_would_get_the_workers_own(kind: str) -> None:
     assert allowed(ann(models=("small",)), "image.progressive", {})[0] == {}
 
 
+def test_a_kind_that_is_not_known_here_names_no_model_that_is_not_granted() -> None:
+    with pytest.raises(Forbidden):
+        allowed(ann(models=("small",)), "summary", {"model": "large"})
+
+
 def test_the_limit_of_a_token_is_sent_with_a_chat_that_names_none() -> None:
     assert allowed(ann(max_tokens=512), "chat", CHAT)[0] == {**CHAT, "max_tokens": 512}
     asked = {**CHAT, "max_tokens": 100}

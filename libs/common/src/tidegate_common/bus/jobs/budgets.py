@@ -45,8 +45,11 @@ CONCURRENT, TOKENS_PER_DAY = "concurrent", "tokens_per_day"
 CHANGE_SECONDS = 5.0
 """How long others may get in first with their changes of the same budget."""
 
-YOUNG_SECONDS = 10.0
-"""A reservation that is no older may be of a job whose record is not there yet."""
+MOST_OPEN = 5_000
+"""Jobs of one budget: the document has to fit into one message of NATS."""
+
+YOUNG_SECONDS = 60.0
+"""A reservation that is no older may be of a job whose record is not there yet: the record waits out an election."""
 
 LOOK_SECONDS = 5.0
 """Between two looks at the records of one budget's open jobs."""
@@ -87,15 +90,13 @@ class Used(NamedTuple):
 
 
 class Budget(msgspec.Struct):
-    """The document. `open` has what is reserved for each job."""
+    """The document. `open` has what is reserved for each job, and `reserved` the sum of it: thousands may be open, and
+    thousands ask at once."""
 
     day: str = ""
     spent: int = 0
+    reserved: int = 0
     open: dict[str, Open] = {}
-
-    @property
-    def reserved(self) -> int:
-        return sum(each.tokens for each in self.open.values())
 
     def turn(self, now: float) -> None:
         """Begins a new day with what is reserved. Never an earlier one: another process's clock may be ahead."""
@@ -107,8 +108,9 @@ class Budget(msgspec.Struct):
         """Raises Limited, BudgetSpent: then nothing is reserved."""
         if entry in self.open:
             return
-        if rights.concurrent is not None and len(self.open) >= rights.concurrent:
-            text = f"{len(self.open)} of your jobs have not ended, and {rights.concurrent} is the limit"
+        most = MOST_OPEN if rights.concurrent is None else min(rights.concurrent, MOST_OPEN)
+        if len(self.open) >= most:
+            text = f"{len(self.open)} of your jobs have not ended, and {most} is the limit"
             raise Limited(CONCURRENT, text)
         limit, tokens = rights.tokens_per_day, wanted.all
         if limit is not None and self.spent + tokens > limit:
@@ -118,6 +120,7 @@ class Budget(msgspec.Struct):
             text = f"this may use {tokens} tokens, and of today's {limit} your open jobs may use {self.reserved}"
             raise Limited(TOKENS_PER_DAY, text)
         self.open[entry] = Open(tokens, now, wanted.prompt)
+        self.reserved += tokens
 
     def settle(self, entry: str, used: Used) -> None:
         """Does nothing if the entry is not there, so that a repeat counts nothing twice."""
@@ -125,6 +128,7 @@ class Budget(msgspec.Struct):
         if found is not None:
             guessed = found.prompt if used.prompt and not used.usage.prompt_tokens else 0
             self.spent += used.usage.total_tokens + guessed
+            self.reserved -= found.tokens
 
     def standing(self, limit: int, now: float) -> Standing:
         return Standing(limit, max(0, limit - self.spent - self.reserved), until_next_day(now))

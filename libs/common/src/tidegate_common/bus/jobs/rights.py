@@ -19,7 +19,7 @@ def allowed(principal: Principal, kind: str, params: dict[str, Any]) -> tuple[di
 
     Raises Forbidden, Unauthenticated, InvalidField.
     """
-    model = params.get("model") if kind in NAMING_MODELS else None
+    model = params.get("model")
     rights = principal.check_job(kind, model if isinstance(model, str) else None)
     if rights.models is not None and model is None and kind in NAMING_MODELS:
         # The worker's own model may be another one.
