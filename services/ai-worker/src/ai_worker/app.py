@@ -93,7 +93,7 @@ class Worker:
         )
         self.app = Starlette(
             routes=health_routes(signals, self.readiness, settings),
-            middleware=[Middleware(Authentication, self.identity.authenticator)],
+            middleware=[Middleware(Authentication, self.identity)],
         )
         problems.install(self.app)
         guard = self._guard = Guard(settings.http_limits())

@@ -140,7 +140,7 @@ class Gateway:
                 Middleware(Utf8Paths, refusal=refusal),
                 Middleware(
                     Authentication,
-                    self.identity.authenticator,
+                    self.identity,
                     open_paths=("/", OPENAPI),
                     open_starts=("/console/",),
                     own_paths=(PATH,),

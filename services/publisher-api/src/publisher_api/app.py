@@ -93,14 +93,15 @@ async def build(settings: PublisherSettings, bus: Bus, signals: Telemetry) -> Bu
         history,
         Cancellation(bus, records, publisher, history),
         DeadLetters(dead, submitter),
-        identity.client_ids,
-        identity.limits,
+        identity,
         settings.max_body_bytes,
     )
-    api = [*Endpoints(settings, sender, BatchSender(sender), gateways, identity.limits).routes(), *jobs.routes()]
+    api = [
+        *Endpoints(settings, sender, BatchSender(sender), gateways, identity).routes(),
+        *jobs.routes(),
+    ]
     if settings.asks:
-        most_ahead = settings.auth_max_token_seconds
-        api += RevocationEndpoints(identity.revocations, most_ahead, settings.max_body_bytes).routes()
+        api += RevocationEndpoints(settings, identity).routes()
         api += TicketEndpoints(settings, identity, records).routes()
     parameters = {**job_endpoints.PARAMETERS, **revocation_endpoints.PARAMETERS}
     ignored = Ignored(settings.ignored_parameters)
@@ -121,7 +122,7 @@ async def build(settings: PublisherSettings, bus: Bus, signals: Telemetry) -> Bu
             Middleware(Utf8Paths),
             Middleware(
                 Authentication,
-                identity.authenticator,
+                identity,
                 open_paths=("/openapi.json", "/api/openapi.json", "/docs", "/api/docs"),
                 open_starts=("/docs/", "/api/docs/"),
             ),

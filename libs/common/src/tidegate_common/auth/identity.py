@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+from tidegate_common.auth.audit_log import AuditLog
 from tidegate_common.auth.authenticator import Authenticator
 from tidegate_common.auth.client_id_key import ClientIdKey
 from tidegate_common.auth.client_ids import ClientIds
@@ -23,6 +24,7 @@ class Identity:
         """`makes_key`: whether the process makes the secret of clients' ids, or waits for it. None: it needs none."""
         self._settings = settings
         self._bus = bus
+        self.audit_log = AuditLog(signals.service, on=settings.asks and settings.audit_log == "on")
         self.revocations = Revocations(bus, settings.auth_max_token_seconds + settings.auth_leeway_seconds)
         self.tickets = Tickets(bus, settings.auth_max_token_seconds)
         self.authenticator = Authenticator(settings, tickets=self.tickets, revocations=self.revocations)
@@ -44,6 +46,7 @@ class Identity:
 
     async def aclose(self) -> None:
         """Ends what runs beside."""
+        self.audit_log.aclose()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

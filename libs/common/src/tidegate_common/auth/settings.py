@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
@@ -53,6 +53,8 @@ class AuthSettings(msgspec.Struct, frozen=True, kw_only=True):
     limit_jobs: str = ""
     limit_auth_failures: str = "10/200"
     """For each address."""
+    audit_log: Literal["on", "off"] = "on"
+    """Whether there is one, in the mode `token`."""
     metrics_port: Annotated[int, Meta(ge=0, le=65535)] = 0
     """`/metrics` on a port of its own, which asks nobody who they are; 0: at the service's own port."""
 

@@ -7,10 +7,11 @@ from collections.abc import Collection
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from tidegate_common.auth.authenticator import Authenticator
+from tidegate_common.auth.identity import Identity
 from tidegate_common.contract.principal import Principal
 from tidegate_common.errors import TidegateError
 from tidegate_common.runtime.hosts import Responder, problem
+from tidegate_common.runtime.problems import REFUSED, mark_refused, trace_of
 
 PRINCIPAL = "tidegate.principal"
 """Under this name each request's scope has its principal."""
@@ -28,7 +29,7 @@ class Authentication:
     def __init__(
         self,
         app: ASGIApp,
-        authenticator: Authenticator,
+        identity: Identity,
         open_paths: Collection[str] = (),
         open_starts: tuple[str, ...] = (),
         own_paths: Collection[str] = (),
@@ -37,22 +38,31 @@ class Authentication:
     ) -> None:
         """`own_*` are paths whose endpoint asks the authenticator itself."""
         self._app = app
-        self._authenticator = authenticator
+        self._authenticator = identity.authenticator
+        self._audit = identity.audit_log
         self._passed = OPEN_PATHS.union(open_paths, own_paths)
         self._starts = (*open_starts, *own_starts)
         self._refusal = refusal
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or self._passes(scope):
+        if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        client = scope.get("client")
         try:
-            scope[PRINCIPAL] = await self._authenticator.principal(scope["headers"], client[0] if client else "")
+            if not self._passes(scope):
+                scope[PRINCIPAL] = await self._authenticator.principal(scope["headers"], _address(scope))
         except TidegateError as error:
+            mark_refused(scope, error)
             await self._refusal(scope, error)(scope, receive, send)
-            return
-        await self._app(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
+        finally:
+            if REFUSED in scope:
+                self._note(scope, scope[REFUSED])
+
+    def _note(self, scope: Scope, error: Exception) -> None:
+        what, trace_id = f"{scope['method']} {scope['path']}", trace_of(error, scope["headers"])
+        self._audit.refused(scope.get(PRINCIPAL), what, _address(scope), trace_id, error)
 
     def _passes(self, scope: Scope) -> bool:
         path: str = scope["path"]
@@ -65,7 +75,12 @@ class Authentication:
 
 def address_of(request: HTTPConnection) -> str:
     """Where `request` comes from: what a trusted proxy tells, or else the peer's."""
-    return request.client.host if request.client else ""
+    return _address(request.scope)
+
+
+def _address(scope: Scope) -> str:
+    client = scope.get("client")
+    return client[0] if client else ""
 
 
 def principal_of(request: HTTPConnection) -> Principal:

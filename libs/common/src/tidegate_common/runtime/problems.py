@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, MutableMapping
 from http import HTTPStatus
 from typing import Any
 
@@ -22,7 +22,13 @@ log = logging.getLogger(__name__)
 
 _NOTED = "tidegate_trace_id"
 
+REFUSED = "tidegate.refused"
+"""Under this name a request's scope has the error that was its answer."""
+
 PROBLEM_JSON = "application/problem+json"
+
+REFUSALS = (errors.Unauthenticated, errors.Forbidden, errors.Limited)
+"""What is noted in the audit log."""
 
 # The first class that fits decides: (class, status, problem type, title).
 TABLE: list[tuple[type[errors.TidegateError], int, str, str]] = [
@@ -99,6 +105,12 @@ def trace_of(error: Exception, headers: Iterable[tuple[bytes, bytes]]) -> str:
     return vars(error).get(_NOTED) or trace_id() or trace_id(extract(context_fields(headers)))
 
 
+def mark_refused(scope: MutableMapping[str, Any], error: Exception) -> None:
+    """`error` is the answer to the request of `scope`: the audit log has it, of the same trace."""
+    note_trace(error, trace_of(error, scope["headers"]))
+    scope[REFUSED] = error
+
+
 def unforeseen_response(error: Exception, headers: Iterable[tuple[bytes, bytes]]) -> Response:
     """The answer to an error of ours, which is logged with its stack."""
     note_trace(error, trace_of(error, headers))
@@ -118,6 +130,8 @@ def install(app: Starlette) -> None:
     """All errors of `app` are answered as problem details; those that nobody foresaw are logged with their stack."""
 
     async def expected(request: Request, error: Exception) -> Response:
+        if isinstance(error, REFUSALS):
+            mark_refused(request.scope, error)
         return problem_response(error, request.scope["headers"])
 
     async def unforeseen(request: Request, error: Exception) -> Response:

@@ -37,6 +37,9 @@ REPEATS_SECONDS = 60.0
 MOST_TEXTS = 500
 
 
+AUDIT = "tidegate.audit"
+"""Logger of the audit log (auth/audit_log.py), which is written whatever the level of the others is."""
+
 SAID = "tidegate_said"
 """Attribute of an exception that was logged: a server that it is raised to all the same says it no second time."""
 
@@ -92,6 +95,10 @@ def configure_logging(service: str, level: str = "INFO") -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
+    audit = logging.getLogger(AUDIT)
+    audit.handlers[:] = [logging.StreamHandler(sys.stderr)]  # its records are lines already
+    audit.setLevel("INFO")
+    audit.propagate = False
     for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
         logger = logging.getLogger(name)
         logger.handlers.clear()

@@ -13,6 +13,9 @@ MASK = "***"
 # A JWT, also one that was cut off; a key or a ticket of ours.
 _SECRET = re.compile(r"eyJ[\w-]{8,}(?:\.[\w-]*){0,2}|tg[kt]_[\w-]+", re.ASCII)
 
+STARTS = ("eyJ", "tgk_", "tgt_")
+"""One of these is in each text that something is masked in."""
+
 
 def masked(text: str) -> str:
     """`text` without what looks like a token, a key or a ticket."""

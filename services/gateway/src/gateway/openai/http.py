@@ -38,6 +38,7 @@ from tidegate_common.errors import TidegateError
 from tidegate_common.runtime.authentication import principal_of
 from tidegate_common.runtime.body import read_body
 from tidegate_common.runtime.hosts import problem
+from tidegate_common.runtime.problems import REFUSALS, mark_refused
 from tidegate_common.runtime.tasks import end
 from tidegate_common.telemetry import names
 from tidegate_common.telemetry.logging import mark_said
@@ -125,6 +126,8 @@ class OpenAiFront:
             except _Gone:
                 span.set_attribute("error.type", "client_gone")
             except Exception as error:
+                if isinstance(error, REFUSALS):
+                    mark_refused(scope, error)
                 found = api_error(error)
                 if found.status == 500 and not isinstance(error, TidegateError):
                     log.error("unforeseen error", exc_info=error)
@@ -256,7 +259,9 @@ class _Gone(Exception):
     """The client has gone away: nobody is to be told."""
 
 
-async def _refuse(_: Request, error: Exception) -> Response:
+async def _refuse(request: Request, error: Exception) -> Response:
+    if isinstance(error, REFUSALS):
+        mark_refused(request.scope, error)
     found = api_error(error)
     if found.status == 500:
         log.error("unforeseen error", exc_info=error)

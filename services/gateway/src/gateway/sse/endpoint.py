@@ -25,7 +25,7 @@ from tidegate_common.auth.identity import Identity
 from tidegate_common.contract.ids import EventId
 from tidegate_common.contract.principal import Principal
 from tidegate_common.errors import Unauthenticated, Unavailable
-from tidegate_common.runtime.problems import note_trace
+from tidegate_common.runtime.problems import REFUSALS, note_trace, trace_of
 from tidegate_common.runtime.query import Ignored
 from tidegate_common.telemetry import names
 from tidegate_common.telemetry.propagation import caller
@@ -157,6 +157,16 @@ class StreamEndpoint:
         listener = Listener(principal, self._identity.client_ids)
         most, most_bytes = self._settings.max_topics, self._settings.max_body_bytes
         return await of_body(request, listener, most, most_bytes, self._ignored)
+
+    def note_refused(
+        self, stream: Session, what: str, headers: Iterable[tuple[bytes, bytes]], error: Exception
+    ) -> None:
+        """`error` is the answer to whoever asked for `stream`, outside of ASGI."""
+        if isinstance(error, REFUSALS):
+            found = trace_of(error, headers)
+            note_trace(error, found)
+            who = None if stream.principal.is_open else stream.principal
+            self._identity.audit_log.refused(who, what, stream.address, found, error)
 
     async def open(
         self, request: StreamRequest, stream: Session, start: Callable[[], Awaitable[None]], method: str = "GET"

@@ -149,6 +149,8 @@ class FastPath:
             else:
                 await self._endpoint.open(wanted, stream, stream.start)
         except (TidegateError, HTTPException) as error:
+            what = f"GET {PATH}" if head.job_id is None else f"GET {PATH}/jobs/{head.job_id}"
+            self._endpoint.note_refused(stream, what, head.headers, error)
             answer = problem_response(error, head.headers)
         except Exception as error:
             answer = unforeseen_response(error, head.headers)

@@ -17,6 +17,7 @@ from gateway.hub.session import Session
 from gateway.sse.endpoint import HEADERS, JOB_PATH, NOTHING_MORE, PATH, StreamEndpoint
 from gateway.sse.request import StreamRequest
 from tidegate_common.contract.principal import Principal
+from tidegate_common.runtime.authentication import PRINCIPAL
 from tidegate_common.runtime.guard import ABORT
 from tidegate_common.runtime.tasks import end
 
@@ -45,7 +46,7 @@ class PortablePath:
         address = request.client.host if request.client else ""
         self._endpoint.admit(address)
         query = scope["query_string"] if request.method != "POST" else b""  # an EventSource sends no POST, nor a ticket
-        principal = await self._endpoint.identify(query, scope["headers"], address)
+        principal = scope[PRINCIPAL] = await self._endpoint.identify(query, scope["headers"], address)
         wanted = await self._wanted(principal, request)
         if wanted is None:
             await Response(status_code=204, headers=NOTHING_MORE)(scope, receive, send)

@@ -23,6 +23,8 @@ class LineOutcome(msgspec.Struct, frozen=True):
     line: int
     sent: Sent | None
     error: TidegateError | None
+    target: str = ""
+    """Whom it addressed, as grants are written; empty if that is not known."""
 
 
 class BatchSender:
@@ -62,7 +64,9 @@ class BatchSender:
         read = [self._read(principal, number, line, key, take) for number, line in window]
         sent = iter(await self._sender.send_all([each for each in read if isinstance(each, OutgoingEvent)]))
         results = [next(sent) if isinstance(each, OutgoingEvent) else each for each in read]
-        return [_result(number, found) for (number, _), found in zip(window, results, strict=True)]
+        return [
+            _result(number, outgoing, found) for (number, _), outgoing, found in zip(window, read, results, strict=True)
+        ]
 
     def _read(
         self, principal: Principal, number: int, line: bytes, key: str | None, take: Callable[[], None]
@@ -76,8 +80,10 @@ class BatchSender:
             return error
 
 
-def _result(number: int, found: Sent | TidegateError) -> LineOutcome:
-    return LineOutcome(number, found, None) if isinstance(found, Sent) else LineOutcome(number, None, found)
+def _result(number: int, outgoing: OutgoingEvent | TidegateError, found: Sent | TidegateError) -> LineOutcome:
+    target = outgoing.target.grant if isinstance(outgoing, OutgoingEvent) else ""
+    sent, error = (found, None) if isinstance(found, Sent) else (None, found)
+    return LineOutcome(number, sent, error, target)
 
 
 def _windows(lines: Iterable[bytes]) -> Iterator[list[tuple[int, bytes]]]:

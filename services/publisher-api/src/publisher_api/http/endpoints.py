@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -15,15 +16,19 @@ from publisher_api.bodies import BROADCAST_BODY, EVERYBODY, SEND_BODY, Published
 from publisher_api.events.batch import BatchSender, LineOutcome
 from publisher_api.events.sender import EventSender, Sent
 from publisher_api.settings import PublisherSettings
-from tidegate_common.auth.principal_limits import PrincipalLimits
+from tidegate_common.auth.identity import Identity
 from tidegate_common.bus.requests.gateways import ASK_SECONDS, AllGateways
 from tidegate_common.contract.subjects import client_tail, topic_tail, user_tail
 from tidegate_common.errors import InvalidField
 from tidegate_common.runtime.authentication import address_of, principal_of
 from tidegate_common.runtime.body import decode, read_body
-from tidegate_common.runtime.problems import problem_of
+from tidegate_common.runtime.problems import REFUSALS, problem_of
 from tidegate_common.runtime.query import idempotency_key
 from tidegate_common.telemetry.propagation import trace_id
+
+BATCH = "/api/sse/batch"
+PUBLISH = "publish"
+"""What a send is called in the audit log."""
 
 _ENCODER = msgspec.json.Encoder()
 
@@ -41,19 +46,20 @@ class Endpoints:
         sender: EventSender,
         batches: BatchSender,
         gateways: AllGateways,
-        limits: PrincipalLimits,
+        identity: Identity,
     ) -> None:
         self._settings = settings
         self._sender = sender
         self._batches = batches
         self._gateways = gateways
-        self._limits = limits
+        self._limits = identity.limits
+        self._audit = identity.audit_log
 
     def routes(self) -> list[Route]:
         return [
             Route("/api/sse/send", self.send, methods=["POST"]),
             Route("/api/sse/broadcast", self.broadcast, methods=["POST"]),
-            Route("/api/sse/batch", self.batch, methods=["POST"]),
+            Route(BATCH, self.batch, methods=["POST"]),
             # `:path`, since a user id may hold a slash.
             Route("/api/presence/clients/{name:path}", self.client_presence, methods=["GET", "DELETE"]),
             Route("/api/presence/users/{name:path}", self.user_presence, methods=["GET", "DELETE"]),
@@ -64,9 +70,7 @@ class Endpoints:
         self._limits.publish(principal_of(request), address_of(request))
         key = idempotency_key(request)
         body = decode(SEND_BODY, await read_body(request, self._settings.max_body_bytes))
-        return _accepted(
-            await self._sender.send(self._sender.outgoing(principal_of(request), target_of(body), body, key))
-        )
+        return await self._send(request, target_of(body), body, key)
 
     async def broadcast(self, request: Request) -> Response:
         self._limits.publish(principal_of(request), address_of(request))
@@ -75,8 +79,11 @@ class Endpoints:
         return await self._send(request, EVERYBODY, body, key)
 
     async def _send(self, request: Request, target: Target, body: Published, key: str | None) -> Response:
-        outgoing = self._sender.outgoing(principal_of(request), target, body, key)
-        return _accepted(await self._sender.send(outgoing))
+        principal = principal_of(request)
+        sent = await self._sender.send(self._sender.outgoing(principal, target, body, key))
+        if principal.key:
+            self._audit.note(principal, PUBLISH, target.grant, address_of(request), trace_id(), soon=True)
+        return _accepted(sent)
 
     async def batch(self, request: Request) -> Response:
         key = idempotency_key(request)
@@ -88,6 +95,7 @@ class Endpoints:
         results = await self._batches.send(
             principal, lines, key, partial(self._limits.publish, principal, address_of(request))
         )
+        self._note(request, results)
         refused = sum(result.error is not None for result in results)
         content = {
             "accepted": len(results) - refused,
@@ -97,20 +105,34 @@ class Endpoints:
         }
         return answer(content, 200)
 
+    def _note(self, request: Request, results: Sequence[LineOutcome]) -> None:
+        """What a service's key has sent in a batch, by target; and of the lines that nobody may send, why."""
+        principal, address, trace = principal_of(request), address_of(request), trace_id()
+        for result in results:
+            if isinstance(result.error, REFUSALS):
+                self._audit.refused(principal, f"POST {BATCH}", address, trace, result.error)
+        if principal.key:
+            for target, times in Counter(result.target for result in results if result.sent is not None).items():
+                self._audit.note(principal, PUBLISH, target, address, trace, times=times, soon=True)
+
     async def client_presence(self, request: Request) -> Response:
-        return await self._presence(request, client_tail(request.path_params["name"], "name"))
+        name = request.path_params["name"]
+        return await self._presence(request, Target(client_tail(name, "name"), f"client:{name}"))
 
     async def user_presence(self, request: Request) -> Response:
-        return await self._presence(request, user_tail(request.path_params["name"], "name"))
+        name = request.path_params["name"]
+        return await self._presence(request, Target(user_tail(name, "name"), f"user:{name}"))
 
     async def topic_presence(self, request: Request) -> Response:
-        return await self._presence(request, topic_tail(request.path_params["name"], "name"))
+        name = request.path_params["name"]
+        return await self._presence(request, Target(topic_tail(name, "name"), f"topic:{name}"))
 
-    async def _presence(self, request: Request, tail: str) -> Response:
-        principal = principal_of(request)
+    async def _presence(self, request: Request, target: Target) -> Response:
+        principal, (tail, grant) = principal_of(request), target
         if request.method == "DELETE":
             principal.check_admin("kick")
-            ended = await self._gateways.kick(tail, ASK_SECONDS)
+            with self._audit.act(principal, "kick", grant, address_of(request), trace_id()):
+                ended = await self._gateways.kick(tail, ASK_SECONDS)
             return answer({"ended": ended.total, **_marked(ended.complete)}, 200)
         principal.check_admin("presence")
         present = await self._gateways.presence(tail, ASK_SECONDS)

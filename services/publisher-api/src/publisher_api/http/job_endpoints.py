@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import AbstractContextManager
 from typing import Any
 
 import msgspec
@@ -22,9 +23,8 @@ from publisher_api.bodies import (
 )
 from publisher_api.http.endpoints import answer
 from publisher_api.jobs.dead import DeadLetters
-from tidegate_common.auth.client_ids import ClientIds
+from tidegate_common.auth.identity import Identity
 from tidegate_common.auth.job_access import is_own, reachable
-from tidegate_common.auth.principal_limits import PrincipalLimits
 from tidegate_common.bus.events.history import History
 from tidegate_common.bus.jobs.cancel import Cancellation
 from tidegate_common.bus.jobs.events import read_answer
@@ -37,6 +37,7 @@ from tidegate_common.errors import InvalidField
 from tidegate_common.runtime.authentication import address_of, principal_of
 from tidegate_common.runtime.body import decode, read_body
 from tidegate_common.runtime.query import address_owner, idempotency_key, once
+from tidegate_common.telemetry.propagation import trace_id
 
 LISTED, MOST = 100, 1_000
 """Entries of a list that are given if nobody says how many, and at most."""
@@ -58,8 +59,7 @@ class JobEndpoints:
         history: History,
         cancels: Cancellation,
         dead: DeadLetters,
-        client_ids: ClientIds,
-        limits: PrincipalLimits,
+        identity: Identity,
         max_body_bytes: int,
     ) -> None:
         self._submitter = submitter
@@ -67,8 +67,9 @@ class JobEndpoints:
         self._history = history
         self._cancels = cancels
         self._dead = dead
-        self._client_ids = client_ids
-        self._limits = limits
+        self._client_ids = identity.client_ids
+        self._audit = identity.audit_log
+        self._limits = identity.limits
         self._max_body_bytes = max_body_bytes
 
     def routes(self) -> list[Route]:
@@ -131,16 +132,19 @@ class JobEndpoints:
     async def dead(self, request: Request) -> Response:
         most = limit_of(request)
         principal_of(request).check_admin("dead")
-        jobs, total = await self._dead.latest(most)
+        with self._act(request, "list dead jobs"):
+            jobs, total = await self._dead.latest(most)
         return answer({"jobs": [_listed(each) for each in jobs], "total": total}, 200)
 
     async def dead_one(self, request: Request) -> Response:
         principal_of(request).check_admin("dead")
         job_id = request.path_params["job_id"]
         if request.method == "DELETE":
-            await self._dead.remove(job_id)
+            with self._act(request, "forget dead job"):
+                await self._dead.remove(job_id)
             return Response(status_code=204)
-        found = await self._dead.get(job_id)
+        with self._act(request, "read dead job"):
+            found = await self._dead.get(job_id)
         return answer({**msgspec.to_builtins(found), "job": _shown(found.job)}, 200)
 
     async def retry(self, request: Request) -> Response:
@@ -148,7 +152,14 @@ class JobEndpoints:
         # Read for its media type: a page of another origin sends none of JSON without being allowed to (CORS).
         decode(RETRY_BODY, await read_body(request, self._max_body_bytes) or b"{}")
         principal_of(request).check_admin("dead")
-        return answer({**_started(await self._dead.retry(job_id)), "retry_of": job_id}, 202)
+        with self._act(request, "retry dead job"):
+            state = await self._dead.retry(job_id)
+        return answer({**_started(state), "retry_of": job_id}, 202)
+
+    def _act(self, request: Request, what: str) -> AbstractContextManager[None]:
+        """For the audit log."""
+        target = request.path_params.get("job_id", "")
+        return self._audit.act(principal_of(request), what, target, address_of(request), trace_id())
 
 
 def _owner(request: Request, fields: JobFields, target: Target | None) -> str:

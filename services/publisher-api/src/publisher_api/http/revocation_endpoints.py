@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import AbstractContextManager
 from typing import Annotated, Any
 
 import msgspec
@@ -13,12 +14,14 @@ from starlette.routing import Route
 
 from publisher_api.http.endpoints import answer
 from publisher_api.http.job_endpoints import limit_of
-from tidegate_common.auth.revocations import Revocations
+from publisher_api.settings import PublisherSettings
+from tidegate_common.auth.identity import Identity
 from tidegate_common.contract.revocation import KINDS, Revocation
 from tidegate_common.errors import InvalidField
-from tidegate_common.runtime.authentication import principal_of
+from tidegate_common.runtime.authentication import address_of, principal_of
 from tidegate_common.runtime.body import decode, read_body
 from tidegate_common.runtime.query import once
+from tidegate_common.telemetry.propagation import trace_id
 
 PATH = "/api/auth/revocations"
 PARAMETERS = {PATH: ("limit", *KINDS)}
@@ -44,13 +47,14 @@ BODY = msgspec.json.Decoder(RevocationBody)
 
 
 class RevocationEndpoints:
-    """All of them; each raises TidegateErrors, which become problem details."""
+    """There in the mode `token` alone. Each raises TidegateErrors, which become problem details."""
 
-    def __init__(self, revocations: Revocations, most_ahead: float, max_body_bytes: int) -> None:
-        """`most_ahead`: how far `before` may lie ahead, in seconds."""
-        self._revocations = revocations
-        self._most_ahead = most_ahead
-        self._max_body_bytes = max_body_bytes
+    def __init__(self, settings: PublisherSettings, identity: Identity) -> None:
+        self._revocations = identity.revocations
+        self._audit = identity.audit_log
+        self._most_ahead = settings.auth_max_token_seconds
+        """How far `before` may lie ahead, in seconds."""
+        self._max_body_bytes = settings.max_body_bytes
 
     def routes(self) -> list[Route]:
         return [Route(PATH, self.all, methods=["GET", "POST", "DELETE"])]
@@ -69,7 +73,9 @@ class RevocationEndpoints:
         kind, name = _named({kind: getattr(body, kind) for kind in KINDS})
         before = self._before(kind, body.before)
         principal_of(request).check_admin("revoke")
-        return answer(_shown(await self._revocations.revoke(kind, name, before)), 200)
+        with self._act(request, "revoke", kind, name):
+            revoked = await self._revocations.revoke(kind, name, before)
+        return answer(_shown(revoked), 200)
 
     async def _take_back(self, request: Request) -> Response:
         query = request.state.query
@@ -77,7 +83,8 @@ class RevocationEndpoints:
             raise InvalidField("limit", "for GET alone")
         kind, name = _named({kind: once(query, kind) for kind in KINDS})
         principal_of(request).check_admin("revoke")
-        await self._revocations.take_back(kind, name)
+        with self._act(request, "take a revocation back", kind, name):
+            await self._revocations.take_back(kind, name)
         return Response(status_code=204)
 
     def _list(self, request: Request) -> Response:
@@ -86,6 +93,9 @@ class RevocationEndpoints:
         principal_of(request).check_admin("revoke")
         found, total = self._revocations.latest(most, one)
         return answer({"revocations": [_shown(each) for each in found], "total": total}, 200)
+
+    def _act(self, request: Request, what: str, kind: str, name: str) -> AbstractContextManager[None]:
+        return self._audit.act(principal_of(request), what, f"{kind}:{name}", address_of(request), trace_id())
 
     def _before(self, kind: str, given: float | None) -> float:
         """What a revocation is to have as `before`. Raises InvalidField."""
