@@ -20,6 +20,7 @@ from gateway.sse.portable import PortableStream, stream_routes
 from gateway.sse.request import StreamRequest
 from gateway.sse.socket_stream import SocketStream
 from tests.support.waiting import until
+from tidegate_common.contract.principal import OPEN, Principal
 from tidegate_common.runtime.guard import Guard
 from tidegate_common.runtime.hosts import Hosts
 from tidegate_common.runtime.server import Server, server
@@ -41,6 +42,9 @@ class Streams:
 
     def admit(self, _: str) -> None:
         """There is always room."""
+
+    async def identify(self, *_: object) -> Principal:
+        return OPEN
 
     async def request_of(self, *_: object) -> StreamRequest:
         return StreamRequest("ann", [], None, ())

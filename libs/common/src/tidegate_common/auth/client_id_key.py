@@ -5,6 +5,8 @@ It is none of the tokens' secrets: ids would end when those are rotated, and a s
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import logging
 import secrets
 
@@ -37,21 +39,18 @@ class ClientIdKey:
         self._bucket = Bucket(bus, bus.subjects.auth_bucket)
         self._client_ids = client_ids
         self._makes = makes
-        self._unknown = Trouble(log, "the secret of clients' ids is not known", "the secret of clients' ids is known")
+        self._looking: asyncio.Task[None] | None = None
+        self._unknown = Trouble(log, "the secret of clients' ids can't be read", "the secret of clients' ids is known")
 
     async def start(self, seconds: float = START_SECONDS) -> None:
         """Returns when it is known. Raises BrokerUnavailable after `seconds`."""
+        await self._insist(seconds)
+        self._bus.on_reconnect.append(self._reconnected)
 
-        async def read() -> None:
-            try:
-                await self.read()
-            except BrokerUnavailable as error:
-                self._unknown.note(error)
-                raise
-
-        await insist(read, seconds, START_AGAIN_SECONDS)
-        self._unknown.over()
-        self._bus.on_reconnect.append(self._read_again)
+    async def aclose(self) -> None:
+        if self._looking is not None:
+            self._looking.cancel()
+            await asyncio.gather(self._looking, return_exceptions=True)
 
     async def read(self) -> None:
         """Takes it from the bucket, or makes it there. Raises BrokerUnavailable."""
@@ -67,9 +66,22 @@ class ClientIdKey:
             raise BrokerUnavailable("another publisher-api is making it")
         self._client_ids.key = key
 
-    async def _read_again(self) -> None:
-        """After a reconnect the bucket may be another. If it can't be read, what was known holds."""
-        try:
-            await self.read()
-        except BrokerUnavailable as error:
-            log.info("the secret of clients' ids was not read again: %s", error)
+    async def _insist(self, seconds: float) -> None:
+        async def read() -> None:
+            try:
+                await self.read()
+            except BrokerUnavailable as error:
+                self._unknown.note(error)
+                raise
+
+        await insist(read, seconds, START_AGAIN_SECONDS)
+        self._unknown.over()
+
+    async def _reconnected(self) -> None:
+        """The bucket may be another now, or be missing. Until it is read, what was known holds."""
+        await self.aclose()
+        self._looking = asyncio.create_task(self._look())
+
+    async def _look(self) -> None:
+        with contextlib.suppress(BrokerUnavailable):  # it is said, and the next reconnect looks again
+            await self._insist(START_SECONDS)

@@ -50,6 +50,7 @@ class Identity:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._client_id_key.aclose()
         await self.authenticator.aclose()
 
     def _observe(self, signals: Telemetry) -> None:

@@ -40,11 +40,21 @@ def hearing(wish: Wish, client_id: str, principal: Principal, max_topics: int) -
     names = list(tails)
     tails.append(client_tail(client_id))
     names.append(f"client:{client_id}")
-    users = [user for user in dict.fromkeys((principal.subject or None, wish.user_id)) if user is not None]
-    asked = [(user_tail(user), f"user:{user}") for user in users]
-    asked += [(topic_filter_tail(topic), f"topic:{topic}") for topic in dict.fromkeys(topics)]
-    for tail, name in asked:
-        principal.check_hears(tail, name)
-        tails.append(tail)
-        names.append(name)
-    return Hearing(minimal(tails) if topics else tails, tuple(names))
+    if principal.subject:
+        tails.append(user_tail(principal.subject))
+        names.append(f"user:{principal.subject}")
+    if wish.user_id is not None and wish.user_id != principal.subject:
+        tails.append(_granted(principal, user_tail(wish.user_id), f"user:{wish.user_id}"))
+        names.append(f"user:{wish.user_id}")
+    topic_tails = []
+    for topic in dict.fromkeys(topics):
+        topic_tails.append(_granted(principal, topic_filter_tail(topic), f"topic:{topic}"))
+        names.append(f"topic:{topic}")
+    # Topics alone have wildcards, so nothing else covers anything.
+    tails += minimal(topic_tails) if len(topic_tails) > 1 else topic_tails
+    return Hearing(tails, tuple(names))
+
+
+def _granted(principal: Principal, tail: str, name: str) -> str:
+    principal.check_hears(tail, name)
+    return tail

@@ -18,6 +18,7 @@ from tidegate_common.contract.subjects import decode_token
 from tidegate_common.errors import Unauthenticated
 
 CLIENT = "client."
+NOBODY = (None, None, None, None)
 
 
 class Withdrawals:
@@ -70,9 +71,9 @@ class Withdrawals:
         for session in list(self._hub.sessions):
             who = session.principal
             client_id = self._client_id(session) if clients else ""
-            # One look each: there may be many sessions, and no other event goes out meanwhile.
+            # One look each: there may be many sessions, and no event goes out meanwhile.
             about = subs.get(who.subject), tokens.get(who.token_id), keys.get(who.key), clients.get(client_id)
-            if any(each is not None and each.applies(who, client_id) for each in about):
+            if about != NOBODY and any(each is not None and each.applies(who, client_id) for each in about):
                 self._hub.end(session, Ending.REVOKED)
 
     def expire(self, principals: set[Principal]) -> None:
