@@ -11,14 +11,15 @@ from tests.support.signing import jwks
 
 
 class Provider:
-    """`answer` is what it says, whole: status line, headers and body. With `holds`, it says no more than that."""
+    """`answer` is what it says, whole: status line, headers and body. With `holds`, it says no more than that, and
+    with `drips` these bytes again and again."""
 
     def __init__(self) -> None:
         self.url = ""
         self.asked = 0
         self.holds = False
+        self.drips = b""
         self.answer = b""
-        self._gone = asyncio.Event()
 
     def serve(self, body: bytes, status: str = "200 OK", *headers: str) -> None:
         """Answers so from now on."""
@@ -31,6 +32,10 @@ class Provider:
             self.asked += 1
             writer.write(self.answer)
             await writer.drain()
+            while self.drips and not reader.at_eof():
+                writer.write(self.drips)
+                await writer.drain()
+                await asyncio.sleep(0.05)
             if self.holds:
                 await reader.read()
         except (OSError, asyncio.IncompleteReadError):

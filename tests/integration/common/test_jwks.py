@@ -159,12 +159,21 @@ def redirecting(idp: Provider) -> None:
 
 
 def huge(idp: Provider) -> None:
-    idp.serve(jwks(("old", OLD)) + b" " * 65_536)
+    idp.serve(jwks(("new", NEW)) + b" " * 65_536)
 
 
 def endless(idp: Provider) -> None:
     idp.answer = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + (b"10000\r\n" + b" " * 65_536 + b"\r\n") * 8
     idp.holds = True
+
+
+def dripping_head(idp: Provider) -> None:
+    """No pause is long enough to be noticed."""
+    idp.answer, idp.drips = b"HTTP/1.1 200 OK\r\nX-Long: ", b"x"
+
+
+def dripping_body(idp: Provider) -> None:
+    idp.answer, idp.drips = b"HTTP/1.1 200 OK\r\nContent-Length: 10000\r\n\r\n", b" "
 
 
 def slow_head(idp: Provider) -> None:
@@ -206,8 +215,8 @@ def not_found(idp: Provider) -> None:
 @pytest.mark.parametrize(
     "bad",
     [
-        redirecting, huge, endless, slow_head, slow_body, broken_off, no_http, packed, no_set, symmetric, private,
-        not_found,
+        redirecting, huge, endless, slow_head, slow_body, dripping_head, dripping_body, broken_off, no_http, packed,
+        no_set, symmetric, private, not_found,
     ],
 )  # fmt: skip
 async def test_a_bad_provider_changes_nothing(bad: Any) -> None:
@@ -218,7 +227,7 @@ async def test_a_bad_provider_changes_nothing(bad: Any) -> None:
             await reader.jwks.refresh()
             assert idp.asked == 2
             assert (reader.reason(OLD_TOKEN), reader.reason(NEW_TOKEN)) == ("ok", "kid")
-            idp.holds = False
+            idp.holds, idp.drips = False, b""
             idp.serve(jwks(("new", NEW)))
             await reader.jwks.refresh()
             assert (reader.reason(OLD_TOKEN), reader.reason(NEW_TOKEN)) == ("kid", "ok")

@@ -132,6 +132,12 @@ def test_a_bad_file_says_where(data: bytes, told: str) -> None:
     assert SECRET not in str(refused.value)
 
 
+def test_a_key_that_somebody_thought_of_is_none() -> None:
+    """The digest is of no key that has 256 random bits."""
+    for weak in ("tgk_shop_secret", "tgk_shop_", "secret", f"tgk_shop_{'x' * 42}"):
+        assert reason(ApiKeys(parse(shop(keys=(weak,)))), weak) == "unknown"
+
+
 def test_two_keys_of_one_id_are_good_while_one_takes_the_others_place() -> None:
     keys = ApiKeys(parse(shop(keys=(KEY, NEW))))
     first, second = keys.principal(KEY), keys.principal(NEW)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -124,6 +125,8 @@ def test_a_private_key_is_refused_where_public_ones_belong(tmp_path: Path) -> No
     path = tmp_path / "keys"
     for key in (new_key("RS256"), new_key("ES256"), new_key("EdDSA")):
         path.write_bytes(key.as_pem(private=True))  # type: ignore[union-attr]
+        assert "a private key" in faults({**TOKEN, "TIDEGATE_AUTH_KEYS": str(path)})[0]
+        path.write_text(json.dumps({"keys": [key.as_dict(private=True)]}))
         assert "a private key" in faults({**TOKEN, "TIDEGATE_AUTH_KEYS": str(path)})[0]
 
 

@@ -152,6 +152,8 @@ def test_what_is_critical_is_not_understood(header: dict[str, Any]) -> None:
         ({"nbf": NOW + 11}, "early"),
         ({"aud": None}, "audience"),
         ({"aud": "other"}, "audience"),
+        ({"aud": "my-tidegate"}, "audience"),
+        ({"aud": ["my-tidegate", "Tidegate", "tidegate "]}, "audience"),
         ({"aud": []}, "audience"),
         ({"aud": ["a", "b"]}, "audience"),
         ({"aud": {"tidegate": 1}}, "malformed"),
