@@ -141,6 +141,7 @@ async def test_so_many_completions_at_once(tmp_path: Path) -> None:
             await client.chat.completions.create(**BODY)
         assert refused.value.code == "rate_limit_exceeded"
         assert len(running.worker.turns) == 1
+        assert running.gateway.gateway.identity.limits.refused()["concurrent"] == 1
         waiting.cancel()
 
 
