@@ -180,6 +180,8 @@ CREDENTIALS = [
     b"Sec-Fetch-Site: same-origin",
     b"Sec-Fetch-Site: cross-site",
     b"Origin: http://localhost",
+    b"Origin: https://app.example",
+    b"Origin: https://evil.example",
 ]
 """What says who asks, or seems to. The names in braces stand for tokens."""
 

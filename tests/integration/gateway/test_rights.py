@@ -187,3 +187,29 @@ async def test_who_brings_nothing_hears_what_anybody_may(tmp_path: Path, streams
             assert problem["needed"].startswith("subscribe ")
         assert (await refused(running, "", {}, path="/api/sse/jobs/none"))["status"] == 401
         assert (await refused(running, f"?client_id={made}", bearer(token("ann"))))["status"] == 403
+
+
+@BOTH_PATHS
+async def test_a_page_of_another_origin_may_bring_its_token_and_read_what_is_wrong_with_it(
+    tmp_path: Path, streams: str
+) -> None:
+    origin = "https://app.example"
+    async with asked(tmp_path, streams=streams, cors_origins=(origin,)) as (running, _), httpx.AsyncClient() as client:
+        wish = {"Access-Control-Request-Method": "GET", "Access-Control-Request-Headers": "authorization,last-event-id"}
+        for path in ("/api/sse", "/api/sse/jobs/none"):
+            allowed = await client.options(f"{running.url}{path}", headers={"Origin": origin, **wish})
+            assert allowed.status_code == 200
+            assert allowed.headers["access-control-allow-origin"] == origin
+            for headers, status in (({}, 401), (bearer("none"), 401), (bearer(token("ann")), 403)):
+                url = f"{running.url}{path}?client_id=bob"
+                refused = await client.get(url, headers={"Origin": origin, **headers})
+                assert (refused.status_code, refused.headers["access-control-allow-origin"]) == (status, origin)
+
+
+@BOTH_PATHS
+async def test_no_stream_opens_without_a_token(tmp_path: Path, streams: str) -> None:
+    async with asked(tmp_path, streams=streams) as (running, _):
+        for path, body in (("/api/sse", None), ("/api/sse", {}), ("/api/sse/jobs/none", None)):
+            for headers, reason in (({}, "missing"), (bearer(token("ann", seconds=-60)), "expired")):
+                problem = await refused(running, "", headers, body=body, path=path)
+                assert (problem["status"], problem["reason"]) == (401, reason)

@@ -12,7 +12,15 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 
 METHODS = ["GET", "POST"]
-STREAM_HEADERS = ["last-event-id", "content-type", "cache-control", "traceparent", "tracestate", "baggage"]
+STREAM_HEADERS = [
+    "authorization",
+    "last-event-id",
+    "content-type",
+    "cache-control",
+    "traceparent",
+    "tracestate",
+    "baggage",
+]
 """What a page may send along when it asks for a stream."""
 EXPOSED = ["retry-after", "x-request-id", "x-should-retry"]
 """What a page may read of an answer."""
