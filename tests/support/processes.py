@@ -116,7 +116,7 @@ async def service(
     url = as_service(env.get("TIDEGATE_NATS_URL", ""), module)
     async with running(python, "-m", module, env={"TIDEGATE_PORT": str(port), **env, "TIDEGATE_NATS_URL": url}) as run:
         # Asked over HTTP only once it listens: a client's attempts in vain cost as much CPU as the start itself.
-        await until(lambda: run.process.returncode is not None or _listens(port), f"{module} listens", seconds)
+        await until(lambda: run.process.returncode is not None or listens(port), f"{module} listens", seconds)
         async with httpx.AsyncClient() as client:
 
             async def ready() -> bool:
@@ -130,6 +130,7 @@ async def service(
         yield run
 
 
-def _listens(port: int) -> bool:
+def listens(port: int) -> bool:
+    """Whether something listens on loopback `port`."""
     with socket.socket() as client:
         return client.connect_ex(("127.0.0.1", port)) == 0
