@@ -6,7 +6,7 @@ import pytest
 
 from tests.stress.__main__ import run
 
-SCENARIOS = ("cuts", "nats_restart", "feed_cut", "holes", "mixed")
+SCENARIOS = ("cuts", "nats_restart", "feed_cut", "holes", "identity", "mixed")
 AI_SCENARIOS = ("ai_crash", "ai_watch", "ai_cancel", "ai_queue", "ai_relay")
 """All of them would take minutes: `make stress` does."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import cast
 from urllib.parse import urlencode
 
@@ -31,7 +31,7 @@ class _Connection(asyncio.Protocol):
         for frame in self._reader.feed(data):
             self._client.take(frame)
         if self._transport is not None and (self._reader.ended or self._reader.status not in (0, 200)):
-            self._client.refused += self._reader.status not in (0, 200)
+            self._client.answered(self._reader.status)
             self._transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -46,7 +46,14 @@ class StressClient(Listener):
         super().__init__(name, listening, ledger, port)
         self.transport: asyncio.Transport | None = None
         self.delay = DELAY_SECONDS
-        self._query = urlencode(listening.query(name))
+        self.status = 0
+        """Of the last refusal."""
+        self.token: Callable[[], str] | None = None
+        """Asked before each attempt, where services want one."""
+        self.ticket: Callable[[str], Awaitable[str]] | None = None
+        """Makes a ticket with a token, for a client that can send no header."""
+        self._query = self._names = urlencode(listening.query(name))
+        self._fields = ""
         self._wanted = asyncio.Event()
         self._wanted.set()
         self._task: asyncio.Task[None] | None = None
@@ -67,19 +74,46 @@ class StressClient(Listener):
         if self.transport is not None:
             self.transport.abort()
 
+    def come_once(self) -> None:
+        """It does not come back when its present connection ends."""
+        self._wanted.clear()
+
     def come_back(self, last_id: str | None = None) -> None:
         """With another last id than its own, where one is given."""
         self.last_id = last_id or self.last_id
         self._wanted.set()
 
+    def show(self, ticket: str) -> None:
+        """It comes with `ticket` alone, which says what it hears."""
+        self._query = f"ticket={ticket}&_={self.name}" if ticket else self._names
+
+    def answered(self, status: int) -> None:
+        """Its attempt has been refused, or its stream is over."""
+        if status not in (0, 200):
+            self.refused += 1
+            self.status = status
+        if status == 401:
+            self._query = self._names  # a ticket that is good no more
+
+    async def _sign(self) -> None:
+        """What the next attempt says of who it is: another token each time, or a ticket for as long as that is good."""
+        if self.token is None:
+            return
+        if self.ticket is None:
+            self._fields = f"Authorization: Bearer {self.token()}\r\n"
+        elif self._query == self._names:
+            self.show(await self.ticket(self.token()))
+
     def request(self) -> bytes:
         resume = f"Last-Event-ID: {self.last_id}\r\n" if self.last_id else ""
-        return f"GET /api/sse?{self._query} HTTP/1.1\r\nHost: localhost\r\n{resume}\r\n".encode()
+        fields = f"Host: localhost\r\n{self._fields}{resume}"
+        return f"GET /api/sse?{self._query} HTTP/1.1\r\n{fields}\r\n".encode()
 
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
             await self._wanted.wait()
+            await self._sign()
             ended: asyncio.Future[None] = loop.create_future()
             self.gateway_port = self.port()
             self.coming()

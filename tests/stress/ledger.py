@@ -91,6 +91,11 @@ class Ledger:
         self._lives: dict[str, int] = {}
 
     @property
+    def sent(self) -> int:
+        """The number of the last event that was sent, or is about to be."""
+        return len(self._target)
+
+    @property
     def accepted(self) -> int:
         return len(self._place)
 

@@ -92,6 +92,8 @@ class Listener:
             self._gap(frame.data)
         elif frame.event == "closing":
             self.closings[str(json.loads(frame.data)["reason"])] += 1
+        elif frame.event == "expiring":
+            pass  # each attempt asks for a token
         else:
             self._event(frame)
         if self._goal is not None and self.place >= self._goal:

@@ -16,15 +16,25 @@ from tests.stress.ledger import Ledger
 
 WRITERS = 4
 
+AHEAD_SECONDS = 3600
+
 
 class Load:
     """Events for `names` (clients), `users`, `rooms` (topics) and all, at `rate` calls a second over all writers."""
 
     def __init__(
-        self, ledger: Ledger, url: str, seed: int, names: int, users: int, rooms: Sequence[str], rate: float
+        self,
+        ledger: Ledger,
+        url: str,
+        seed: int,
+        names: int,
+        users: int,
+        rooms: Sequence[str],
+        rate: float,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         self._ledger = ledger
-        self._client = httpx.AsyncClient(base_url=url, timeout=20)
+        self._client = httpx.AsyncClient(base_url=url, timeout=20, headers=headers)
         self._seed = seed
         self._names, self._users, self._rooms = names, users, rooms
         self._rate = rate
@@ -114,6 +124,16 @@ class Load:
         """Ends a client's connections; gives their number."""
         answer = await self._client.delete(f"/api/presence/clients/{quote(name, safe='')}")
         return int(answer.raise_for_status().json()["ended"])
+
+    async def revoke(self, user: str) -> None:
+        """Nobody comes with a token of `user` any more, nor with one that is made from now on."""
+        body = {"sub": user, "before": time.time() + AHEAD_SECONDS}
+        (await self._client.post("/api/auth/revocations", json=body)).raise_for_status()
+
+    async def ticket(self, token: str, wish: Mapping[str, Any]) -> str:
+        """One for the stream of `wish`; empty if `token` is not good."""
+        answer = await self._client.post("/api/auth/tickets", json=wish, headers={"Authorization": f"Bearer {token}"})
+        return "" if answer.status_code == 401 else str(answer.raise_for_status().json()["ticket"])
 
     async def _write(self, rng: random.Random) -> None:
         while not self._stopping:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -21,9 +21,17 @@ Subscribed = dict[str, list[int]]
 class Part:
     """A process that can be ended and started again on the same port. `port` is where its metrics are."""
 
-    def __init__(self, name: str, make: Callable[[], AbstractAsyncContextManager[Any]], port: int = 0) -> None:
+    def __init__(
+        self,
+        name: str,
+        make: Callable[[], AbstractAsyncContextManager[Any]],
+        port: int = 0,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        """`headers` say who asks for the metrics."""
         self.name = name
         self.port = port
+        self._headers = headers
         self._make = make
         self._stack = AsyncExitStack()
         self.run: Running | None = None
@@ -60,7 +68,7 @@ class Part:
 
     async def metrics(self, http: httpx.AsyncClient) -> Metrics:
         """Raises httpx.TransportError."""
-        return Metrics((await http.get(f"http://127.0.0.1:{self.port}/metrics")).text)
+        return Metrics((await http.get(f"http://127.0.0.1:{self.port}/metrics", headers=self._headers)).text)
 
     def _running(self) -> Running:
         assert self.run is not None

@@ -16,7 +16,8 @@ from typing import cast
 Sieve = Callable[[bytes], bytes]
 """Takes what the server sends on one connection, piece by piece, and gives what is to go on."""
 
-_NAME = re.compile(rb"[?&]client_id=([^&\s]+)")
+_NAME = re.compile(rb"[?&](?:client_id|_)=([^&\s]+)")
+"""`_` is ignored by gateways, as what passes caches by: for a client whose ticket says who it is."""
 
 
 class Cut(Enum):

@@ -29,6 +29,7 @@ class PythonClient(Listener):
     def __init__(self, name: str, listening: Listening, ledger: Ledger, port: Callable[[], int]) -> None:
         super().__init__(name, listening, ledger, port)
         self._task: asyncio.Task[None] | None = None
+        self.token: Callable[[], str] | None = None
 
     def start(self) -> None:
         self.gateway_port = self.port()
@@ -48,6 +49,7 @@ class PythonClient(Listener):
             client_id=self.name,
             user_id=asked.user_id,
             topics=asked.topics,
+            token=self.token,
             on_state=self._is,
         ) as stream:
             async for event in stream:

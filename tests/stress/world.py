@@ -12,6 +12,7 @@ from pathlib import Path
 import httpx
 
 from tests.stress.client import StressClient
+from tests.stress.identity import LONG_SECONDS, client_token, service_headers
 from tests.stress.leaks import Leaks
 from tests.stress.ledger import Ledger
 from tests.stress.listener import Listener, Listening
@@ -35,6 +36,9 @@ WITHIN = tuple(room for room in ROOMS if room[5] == "0" or room[-1] in "01")
 """What they cover."""
 
 DRAIN_SECONDS = 4.0
+
+TICKETS_OF = 4
+"""One in so many has a ticket, where services ask who somebody is."""
 
 NODE_CLIENTS = 4
 PYTHON_SHARE = 0.1
@@ -66,6 +70,9 @@ class World:
         self.proxies: list[FaultProxy] = []
         """Before each gateway."""
         self.load: Load
+        self.asks = False
+        """Whether the services ask who somebody is."""
+        self.token_seconds = LONG_SECONDS
         self.leaks: Leaks
         self.live: list[float] = []
         """Seconds from the POST to clients that nothing happened to, where a scenario watches them."""
@@ -111,9 +118,12 @@ class World:
             port = self.any_gateway
             if share is not None:
                 port = lambda home=self.proxies[number >= share * count].port: home  # type: ignore[misc]  # noqa: E731
-            kind = _kind(number, count) if shipped else StressClient
+            kind = _kind(number, count, node=not self.asks) if shipped else StressClient
             asked = _listening(number, count, topics(number) if topics is not None else ((), ()))
-            self.clients.append(kind(f"c{number}", asked, self.ledger, port))
+            client = kind(f"c{number}", asked, self.ledger, port)
+            if self.asks:
+                self._give_token(client, by_ticket=number % TICKETS_OF == 1)
+            self.clients.append(client)
         for client in self.clients:
             client.start()
         inside = [client for client in self.clients if isinstance(client, NodeClient)]
@@ -121,6 +131,14 @@ class World:
             await self._exits.enter_async_context(node_clients(inside))
         await self.all_connected(60)
         self.leaks.come()
+
+    def _give_token(self, client: Listener, *, by_ticket: bool) -> None:
+        """The client says who it is, with another token each time."""
+        assert isinstance(client, StressClient | PythonClient)
+        client.token = lambda: client_token(client.name, client.listening, self.token_seconds)
+        if by_ticket and isinstance(client, StressClient):
+            wish = {"client_id": client.name, "topic": list(client.listening.topics)}
+            client.ticket = lambda token: self.load.ticket(token, wish)
 
     async def all_connected(self, seconds: float) -> None:
         """Returns when no client is away."""
@@ -158,9 +176,9 @@ def users(clients: int) -> int:
     return max(1, clients // 2)
 
 
-def _kind(number: int, count: int) -> type[Listener]:
+def _kind(number: int, count: int, *, node: bool) -> type[Listener]:
     """The last clients are shipped ones."""
-    if number >= count - NODE_CLIENTS and has_node():
+    if node and number >= count - NODE_CLIENTS and has_node():
         return NodeClient
     return PythonClient if number >= count - NODE_CLIENTS - count * PYTHON_SHARE else StressClient
 
@@ -179,6 +197,8 @@ async def world(
 ) -> AsyncIterator[World]:
     """All parts running, no client yet. `drops`, `receive_bytes`: as a scenario has them."""
     made = World(seed)
+    made.asks = env.get("TIDEGATE_AUTH") == "token"
+    headers = service_headers() if made.asks else None
     async with AsyncExitStack() as stack:
 
         async def run(part: Part) -> Part:
@@ -197,7 +217,7 @@ async def world(
         def part(module: str, through: FaultProxy) -> Part:
             port = free_port()
             given = {**common, "TIDEGATE_NATS_URL": f"nats://127.0.0.1:{through.port}"}
-            return Part(module, lambda: service(module, port, given), port)
+            return Part(module, lambda: service(module, port, given), port, headers)
 
         made.publisher = await run(part("publisher_api", made.back))
         for _ in range(2):
@@ -207,7 +227,7 @@ async def world(
         made.leaks = Leaks([made.publisher, *made.gateways], made.gateways, monitor_port)
         await made.leaks.look()
         url = f"http://127.0.0.1:{made.publisher.port}"
-        made.load = Load(made.ledger, url, seed, clients, users(clients), ROOMS, rate)
+        made.load = Load(made.ledger, url, seed, clients, users(clients), ROOMS, rate, headers)
         stack.push_async_callback(made.load.aclose)
         try:
             yield made

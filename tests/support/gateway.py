@@ -49,6 +49,8 @@ async def running_gateway(nats_url: str, *, environ: Any = None, **settings: Any
             running = (gateway.heartbeat.run(), gateway.expiry.run(), gateway.audit.run())
             tasks = [asyncio.create_task(each) for each in running]
             gateway.control.start()
+            if chosen.asks:
+                gateway.ticket_uses.start()
             serving = asyncio.create_task(server.serve())
             await until(lambda: server.started, "the gateway listens")
 

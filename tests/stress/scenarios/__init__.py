@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
-from tests.stress.scenarios import brokers, clients, deploys, gaps, holes, mixed, presence, slow, volatile
+from tests.stress.identity import ENV
+from tests.stress.scenarios import brokers, clients, deploys, gaps, holes, identity, mixed, presence, slow, volatile
 from tests.stress.world import Topics, World
 
 
@@ -40,6 +41,7 @@ SCENARIOS = {
     "publish_cut": Scenario(brokers.publish_cut),
     "gateway_kill": Scenario(deploys.gateway_kill),
     "rolling_restart": Scenario(deploys.rolling_restart),
+    "identity": Scenario(identity.identity, ENV, shipped=True),
     "mixed": Scenario(mixed.mixed, shipped=True),
     "receipts": Scenario(presence.receipts, share=0.5),
     "presence": Scenario(presence.kicks_and_kills, share=0.5),

@@ -271,6 +271,8 @@ async def main(settings: GatewaySettings) -> None:
                 spawn(gateway.upkeep.run(), "looking after the streams"),
             ]
             gateway.control.start()
+            if settings.asks:
+                gateway.ticket_uses.start()
             _spare_collections()
             server = gateway.server()
             server.on_stopping = signals.stop_by

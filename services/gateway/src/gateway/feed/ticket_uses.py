@@ -45,7 +45,7 @@ class Use:
 
 
 class TicketUses:
-    """The tickets of the streams of this gateway. Nothing is heard before the first one; `aclose` ends that."""
+    """The tickets of the streams of this gateway. `start` and `aclose` go with the process, if it asks for any."""
 
     def __init__(self, bus: Bus, tickets: Tickets, hub: Hub) -> None:
         self._bus = bus
@@ -73,8 +73,6 @@ class TicketUses:
         ticket = session.principal.ticket
         if ticket is None:
             return
-        if self._looking is None:
-            self._start()
         use = self._uses.setdefault(ticket.digest, Use())
         use.claims += 1
         try:
@@ -98,7 +96,7 @@ class TicketUses:
                 use.session = None
             self._drop(ticket.digest)
 
-    def _start(self) -> None:
+    def start(self) -> None:
         """Uses are heard of from now on, and what was not heard is found."""
         self.subscription = self._bus.client.subscribe_direct(self._bus.subjects.ticket_uses("*"), self._hear)
         self._bus.on_reconnect.append(self._reconnected)

@@ -1,0 +1,42 @@
+"""Who the clients of a run say that they are, where services ask for it: short tokens of two secrets, and tickets."""
+
+from __future__ import annotations
+
+import random
+
+from tests.stress.listener import Listening
+from tests.support.identity import bearer, token
+
+SECRETS = ("the old secret of the stress program", "the new secret of the stress program")
+"""Either is good: one is taking the other's place."""
+
+LEEWAY_SECONDS = 1
+TOKEN_SECONDS = (1.0, 4.0)
+"""How long a client's token is good, and the leeway after it."""
+
+LONG_SECONDS = (60.0, 90.0)
+"""At the start and at the end, when all clients have to be there at one moment."""
+
+ENV = {
+    "TIDEGATE_AUTH": "token",
+    "TIDEGATE_AUTH_SECRET": ",".join(SECRETS),
+    "TIDEGATE_AUTH_LEEWAY_SECONDS": str(LEEWAY_SECONDS),
+}
+
+
+def client_token(name: str, listening: Listening, seconds: tuple[float, float]) -> str:
+    """A token that lets client `name` hear what it listens to, and nothing else."""
+    return token(
+        listening.user_id,
+        seconds=random.uniform(*seconds),
+        secret=random.choice(SECRETS),
+        client=name,
+        subscribe=["broadcast", *(f"topic:{topic}" for topic in listening.topics)],
+    )
+
+
+def service_headers() -> dict[str, str]:
+    """Of whoever publishes, asks and counts; good for the whole run."""
+    admin = ["presence", "kick", "revoke", "metrics"]
+    everywhere = ["client:*", "user:*", "topic:>", "broadcast"]
+    return bearer(token("load", secret=SECRETS[0], seconds=36_000, publish=everywhere, admin=admin))
