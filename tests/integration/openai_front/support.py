@@ -39,7 +39,14 @@ class Front(NamedTuple):
 @asynccontextmanager
 async def front(data: Path, script: Script = hello, **settings: Any) -> AsyncIterator[Front]:
     """All of it, ready; the client repeats nothing by itself."""
-    async with nats_server(data) as nats, running_gateway(nats.url, **settings) as gateway:
-        async with scripted_worker(nats.url, script) as worker:
+    async with nats_server(data) as nats, front_at(nats.url, script, **settings) as running:
+        yield running
+
+
+@asynccontextmanager
+async def front_at(nats_url: str, script: Script = hello, **settings: Any) -> AsyncIterator[Front]:
+    """The same, on a server that is there."""
+    async with running_gateway(nats_url, **settings) as gateway:
+        async with scripted_worker(nats_url, script) as worker:
             async with AsyncOpenAI(base_url=f"{gateway.url}/v1", api_key="any", max_retries=0, timeout=20) as client:
                 yield Front(gateway, worker, client)

@@ -15,11 +15,13 @@ import openai
 import pytest
 from openai import AsyncOpenAI
 
-from tests.integration.openai_front.support import ASK, Front, front
+from tests.integration.openai_front.support import ASK, Front, front, front_at
+from tests.support.bus import broker
 from tests.support.identity import AUTH, bearer, token
 from tests.support.waiting import until
 from tests.support.working import Turn
 from tidegate_common.auth.revocations import Revocations
+from tidegate_common.bus.streams.definitions import StreamLimits
 from tidegate_common.contract.jobs import Usage
 
 BODY: dict[str, Any] = {"model": "scripted-1", "messages": ASK}
@@ -212,13 +214,17 @@ async def test_a_job_that_is_to_go_on_outlives_its_callers_token(tmp_path: Path)
 
 async def test_an_answer_ends_when_its_caller_is_revoked(tmp_path: Path) -> None:
     script = Pausing()
-    async with front(tmp_path, script, **AUTH) as running, client_of(running, ann()) as client:
+    async with (
+        broker(tmp_path, StreamLimits(identity=True)) as (nats, bus),
+        front_at(nats.url, script, **AUTH) as running,
+        client_of(running, ann()) as client,
+    ):
         reading = asyncio.create_task(read(client, True))
         await script.begun.wait()
         async with client_of(running, token("ben", jobs={})) as other:
             others = asyncio.create_task(read(other, True))
             await until(lambda: len(running.worker.turns) == 2, "another's answer has begun")
-            await Revocations(running.worker.bus, 86_400).revoke("sub", "ann")  # as publisher-api alone may
+            await Revocations(bus, 86_400).revoke("sub", "ann")  # as publisher-api does
             with pytest.raises(openai.APIError) as refused:
                 await reading
             assert refused.value.code == "revoked"
