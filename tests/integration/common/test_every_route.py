@@ -186,6 +186,11 @@ async def test_nothing_is_answered_without_a_good_token(tmp_path: Path, name: st
                 if "reason" in answer.body:  # OpenAI's shape has none
                     assert answer.body["reason"] in reason.split(), (method, call)
                 assert token("eve")[:20] not in str(answer.body)
+        for call in SERVICES[name]:
+            if call.needs != OPEN:
+                twice = [("authorization", f"Bearer {token('eve')}")] * 2
+                refused = await client.request(call.method, call.target, headers=twice, json=call.json)
+                assert refused.status_code == 400, call
         for method in ("PUT", "PATCH", "POST", "TRACE", "QUERY", "GET"):
             assert (await client.request(method, "/nothing", headers=headers)).status_code == 401, method
         assert await traces.all() == before

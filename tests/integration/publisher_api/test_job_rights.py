@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -17,9 +18,11 @@ from tests.support.publisher import running_publisher
 from tidegate_common.auth.client_id_key import ClientIdKey
 from tidegate_common.auth.client_ids import ClientIds
 from tidegate_common.bus.connection import Bus
+from tidegate_common.bus.jobs.dead import DeadJobs
 from tidegate_common.bus.jobs.queue_info import stream_state
 from tidegate_common.bus.jobs.records import JobRecords
 from tidegate_common.bus.requests.bucket import Bucket
+from tidegate_common.contract.jobs import DeadJob, Job
 from tidegate_common.contract.principal import Principal
 
 CHAT: dict[str, Any] = {"prompt": "hi"}
@@ -172,3 +175,44 @@ async def test_more_tokens_than_the_claim_allows_are_refused_and_none_named_gets
         await started(api, limited, model="small")
         found = await bus.jetstream.get_msg(SUBJECTS.jobs_stream, seq=1)
         assert b'"max_tokens":10' in (found.data or b"")
+
+
+async def test_a_services_jobs_are_its_own_and_its_users_share_them(tmp_path: Path) -> None:
+    keys = {name: f"tgk_{name}_" + letter * 43 for name, letter in (("shop", "A"), ("other", "B"))}
+    file = tmp_path / "keys.toml"
+    file.write_text(
+        "\n".join(
+            f'[[key]]\nid = "{name}"\nsha256 = "{hashlib.sha256(key.encode()).hexdigest()}"\n'
+            f'publish = ["user:*", "client:*"]\njobs = {{}}\n'
+            for name, key in keys.items()
+        )
+    )
+    shop, other = bearer(keys["shop"]), bearer(keys["other"])
+    settings = {**AUTH, "api_keys_file": str(file)}
+    async with broker(tmp_path) as (server, _), running_publisher(server.url, **settings) as (api, bus):
+        made = [
+            (await started(api, shop, user_id="ann"), "key.shop.ann"),
+            (await started(api, shop, client_id="a.b"), "key.shop.a%2Eb"),
+            (await started(api, shop), "key.shop"),
+        ]
+        for job_id, owner in made:
+            assert (await JobRecords(bus).get(job_id)).owner == owner
+            assert await statuses(api, job_id, other) == [404] * 4
+            assert (await api.get(f"/api/ai/jobs/{job_id}", headers=shop)).status_code == 200
+        assert (await api.get(f"/api/ai/jobs/{made[0][0]}", headers=bearer(token("ann")))).status_code == 200
+        assert await statuses(api, made[2][0], bearer(token("ann"))) == [404] * 4
+        # A user of that name is another than the service's.
+        assert await statuses(api, made[2][0], bearer(token("shop"))) == [404] * 4
+
+
+async def test_a_dead_job_that_is_tried_again_is_still_its_owners(tmp_path: Path) -> None:
+    async with publisher(tmp_path) as (api, bus):
+        job = Job(job_id="1" * 32, kind="chat", tail="topic.a", params={}, created=1, owner="user.ann")
+        await DeadJobs(bus).keep(DeadJob(job=job, error="backend_error: x", attempts=1, failed=2.0))
+        root = bearer(token("root", admin=["dead"]))
+        again = await api.post(f"/api/ai/dead/{job.job_id}/retry", json={}, headers=root)
+        assert again.status_code == 202
+        assert (
+            await api.get(f"/api/ai/jobs/{again.json()['job_id']}", headers=bearer(token("ann")))
+        ).status_code == 200
+        assert await statuses(api, again.json()["job_id"], root) == [404] * 4

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -67,6 +68,21 @@ async def test_every_service_refuses_what_was_revoked_until_it_is_taken_back(
         assert (await sends()).status_code == 202
         await until(lambda: heard.latest(1)[1] == 0, "the gateway knows")
         assert await connects() == 200
+
+
+async def test_a_key_is_revoked_by_its_id_without_an_end(tmp_path: Path) -> None:
+    key = "tgk_shop_" + "A" * 43
+    file = tmp_path / "keys.toml"
+    digest = hashlib.sha256(key.encode()).hexdigest()
+    file.write_text(f'[[key]]\nid = "shop"\nsha256 = "{digest}"\nadmin = ["dead"]\n')
+    settings = {**AUTH, "api_keys_file": str(file)}
+    async with broker(tmp_path) as (server, _), running_publisher(server.url, **settings) as (api, _):
+        assert (await api.get("/api/ai/dead", headers=bearer(key))).status_code == 200
+        revoked = await api.post(PATH, json={"key": "shop"}, headers=admin())
+        assert revoked.json()["until"] is None
+        refused = await api.get("/api/ai/dead", headers=bearer(key))
+        assert (refused.status_code, refused.json()["reason"]) == (401, "revoked")
+        assert (await api.get("/api/ai/dead", headers=bearer(token("shop", admin=["dead"])))).status_code == 200
 
 
 async def test_a_token_that_was_issued_since_is_good(tmp_path: Path) -> None:

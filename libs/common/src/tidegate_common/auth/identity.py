@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 from tidegate_common.auth.audit_log import AuditLog
 from tidegate_common.auth.authenticator import Authenticator
@@ -13,6 +14,8 @@ from tidegate_common.auth.revocations import Revocations
 from tidegate_common.auth.settings import AuthSettings
 from tidegate_common.auth.tickets import Tickets
 from tidegate_common.bus.connection import Bus
+from tidegate_common.contract.principal import Principal
+from tidegate_common.errors import Unauthenticated
 from tidegate_common.telemetry import names
 from tidegate_common.telemetry.providers import Telemetry
 
@@ -52,6 +55,15 @@ class Identity:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._client_id_key.aclose()
         await self.authenticator.aclose()
+
+    def check(self, principal: Principal) -> None:
+        """Whether what was a good token or key some time ago still is. Raises Unauthenticated."""
+        if principal.expires and time.time() >= principal.expires:
+            raise Unauthenticated("expired")
+        self.revocations.check(principal)
+        keys = self.authenticator.keys
+        if principal.key and (keys is None or principal not in keys.of(principal.key)):
+            raise Unauthenticated("revoked", detail="the key was taken back, or has other rights now")
 
     def _observe(self, signals: Telemetry) -> None:
         """The metrics of identity."""

@@ -15,13 +15,14 @@ from starlette.routing import Route
 from publisher_api.bodies import BROADCAST_BODY, EVERYBODY, SEND_BODY, Published, Target, target_of
 from publisher_api.events.batch import BatchSender, LineOutcome
 from publisher_api.events.sender import EventSender, Sent
+from publisher_api.http.slow_bodies import BodyReader
 from publisher_api.settings import PublisherSettings
 from tidegate_common.auth.identity import Identity
 from tidegate_common.bus.requests.gateways import ASK_SECONDS, AllGateways
 from tidegate_common.contract.subjects import client_tail, topic_tail, user_tail
 from tidegate_common.errors import InvalidField
 from tidegate_common.runtime.authentication import address_of, principal_of
-from tidegate_common.runtime.body import decode, read_body
+from tidegate_common.runtime.body import decode
 from tidegate_common.runtime.problems import REFUSALS, problem_of
 from tidegate_common.runtime.query import idempotency_key
 from tidegate_common.telemetry.propagation import trace_id
@@ -54,6 +55,7 @@ class Endpoints:
         self._gateways = gateways
         self._limits = identity.limits
         self._audit = identity.audit_log
+        self._bodies = BodyReader(identity)
 
     def routes(self) -> list[Route]:
         return [
@@ -69,13 +71,13 @@ class Endpoints:
     async def send(self, request: Request) -> Response:
         self._limits.publish(principal_of(request), address_of(request))
         key = idempotency_key(request)
-        body = decode(SEND_BODY, await read_body(request, self._settings.max_body_bytes))
+        body = decode(SEND_BODY, await self._bodies.read(request, self._settings.max_body_bytes))
         return await self._send(request, target_of(body), body, key)
 
     async def broadcast(self, request: Request) -> Response:
         self._limits.publish(principal_of(request), address_of(request))
         key = idempotency_key(request)
-        body = decode(BROADCAST_BODY, await read_body(request, self._settings.max_body_bytes))
+        body = decode(BROADCAST_BODY, await self._bodies.read(request, self._settings.max_body_bytes))
         return await self._send(request, EVERYBODY, body, key)
 
     async def _send(self, request: Request, target: Target, body: Published, key: str | None) -> Response:
@@ -87,7 +89,7 @@ class Endpoints:
 
     async def batch(self, request: Request) -> Response:
         key = idempotency_key(request)
-        body = await read_body(request, self._settings.max_batch_bytes, "application/x-ndjson")
+        body = await self._bodies.read(request, self._settings.max_batch_bytes, "application/x-ndjson")
         lines = body.split(b"\n")
         if sum(1 for line in lines if line.strip()) > self._settings.max_batch_lines:
             raise InvalidField("body", f"at most {self._settings.max_batch_lines} lines")

@@ -22,6 +22,7 @@ from publisher_api.bodies import (
     kind_of,
 )
 from publisher_api.http.endpoints import answer
+from publisher_api.http.slow_bodies import BodyReader
 from publisher_api.jobs.dead import DeadLetters
 from tidegate_common.auth.identity import Identity
 from tidegate_common.auth.job_access import is_own, reachable
@@ -35,7 +36,7 @@ from tidegate_common.contract.jobs import CHAT, DeadJob, Job, JobState, request_
 from tidegate_common.contract.subjects import job_tail
 from tidegate_common.errors import InvalidField
 from tidegate_common.runtime.authentication import address_of, principal_of
-from tidegate_common.runtime.body import decode, read_body
+from tidegate_common.runtime.body import decode
 from tidegate_common.runtime.query import address_owner, idempotency_key, once
 from tidegate_common.telemetry.propagation import trace_id
 
@@ -69,6 +70,7 @@ class JobEndpoints:
         self._dead = dead
         self._client_ids = identity.client_ids
         self._audit = identity.audit_log
+        self._bodies = BodyReader(identity)
         self._limits = identity.limits
         self._max_body_bytes = max_body_bytes
 
@@ -87,13 +89,13 @@ class JobEndpoints:
     async def chat(self, request: Request) -> Response:
         self._limits.job(principal_of(request), address_of(request))
         key = idempotency_key(request)
-        body = decode(CHAT_BODY, await read_body(request, self._max_body_bytes))
+        body = decode(CHAT_BODY, await self._bodies.read(request, self._max_body_bytes))
         return await self._submit(request, key, CHAT, msgspec.to_builtins(chat_of(body)), body)
 
     async def job(self, request: Request) -> Response:
         self._limits.job(principal_of(request), address_of(request))
         key = idempotency_key(request)
-        body = decode(JOB_BODY, await read_body(request, self._max_body_bytes))
+        body = decode(JOB_BODY, await self._bodies.read(request, self._max_body_bytes))
         return await self._submit(request, key, kind_of(body), body.params, body)
 
     async def _submit(
@@ -150,7 +152,7 @@ class JobEndpoints:
     async def retry(self, request: Request) -> Response:
         job_id = request.path_params["job_id"]
         # Read for its media type: a page of another origin sends none of JSON without being allowed to (CORS).
-        decode(RETRY_BODY, await read_body(request, self._max_body_bytes) or b"{}")
+        decode(RETRY_BODY, await self._bodies.read(request, self._max_body_bytes) or b"{}")
         principal_of(request).check_admin("dead")
         with self._act(request, "retry dead job"):
             state = await self._dead.retry(job_id)

@@ -14,12 +14,13 @@ from starlette.routing import Route
 
 from publisher_api.http.endpoints import answer
 from publisher_api.http.job_endpoints import limit_of
+from publisher_api.http.slow_bodies import BodyReader
 from publisher_api.settings import PublisherSettings
 from tidegate_common.auth.identity import Identity
 from tidegate_common.contract.revocation import KINDS, Revocation
 from tidegate_common.errors import InvalidField
 from tidegate_common.runtime.authentication import address_of, principal_of
-from tidegate_common.runtime.body import decode, read_body
+from tidegate_common.runtime.body import decode
 from tidegate_common.runtime.query import once
 from tidegate_common.telemetry.propagation import trace_id
 
@@ -52,6 +53,7 @@ class RevocationEndpoints:
     def __init__(self, settings: PublisherSettings, identity: Identity) -> None:
         self._revocations = identity.revocations
         self._audit = identity.audit_log
+        self._bodies = BodyReader(identity)
         self._most_ahead = settings.auth_max_token_seconds
         """How far `before` may lie ahead, in seconds."""
         self._max_body_bytes = settings.max_body_bytes
@@ -69,7 +71,7 @@ class RevocationEndpoints:
     async def _revoke(self, request: Request) -> Response:
         if request.state.query:
             raise InvalidField(next(iter(request.state.query)), "in the body")
-        body = decode(BODY, await read_body(request, self._max_body_bytes))
+        body = decode(BODY, await self._bodies.read(request, self._max_body_bytes))
         kind, name = _named({kind: getattr(body, kind) for kind in KINDS})
         before = self._before(kind, body.before)
         principal_of(request).check_admin("revoke")

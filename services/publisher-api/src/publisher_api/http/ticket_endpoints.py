@@ -8,6 +8,7 @@ from starlette.routing import Route
 
 from publisher_api.bodies import TICKET_BODY, TicketBody
 from publisher_api.http.endpoints import answer
+from publisher_api.http.slow_bodies import BodyReader
 from publisher_api.settings import PublisherSettings
 from tidegate_common.auth.identity import Identity
 from tidegate_common.auth.job_access import reachable
@@ -16,7 +17,7 @@ from tidegate_common.contract.principal import Principal
 from tidegate_common.contract.wishes import hearing
 from tidegate_common.errors import InvalidField
 from tidegate_common.runtime.authentication import address_of, principal_of
-from tidegate_common.runtime.body import decode, read_body
+from tidegate_common.runtime.body import decode
 
 PATH = "/api/auth/tickets"
 
@@ -27,6 +28,7 @@ class TicketEndpoints:
     def __init__(self, settings: PublisherSettings, identity: Identity, records: JobRecords) -> None:
         self._settings = settings
         self._identity = identity
+        self._bodies = BodyReader(identity)
         self._records = records
 
     def routes(self) -> list[Route]:
@@ -37,7 +39,7 @@ class TicketEndpoints:
         if principal.anonymous:
             raise principal.refuse("a token or a key")
         self._identity.limits.connect(principal, address_of(request))
-        body = decode(TICKET_BODY, await read_body(request, self._settings.max_body_bytes))
+        body = decode(TICKET_BODY, await self._bodies.read(request, self._settings.max_body_bytes))
         if body.job_id is None:
             ticket, ends = await self._for_stream(principal, body)
         else:
