@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
+from tests.support import least_rights
 from tests.support.nats import NatsServer
 from tests.support.network import Network
 from tests.support.ports import free_port
@@ -51,13 +52,16 @@ class Cluster:
         port, route = self._ports[name]
         address, network = self._address(name), self._network
         routes = ",".join(f"nats://{self._address(other)}:{self._ports[other][1]}" for other in NAMES)
-        config = self._data / f"{name}.conf"
-        config.write_text(IMPATIENT)
-        command = [str(Path(sys.executable).with_name("nats-server")), "-c", str(config)]
-        command += ["-a", address, "-p", str(port), "-js", "-sd", str(self._data / name), "--name", name]
+        config, store = self._data / f"{name}.conf", self._data / name
+        command = [str(Path(sys.executable).with_name("nats-server")), "-c", str(config), "--name", name]
+        if least_rights.ON:
+            config.write_text(IMPATIENT + least_rights.configuration(store, port, host=address))
+        else:
+            config.write_text(IMPATIENT)
+            command += ["-a", address, "-p", str(port), "-js", "-sd", str(store)]
         command += ["--cluster_name", "c", "--cluster", f"nats://{address}:{route}", "--routes", routes]
         prefix = network.command(name) if network is not None else ()
-        run = await self._stack.enter_async_context(running(*prefix, *command))
+        run = await self._stack.enter_async_context(running(*prefix, *command, env=least_rights.passwords()))
         await until(lambda: run.said("Listening for client connections"), f"{name} listens")
         self.servers[name] = NatsServer(port, run)
 
@@ -65,7 +69,11 @@ class Cluster:
         return self._network.address_of(name) if self._network is not None else "127.0.0.1"
 
     async def aclose(self) -> None:
+        """Raises AssertionError if a user of deploy/nats.conf lacked a right."""
         await self._stack.aclose()
+        if least_rights.ON:
+            for server in self.servers.values():
+                least_rights.check(server.run.output)
 
 
 @asynccontextmanager

@@ -18,6 +18,7 @@ from tests.support.bus import SUBJECTS
 from tests.support.least_rights import as_service
 from tests.support.streams import make_streams
 from tests.support.waiting import until
+from tidegate_common.auth.revocations import Revocations
 from tidegate_common.bus.connection import Bus, connect
 from tidegate_common.runtime.server import Server
 from tidegate_common.runtime.tasks import end
@@ -27,12 +28,32 @@ from tidegate_common.telemetry.providers import telemetry
 class RunningGateway:
     """Its address, its parts, and its connection to NATS."""
 
-    def __init__(self, url: str, gateway: Gateway, bus: Bus, server: Server, stop: Any) -> None:
+    def __init__(self, url: str, nats_url: str, gateway: Gateway, bus: Bus, server: Server, stop: Any) -> None:
         self.url = url
         self.gateway = gateway
         self.bus = bus
         self.server = server
         self.stop = stop
+        self._nats_url = nats_url
+
+    async def revoke(self, kind: str, value: str, before: float = 0.0) -> None:
+        """As publisher-api does it. Returns when this gateway knows."""
+        async with self._publisher() as listed:
+            made = await listed.revoke(kind, value, before)
+        known = self.gateway.identity.revocations
+        await until(lambda: known.latest(1, (kind, value))[0] == [made], "the gateway knows of the revocation")
+
+    async def take_back(self, kind: str, value: str) -> None:
+        """A revocation, likewise."""
+        async with self._publisher() as listed:
+            await listed.take_back(kind, value)
+        known = self.gateway.identity.revocations
+        await until(lambda: not known.latest(1, (kind, value))[0], "the gateway knows that it was taken back")
+
+    @asynccontextmanager
+    async def _publisher(self) -> AsyncIterator[Revocations]:
+        async with connect(as_service(self._nats_url, "publisher-api"), SUBJECTS, "publisher-api") as bus:
+            yield Revocations(bus, token_seconds=3600)
 
 
 @asynccontextmanager
@@ -59,7 +80,7 @@ async def running_gateway(nats_url: str, *, environ: Any = None, **settings: Any
                 await serving
 
             try:
-                yield RunningGateway(f"http://127.0.0.1:{server.port}", gateway, bus, server, stop)
+                yield RunningGateway(f"http://127.0.0.1:{server.port}", plain_url, gateway, bus, server, stop)
             finally:
                 await stop()
                 await end(tasks)

@@ -1,7 +1,8 @@
 """NATS with deploy/nats.conf's users, for the whole suite: TIDEGATE_TEST_NATS=least.
 
-Servers that tests configure themselves are as those tests have them, and so are clusters. All others have the users of
-that file then, and each service comes as its own. Tests themselves come as the operator, who may do everything.
+Every server has the users of that file then, beside what its test configures, and each service comes as its own. Tests
+themselves come as the operator, who may do everything. Not so: servers without JetStream, and those whose test gives
+them users, accounts or a JetStream of its own (`_OWN`), since it is about those.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ USERS = {
 """By service, and by its module."""
 
 
+_OWN = re.compile(r"authorization|accounts|operator|jetstream")
 _OURS = re.compile(r"//\w+:\w+-of-tests@")
 _NOBODY = re.compile(r"//(?=[^@,]*(?:,|$))")
 
@@ -38,11 +40,16 @@ def passwords() -> dict[str, str]:
     return {f"NATS_{name.upper()}_PASSWORD": password(name) for name in names}
 
 
-def configuration(data: Path, port: int, monitor_port: int = 0) -> str:
+def holds_for(config: str) -> bool:
+    """Whether a server with `config` has the users of that file too."""
+    return ON and _OWN.search(config) is None
+
+
+def configuration(data: Path, port: int, monitor_port: int = 0, host: str = "127.0.0.1") -> str:
     """deploy/nats.conf, for a server of tests: whoever brings no password is the operator."""
     text = CONFIG.read_text()
     ours = {
-        "listen: 0.0.0.0:4222": f'listen: "127.0.0.1:{port}"',
+        "listen: 0.0.0.0:4222": f'listen: "{host}:{port}"',
         "http: 127.0.0.1:8222": f'http: "127.0.0.1:{monitor_port}"' if monitor_port else "",
         "store_dir: /data": f'store_dir: "{data}"',
         "authorization {": "no_auth_user: operator\nauthorization {",
@@ -64,6 +71,7 @@ def as_user(urls: str, user: str) -> str:
     return _NOBODY.sub(f"//{user}:{password(user)}@", urls)
 
 
-def violations(output: list[str]) -> list[str]:
-    """What a server has refused, by its log."""
-    return [line for line in output if "Violation" in line]
+def check(output: list[str]) -> None:
+    """Raises AssertionError if a server with that output has refused a right."""
+    found = [line for line in output if "Violation" in line]
+    assert not found, "\n".join(found)

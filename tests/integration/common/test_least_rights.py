@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
@@ -31,7 +32,8 @@ ADMIN = ["presence", "kick", "dead", "revoke", "events", "ops"]
 BOSS = token(
     "boss", subscribe=["topic:>", "broadcast"], publish=["user:*", "client:*", "topic:>", "broadcast"], admin=ADMIN
 )
-ANN = token("ann", subscribe=["topic:news.>", "broadcast"], jobs={})
+BUDGET = {"max_tokens": 1000, "tokens_per_day": 100_000, "concurrent": 3}
+ANN = token("ann", subscribe=["topic:news.>", "broadcast"], jobs=BUDGET)
 
 SERVICES = {"publisher_api": "publisher", "ai_worker": "worker", "gateway": "gateway"}
 
@@ -69,7 +71,7 @@ async def product(nats_url: str, env: Mapping[str, str]) -> AsyncIterator[Produc
 
 async def posted(client: httpx.AsyncClient, path: str, body: Any) -> dict[str, Any]:
     answer = await client.post(path, json=body)
-    assert answer.status_code in (200, 202), (path, answer.status_code, answer.text)
+    assert answer.status_code in (200, 201, 202), (path, answer.status_code, answer.text)
     return dict(answer.json())
 
 
@@ -137,6 +139,21 @@ async def completions(made: Product) -> None:
                 break
 
 
+async def identity(made: Product) -> None:
+    """A ticket, and a user who is sent away."""
+    ticket = (await posted(made.ann, "/api/auth/tickets", {"topic": "news.eu"}))["ticket"]
+    async with open_stream(made.gateway, {"ticket": ticket}) as stream:
+        await stream.connected()
+        await posted(made.boss, "/api/sse/send", {"topic": "news.eu", "event_type": "price", "data": "1"})
+        await stream.next("price")
+    async with open_stream(made.gateway, headers=bearer(token("bob"))) as stream:
+        await stream.connected()
+        await posted(made.boss, "/api/auth/revocations", {"sub": "bob"})
+        assert json.loads((await stream.next("closing")).data)["reason"] == "revoked"
+    assert (await made.boss.get("/api/auth/revocations")).json()["total"] == 1
+    assert (await made.boss.delete("/api/auth/revocations", params={"sub": "bob"})).status_code == 204
+
+
 async def all_done(nats_url: str) -> None:
     """Returns when no job is in the queue any more."""
     async with connect(as_user(nats_url, "operator"), SUBJECTS, "test") as bus:
@@ -158,6 +175,7 @@ async def walk(nats: NatsServer, made: Product) -> str:
         assert (await made.boss.get("/api/presence/users/ann")).json()["connections"] == 1
         assert (await made.boss.delete("/api/presence/users/ann")).status_code in (200, 202)
         await until(lambda: stream.ended, "it is kicked")
+    await identity(made)
     await completions(made)
     await all_done(nats.url)
     return last
@@ -369,3 +387,15 @@ async def test_a_user_without_a_password_or_with_anothers_is_refused(tmp_path: P
             with pytest.raises(BrokerUnavailable, match="NATS refuses user and password"):
                 async with connect(url, SUBJECTS, "gateway", connect_seconds=1):
                     pass
+
+
+async def test_a_right_that_a_newer_release_needs_is_named(tmp_path: Path) -> None:
+    """The file of an older release was in use: a start ended with "JetStream does not answer", and no more."""
+    lacking = "$JS.API.STREAM.INFO.KV_TG_AUTH"
+    replaced = {f'"{lacking}"': '"$JS.API.STREAM.INFO.OTHER"'}
+    async with nats_with_least_rights(tmp_path, free_port(), replaced=replaced, violations=True) as nats:
+        async with connect(as_user(nats.url, "publisher"), SUBJECTS, "publisher-api") as bus:
+            with pytest.raises(BrokerUnavailable, match=f"not allow this process to write to {re.escape(lacking)}"):
+                await ensure_streams(bus, StreamLimits(identity=True), update=True)
+            with pytest.raises(BrokerUnavailable, match="write to"):
+                await bus.api.call("STREAM.INFO.KV_TG_AUTH", seconds=1)

@@ -248,8 +248,7 @@ async def test_nothing_but_a_get_of_a_stream_reads_a_ticket(tmp_path: Path) -> N
 async def test_what_is_revoked_for_its_subject_is_revoked_for_a_ticket(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         ticket = await w.ticket()
-        gateway = w.gateways[0].gateway
-        await gateway.identity.revocations.revoke("sub", "ann")
+        await w.gateways[0].revoke("sub", "ann")
         status, problem = await w.status(f"ticket={ticket}")
         assert (status, problem["reason"]) == (401, "revoked")
 

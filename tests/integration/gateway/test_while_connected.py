@@ -192,7 +192,6 @@ async def test_what_is_revoked_ends_its_streams_and_no_others(tmp_path: Path, st
     """Each kind, of the stream and of a job's own, which the same client has open."""
     async with asked(tmp_path, streams=streams) as (running, bus):
         await job_of(bus)
-        revocations = running.gateway.identity.revocations
         for kind, value, claims in REVOKED:
             headers = bearer(token("ann", **claims))
             async with AsyncExitStack() as stack:
@@ -205,7 +204,7 @@ async def test_what_is_revoked_ends_its_streams_and_no_others(tmp_path: Path, st
                 )
                 for stream in (*opened, other):
                     await stream.connected()
-                await revocations.revoke(kind, value)
+                await running.revoke(kind, value)
                 for stream in opened:
                     told = await closing(stream)
                     assert (told["reason"], told["reconnect"], told["retry"] > HOUR * 1000) == ("revoked", False, True)
@@ -214,7 +213,7 @@ async def test_what_is_revoked_ends_its_streams_and_no_others(tmp_path: Path, st
             async with httpx.AsyncClient() as client:
                 response = await client.get(f"{running.url}/api/sse", headers=headers)
                 assert (response.status_code, response.json()["reason"]) == (401, "revoked")
-            await revocations.take_back(kind, value)
+            await running.take_back(kind, value)
         await until(lambda: not running.gateway.hub.sessions, "all are gone")
         assert running.gateway.hub.ended["revoked"] == 2 * len(REVOKED)
 
@@ -228,7 +227,7 @@ async def test_a_made_client_is_revoked_too_while_it_watches_a_job(tmp_path: Pat
             made = (await stream.connected())["client_id"]
             async with open_stream(running.url, None, headers, path=f"/api/sse/jobs/{JOB}") as other:
                 await other.connected()
-                await running.gateway.identity.revocations.revoke("client_id", made)
+                await running.revoke("client_id", made)
                 assert (await closing(stream))["reason"] == "revoked"
                 assert not other.ended
         await until(lambda: not running.gateway.hub.sessions, "both are gone")
@@ -242,7 +241,7 @@ async def test_tokens_that_are_issued_later_are_good(tmp_path: Path) -> None:
         async with open_stream(running.url, None, before) as old, open_stream(running.url, None, after) as new:
             await old.connected()
             await new.connected()
-            await running.gateway.identity.revocations.revoke("sub", "ann", now - 40)
+            await running.revoke("sub", "ann", now - 40)
             assert (await closing(old))["reason"] == "revoked"
             assert not new.ended
 
@@ -269,7 +268,7 @@ async def test_what_ends_while_a_request_is_read_opens_no_stream(tmp_path: Path,
             counts = running.gateway.identity.authenticator
             await until(lambda: counts.results["ok"] == 1, "the token was looked at")
             if reason == "revoked":
-                await running.gateway.identity.revocations.revoke("sub", "ann")
+                await running.revoke("sub", "ann")
             await until(lambda: reason == "revoked" or time.time() > ends, "the token has ended")
             go_on.set()
             response = await asking
@@ -298,7 +297,7 @@ async def test_who_is_revoked_while_being_attached_gets_nothing(tmp_path: Path, 
                 headers = {**bearer(token("ann")), "Last-Event-ID": f"{EventId.parse(first).epoch}-0"}  # type: ignore[union-attr]
                 asking = asyncio.ensure_future(client.get(f"{running.url}/api/sse", headers=headers))
                 await until(lambda: bool(running.gateway.hub.sessions), "it is being attached")
-                await running.gateway.identity.revocations.revoke("sub", "ann")
+                await running.revoke("sub", "ann")
                 held.set()
                 response = await asking
             assert "secret" not in response.text

@@ -152,6 +152,11 @@ class JetStreamApi:
             pass  # in a cluster nobody speaks for a stream that has no leader
         if answer is None and losses != self._bus.losses:
             raise BrokerUnavailable("NATS is away")  # in the same words as above: the log tells one absence once
+        if answer is None and subject in self._bus.client.unwritable:
+            self._bus.client.unwritable.discard(subject)  # the right may be given later
+            raise BrokerUnavailable(
+                f"NATS does not allow this process to write to {subject}: its user lacks that right"
+            )
         if answer is None:
             raise BrokerUnavailable(f"JetStream does not answer (to {subject.removeprefix('$JS.API.')})")
         if not answer:

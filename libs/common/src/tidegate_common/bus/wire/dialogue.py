@@ -16,6 +16,9 @@ from tidegate_common.bus.wire.interest import Interest
 from tidegate_common.bus.wire.server_errors import ConnectFailed, ServerError
 from tidegate_common.bus.wire.tap import Tap
 
+MOST_UNWRITABLE = 100
+"""Subjects are made of names: more are not kept."""
+
 
 class Dialogue(Interest):
     """nats-py's client with another reader: nothing that the server says, or leaves out, makes it raise."""
@@ -92,6 +95,8 @@ class Dialogue(Interest):
         else:
             if error.denied is not None:
                 self._deny(error.denied, str(error))
+            elif error.unwritable is not None and len(self.unwritable) < MOST_UNWRITABLE:
+                self.unwritable.add(error.unwritable)
             self.log.said(error)
 
     def _learn(self, info: dict[str, Any]) -> None:

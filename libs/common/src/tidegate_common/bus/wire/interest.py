@@ -20,6 +20,8 @@ class Interest(Client):
         self.limits = ConnectionLimits()
         self.denied: dict[str, str] = {}
         """By subject: subscriptions that this process can't do without and the server does not allow."""
+        self.unwritable: set[str] = set()
+        """Subjects that the server has not let this process write to, on this connection."""
         self._refused_now = 0
         """Subscriptions that the server has refused on this connection."""
         self._writes: list[asyncio.Future[None]] = []

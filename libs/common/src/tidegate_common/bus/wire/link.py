@@ -102,6 +102,7 @@ class Link(Dialogue):
         self._opening, self._lost_early = asyncio.get_running_loop().create_future(), None
         self._refused_now = 0
         self.denied.clear()
+        self.unwritable.clear()
         self.limits.opened()
         try:
             await transport.connect(server.uri, LINE_BYTES, DIAL_SECONDS)

@@ -38,6 +38,7 @@ REFUSALS = (
 TOO_MANY_SUBSCRIPTIONS = "maximum subscriptions exceeded"
 LINE_TOO_LONG = "maximum control line exceeded"
 SUBSCRIPTION_DENIED = "permissions violation for subscription to "
+PUBLISH_DENIED = "permissions violation for publish to "
 
 MAY_WANT_TLS = ", or wants TLS before it says anything (handshake_first: TIDEGATE_NATS_TLS_FIRST=true)"
 
@@ -75,9 +76,17 @@ class ServerError(nats_errors.Error):
     @property
     def denied(self) -> str | None:
         """The subject of a subscription that is not allowed, if it says so."""
-        if not self.text.startswith(SUBSCRIPTION_DENIED):
+        return self._subject_after(SUBSCRIPTION_DENIED)
+
+    @property
+    def unwritable(self) -> str | None:
+        """The subject that this process may not write to, if it says so."""
+        return self._subject_after(PUBLISH_DENIED)
+
+    def _subject_after(self, start: str) -> str | None:
+        if not self.text.startswith(start):
             return None
-        return self._quoted[len(SUBSCRIPTION_DENIED) :].partition('"')[2].partition('"')[0]
+        return self._quoted[len(start) :].partition('"')[2].partition('"')[0]
 
     @property
     def unauthorized(self) -> bool:
