@@ -68,6 +68,8 @@ class AuditLog:
         self._timer: asyncio.TimerHandle | None = None
         self._refused: dict[str, Line | None] = {}
         """By reason: what has come since the last line about it."""
+        self.forbidden = 0
+        """Requests, and lines of batches, that lacked a right, whether they are written or not."""
         self._ticking: asyncio.TimerHandle | None = None
 
     def note(
@@ -107,6 +109,8 @@ class AuditLog:
 
     def refused(self, principal: Principal | None, what: str, address: str, trace_id: str, error: Exception) -> None:
         """`error` was the answer to `what`, if it is one about who asks and what they may. Others are not noted."""
+        if isinstance(error, Forbidden):
+            self.forbidden += 1
         reason = _reason(error) if self.on else ""
         if not reason:
             return

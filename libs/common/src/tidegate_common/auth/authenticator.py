@@ -57,7 +57,7 @@ class Authenticator:
         self.failures = RateLimit("auth_failures", Rate.of(settings.limit_auth_failures))
         self._failed = Failures(self.failures)
         self._tasks: list[asyncio.Task[None]] = []
-        self.results = dict.fromkeys(("ok", *AUTHENTICATION, "forbidden"), 0)
+        self.results = dict.fromkeys(("ok", *AUTHENTICATION), 0)
         """Requests, by what came of them."""
 
     async def start(self) -> None:
@@ -97,9 +97,6 @@ class Authenticator:
             reason = error.reason if isinstance(error, Unauthenticated) else "malformed"
             self.results[reason] += 1
             self._failed.note(reason, address)
-            raise
-        except Forbidden:
-            self.results["forbidden"] += 1
             raise
         self.results["ok"] += 1
         return found

@@ -67,8 +67,10 @@ class Identity:
 
     def _observe(self, signals: Telemetry) -> None:
         """The metrics of identity."""
-        results, tokens, jwks = self.authenticator.results, self.authenticator.tokens, self.authenticator.jwks
-        signals.observe("counter", names.METRIC_AUTH, lambda: results, "{request}", "Requests, by who asks", "result")
+        tokens, jwks = self.authenticator.tokens, self.authenticator.jwks
+        signals.observe(
+            "counter", names.METRIC_AUTH, self._results, "{request}", "Requests, by what came of asking", "result"
+        )
         signals.observe(
             "counter", names.METRIC_AUTH_CACHE_HITS, lambda: tokens.hits, "{token}", "Tokens that were known already"
         )
@@ -78,3 +80,7 @@ class Identity:
         signals.observe(
             "counter", names.METRIC_LIMITED, limits.refused, "{request}", "Refused by a limit", label="limit"
         )
+
+    def _results(self) -> dict[str, int]:
+        """Requests by what came of asking who they are from. One that lacks a right is among the good ones, too."""
+        return {**self.authenticator.results, "forbidden": self.audit_log.forbidden}

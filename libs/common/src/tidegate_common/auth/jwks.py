@@ -92,7 +92,9 @@ class Jwks:
         """Fetches the set for the first time. If it is away, the process starts all the same."""
         import httpx2  # only where a JWKS is set: it takes 1.5 MB
 
-        self._client = httpx2.AsyncClient(follow_redirects=False, timeout=self._fetch_seconds)
+        # A proxy of the environment sees nothing of https, and has no business with an address of this machine.
+        proxied = self._url.startswith("https:")
+        self._client = httpx2.AsyncClient(follow_redirects=False, timeout=self._fetch_seconds, trust_env=proxied)
         await self.refresh()
 
     async def run(self) -> None:
