@@ -93,18 +93,10 @@ async def test_the_page_follows_the_system_s_colors_and_all_text_stands_out(
     console.ask("Hello?")
     await until(lambda: console.answer()[0] == "done", "the answer is complete", 30)
     console.color_scheme(scheme)
-    painted = console.script(
-        """const behind = (e) => {
-          const color = getComputedStyle(e).backgroundColor;
-          return color === "rgba(0, 0, 0, 0)" && e.parentElement ? behind(e.parentElement) : color;
-        };
-        return [...document.querySelectorAll("body *")]
-          .filter((e) => e.checkVisibility() && [...e.childNodes].some((n) => n.nodeType === 3 && n.data.trim()))
-          .map((e) => [e.textContent, getComputedStyle(e).color, behind(e)])"""
-    )
+    painted = console.painted("body *")
     assert len(painted) > 40
     assert (_luminance(console.script("return getComputedStyle(document.body).backgroundColor")) < 0.05) is dark
-    assert [row for row in painted if _contrast(row[1], row[2]) < 4.5] == []
+    assert [row for row in painted if contrast(row[1], row[2]) < 4.5] == []
 
 
 async def test_the_parser_reads_the_same_events_however_the_stream_is_cut(console: Console) -> None:
@@ -134,7 +126,8 @@ async def test_the_parser_reads_the_same_events_however_the_stream_is_cut(consol
     assert results == [{"events": expected, "retries": [250]}] * 5
 
 
-def _contrast(one: str, other: str) -> float:
+def contrast(one: str, other: str) -> float:
+    """Of two colours of CSS (WCAG 2.2)."""
     darker, lighter = sorted((_luminance(one), _luminance(other)))
     return (lighter + 0.05) / (darker + 0.05)
 

@@ -34,8 +34,11 @@ class Stack:
         self.workers: list[Running] = []
         self.url = f"http://127.0.0.1:{self._gateway_port}"
 
-    async def start(self, nats_url: str, env: Mapping[str, str] | None = None) -> None:
-        common = {"TIDEGATE_NATS_URL": nats_url, "TIDEGATE_DRAIN_SECONDS": "2"}
+    async def start(
+        self, nats_url: str, env: Mapping[str, str] | None = None, shared: Mapping[str, str] | None = None
+    ) -> None:
+        """`env` is the worker's own, `shared` all services'."""
+        common = {"TIDEGATE_NATS_URL": nats_url, "TIDEGATE_DRAIN_SECONDS": "2", **(shared or {})}
         port = free_port()
         self.publisher_url = f"http://127.0.0.1:{port}"
         self._gateway_env = {**common, "TIDEGATE_PUBLISHER_URL": self.publisher_url}
@@ -54,8 +57,8 @@ class Stack:
         running = service("gateway", self._gateway_port, self._gateway_env)
         self.gateway = await self._exits.enter_async_context(running)
 
-    async def publish(self, path: str, **event: Any) -> None:
-        async with httpx.AsyncClient(base_url=self.publisher_url) as client:
+    async def publish(self, path: str, headers: Mapping[str, str] | None = None, **event: Any) -> None:
+        async with httpx.AsyncClient(base_url=self.publisher_url, headers=headers) as client:
             answer = await client.post(path, json=event)
         assert answer.status_code == 202, answer.text
 
@@ -98,6 +101,17 @@ class Console:
     def color_scheme(self, name: str) -> None:
         features = [{"name": "prefers-color-scheme", "value": name}]
         self.browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+
+    def painted(self, selector: str) -> list[tuple[str, str, str]]:
+        """Each text in sight of what matches, with its colour and what is behind it."""
+        code = """const behind = (e) => {
+              const color = getComputedStyle(e).backgroundColor;
+              return color === "rgba(0, 0, 0, 0)" && e.parentElement ? behind(e.parentElement) : color;
+            };
+            return [...document.querySelectorAll(arguments[0])]
+              .filter((e) => e.checkVisibility() && [...e.childNodes].some((n) => n.nodeType === 3 && n.data.trim()))
+              .map((e) => [e.textContent, getComputedStyle(e).color, behind(e)])"""
+        return [(text, color, ground) for text, color, ground in self.script(code, selector)]
 
     @property
     def state(self) -> str:

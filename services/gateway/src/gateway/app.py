@@ -133,7 +133,7 @@ class Gateway:
                 *health_routes(signals, self.readiness, settings),
                 self.openai.routes(),
                 openapi_route(settings.asks),
-                *console_routes(settings.publisher_url),
+                *console_routes(settings.publisher_url, asks=settings.asks),
             ],
             middleware=[
                 self.cors.middleware,

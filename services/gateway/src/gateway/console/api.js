@@ -22,10 +22,12 @@ export async function findPublisher() {
 /** publisher-api's calls. Each gives the answer's JSON or throws a Problem. */
 export class Publisher {
   #url;
+  #session;
 
   /** `url` is a promise: calls made before publisher-api was found wait for it. */
-  constructor(url) {
+  constructor(url, session) {
     this.#url = url;
+    this.#session = session;
   }
 
   send(event) {
@@ -46,15 +48,19 @@ export class Publisher {
 
   async #call(method, path, body) {
     const url = await this.#url;
-    const init = { method };
+    const init = { method, headers: this.#session.headers };
     if (body !== undefined) {
-      init.headers = { "Content-Type": "application/json" };
+      init.headers["Content-Type"] = "application/json";
       init.body = JSON.stringify(body);
     }
     const response = await fetch(url + path, init).catch((error) => {
       throw new Problem({ title: "publisher-api can't be reached", detail: `${url}: ${unreachable(error)}` });
     });
-    if (!response.ok) throw await problemOf(response);
+    if (!response.ok) {
+      const problem = await problemOf(response);
+      if (problem.status === 401) this.#session.refused(problem);
+      throw problem;
+    }
     return response.status === 204 ? {} : response.json();
   }
 }

@@ -15,13 +15,15 @@ const TYPES = new Set(["ai_response", "ai_reasoning", "ai_restart", "ai_error", 
 export class ChatPanel {
   #publisher;
   #connect;
+  #session;
   #follow;
   #answer = null;
   #turns = [];
 
-  constructor(publisher, connect) {
+  constructor(publisher, connect, session) {
     this.#publisher = publisher;
     this.#connect = connect;
+    this.#session = session;
     this.#follow = new Follow(byId("chat-view"));
     byId("chat-form").addEventListener("submit", (event) => {
       event.preventDefault();
@@ -84,7 +86,8 @@ export class ChatPanel {
 
   /** Follows the answer's own stream from its start. It ends with the answer, and is not opened again. */
   #watch(answer) {
-    const stream = new Tidegate(`api/sse/jobs/${encodeURIComponent(answer.jobId)}`);
+    const token = () => this.#session.token;
+    const stream = new Tidegate(`api/sse/jobs/${encodeURIComponent(answer.jobId)}`, { token });
     answer.stream = stream;
     stream.on("event", (event) => {
       const piece = TYPES.has(event.type) && this.#answer === answer ? json(event.data) : null;

@@ -1,4 +1,5 @@
 import { Tidegate } from "./client/index.js";
+import { storage } from "./session.js";
 import { byId, copyText, showProblem } from "./view.js";
 
 const REMEMBERED = "tidegate.client_id";
@@ -9,12 +10,18 @@ export class ConnectPanel {
   /** The id that the gateway confirmed, or "" before the first connection. */
   clientId = "";
   #client = null;
+  #session;
   #onEvent;
   #countdown = null;
 
   /** `onEvent` gets every event of the stream, in order. */
-  constructor(onEvent) {
+  constructor(session, onEvent) {
+    this.#session = session;
     this.#onEvent = onEvent;
+    session.on("change", () => {
+      byId("connect-problem").replaceChildren();
+      this.#client?.wake(true); // an open stream goes on with the new token at once, from where it is
+    });
     byId("client-id").value = remembered();
     byId("copy").hidden = !byId("client-id").value;
     byId("client-id").addEventListener("input", (event) => (byId("copy").hidden = !event.target.value));
@@ -42,13 +49,14 @@ export class ConnectPanel {
     const asked = byId("client-id").value.trim();
     // The same client goes on where it was; another one starts at the present.
     const from = asked && asked === this.clientId ? this.#client.lastEventId : "";
-    this.#client = new Tidegate(address, { lastEventId: from });
+    this.#client = new Tidegate(address, { lastEventId: from, token: () => this.#session.token });
     this.#client.on("state", (state) => this.#show(state));
     this.#client.on("event", (taken) => this.#take(taken));
   }
 
   #take(event) {
     if (event.type === "connected") this.#confirmed(JSON.parse(event.data));
+    if (event.type === "expiring") this.#session.ask("This token ends soon. Paste a new one to go on.");
     byId("fact-last").textContent = event.lastEventId || "–";
     this.#onEvent(event);
   }
@@ -71,7 +79,9 @@ export class ConnectPanel {
     byId("connect").classList.toggle("primary", !this.running);
     byId("fact-reconnects").textContent = this.#client.reconnects;
     this.#countDown(state);
-    if (state.name === "closed" && state.problem) showProblem(byId("connect-problem"), state.problem);
+    if (state.name !== "closed" || !state.problem) return;
+    showProblem(byId("connect-problem"), state.problem);
+    if (state.problem.status === 401) this.#session.refused(state.problem);
   }
 
   /** Counts in an element that screen readers skip: they are told the state alone, once. */
@@ -108,7 +118,7 @@ function address() {
 // Storage may be forbidden to the page; then the id lives as long as the page does.
 function remembered() {
   try {
-    return localStorage.getItem(REMEMBERED) ?? "";
+    return storage().getItem(REMEMBERED) ?? "";
   } catch {
     return "";
   }
@@ -116,7 +126,7 @@ function remembered() {
 
 function remember(clientId) {
   try {
-    localStorage.setItem(REMEMBERED, clientId);
+    storage().setItem(REMEMBERED, clientId);
   } catch {
     // see above
   }

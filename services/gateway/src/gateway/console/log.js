@@ -165,7 +165,7 @@ function dataOf(text) {
 }
 
 function kind(type) {
-  if (type === "gap" || type === "ai_error" || type === "ai_restart") return "warning";
+  if (type === "gap" || type === "ai_error" || type === "ai_restart" || type === "expiring") return "warning";
   if (QUIET.has(type)) return "quiet";
   return type.startsWith("ai_") ? "ai" : "plain";
 }

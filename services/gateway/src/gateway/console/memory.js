@@ -1,11 +1,12 @@
 // What the page remembers. Storage may be forbidden to it; then that lives as long as the page does.
+import { storage } from "./session.js";
 
 const JOB = "tidegate.job";
 
 /** The answer that was asked for last, as `{jobId, prompt}`, or null. */
 export function rememberedJob() {
   try {
-    const job = JSON.parse(localStorage.getItem(JOB));
+    const job = JSON.parse(storage().getItem(JOB));
     return typeof job?.jobId === "string" && typeof job.prompt === "string" ? job : null;
   } catch {
     return null;
@@ -14,7 +15,7 @@ export function rememberedJob() {
 
 export function rememberJob(job) {
   try {
-    localStorage.setItem(JOB, JSON.stringify(job));
+    storage().setItem(JOB, JSON.stringify(job));
   } catch {
     // forbidden
   }
@@ -22,7 +23,7 @@ export function rememberJob(job) {
 
 export function forgetJob() {
   try {
-    localStorage.removeItem(JOB);
+    storage().removeItem(JOB);
   } catch {
     // forbidden
   }

@@ -18,12 +18,14 @@ export function json(text) {
   }
 }
 
-/** Shows `problem` (title, detail, field, trace) in `place`. */
+/** Shows `problem` (title, detail, field, the right that would do, trace) in `place`. */
 export function showProblem(place, problem) {
   const box = element("div", { class: "problem" }, element("strong", {}, problem.title));
   if (problem.detail) box.append(element("p", {}, problem.detail));
   const facts = [
     problem.field && `field: ${problem.field}`,
+    problem.needed && `needed: ${problem.needed}`,
+    problem.reason && `reason: ${problem.reason}`,
     problem.status && `status ${problem.status}`,
     problem.traceId && `trace ${problem.traceId}`,
   ].filter(Boolean);

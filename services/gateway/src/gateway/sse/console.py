@@ -21,6 +21,7 @@ USUAL_PORT = 8001
 """Where a page that is told nothing looks for publisher-api, on its own host (api.js)."""
 
 PUBLISHER = '<meta name="tidegate-publisher" content="'
+AUTH = '<meta name="tidegate-auth" content="'
 
 
 class _Assets(StaticFiles):
@@ -45,11 +46,13 @@ def publisher_source(publisher_url: str, host: str) -> str:
     return f"{scheme}{told.hostname}" + (f":{port}" if port else "")
 
 
-def console_routes(publisher_url: str) -> list[BaseRoute]:
-    """`/` and `/console/*`. `publisher_url`, if not empty, is written into the page for its scripts to use."""
+def console_routes(publisher_url: str, *, asks: bool) -> list[BaseRoute]:
+    """`/` and `/console/*`. `publisher_url`, and whether everyone is asked who they are, are written into the page."""
     folder = files("gateway.console")
     page = folder.joinpath("index.html").read_text(encoding="utf-8")
     page = page.replace(f'{PUBLISHER}"', f'{PUBLISHER}{html.escape(publisher_url)}"', 1)
+    if asks:
+        page = page.replace(f'{AUTH}"', f'{AUTH}token"', 1)
 
     async def index(request: Request) -> Response:
         policy = POLICY.format(publisher=publisher_source(publisher_url, request.headers.get("host", "")))
