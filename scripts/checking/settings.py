@@ -28,6 +28,7 @@ COMPOSE = "`compose.yaml` reads these from `.env`, where each is explained; a va
 NOT_SETTINGS = {
     "TIDEGATE_WORKER": "set by a gateway for its own workers",
     "TIDEGATE_REQUIRE_ALL": "read by the tests",
+    "TIDEGATE_TEST_NATS": "read by the tests",
 }
 _NAME = re.compile(r"\b(?:TIDEGATE|OPENAI)_[A-Z0-9_]*[A-Z0-9]\b")
 _UNITS = {"KiB": 10, "MiB": 20, "GiB": 30}
