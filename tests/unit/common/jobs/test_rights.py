@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ai_worker.handlers.transform import passages
 from tidegate_common.bus.jobs.rights import allowed, tokens_of
-from tidegate_common.contract.jobs import Job
+from tidegate_common.contract.jobs import Job, passage_characters
 from tidegate_common.contract.principal import OPEN, JobRights, Principal
 from tidegate_common.errors import Forbidden, InvalidField, Unauthenticated
 
@@ -71,6 +72,20 @@ def test_a_chat_reserves_its_prompt_and_each_of_its_answers() -> None:
     assert 100 <= prompt <= 130
     assert tokens_of(job(512, n=3)) == (prompt, 3 * 512)
     assert tokens_of(job(512, max_tokens=10)).all == prompt + 10
+
+
+def test_a_transform_reserves_each_of_its_passages() -> None:
+    params = {"text": "x" * 3_000, "instruction": "y" * 40}
+    one = Job(job_id="j", kind="transform", tail="job.j", params=params, created=1, max_tokens=750)
+    found = tokens_of(one)
+    assert found.answers == 750 * (3_000 // 375 + 1)
+    assert found.prompt > 3_000 // 4 + 9 * 10
+
+
+@given(text=st.text(alphabet="a .\n", max_size=4_000), max_tokens=st.integers(1, 2_000))
+def test_a_transform_has_no_more_passages_than_were_reserved(text: str, max_tokens: int) -> None:
+    one = Job(job_id="j", kind="transform", tail="job.j", params={"text": text}, created=1, max_tokens=max_tokens)
+    assert len(passages(text, passage_characters(max_tokens))) * max_tokens <= tokens_of(one).answers
 
 
 ANYTHING = st.one_of(

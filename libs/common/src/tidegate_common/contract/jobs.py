@@ -14,11 +14,22 @@ import msgspec
 CHAT = "chat"
 """The kind of jobs that answer a conversation: their `params` are `ChatParams`."""
 
-NAMING_MODELS = frozenset({CHAT, "transform"})
+TRANSFORM = "transform"
+"""The kind that streams a `text` through an `instruction`, passage by passage."""
+
+NAMING_MODELS = frozenset({CHAT, TRANSFORM})
 """Kinds whose `params` may name a `model`; if they name none, the worker's own is asked."""
 
 MAX_CANDIDATES = 8
 """Answers of one chat."""
+
+
+def passage_characters(max_tokens: int | None) -> int:
+    """How many characters of a transform's text go through the model at once, if an answer has so many tokens.
+
+    A translation has room to be longer than its text. A passage ends at a good place, which may be a quarter of it.
+    """
+    return 1_500 if max_tokens is None else min(1_500, max(200, 2 * max_tokens))
 
 
 class JobStatus(StrEnum):

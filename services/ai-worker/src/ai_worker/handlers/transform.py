@@ -19,16 +19,9 @@ from ai_worker.models.model import ChatRequest
 from ai_worker.models.traced import TracedModel
 from ai_worker.pieces import Finish, Piece, Progress, Text
 from ai_worker.settings import WorkerSettings
-from tidegate_common.contract.jobs import ChatMessage, Usage
+from tidegate_common.contract.jobs import ChatMessage, Usage, passage_characters
 
 MAX_TEXT = 200_000
-PASSAGE = 1_500
-"""Characters that go through the model at once, at most."""
-
-SMALLEST = 200
-CHARACTERS_PER_TOKEN = 2
-"""Of a passage, for each token that its answer may have: a translation has room to be longer than its text."""
-
 _ENDS = (re.compile(r"\n\s*\n"), re.compile(r"(?<=[.!?])\s+|(?<=[。！？])"), re.compile(r"\s+"))
 """Where a text may be cut, the best places first."""
 
@@ -49,7 +42,7 @@ class Passage(NamedTuple):
     after: str
 
 
-def passages(text: str, most: int = PASSAGE) -> list[Passage]:
+def passages(text: str, most: int) -> list[Passage]:
     """`text` in parts of up to `most` characters; joined with what stood between them they are the text again."""
     found = []
     while len(text) > most:
@@ -80,16 +73,15 @@ class Transform:
             wanted = msgspec.convert(params, TransformParams)
         except msgspec.ValidationError as error:
             raise InvalidParams(str(error)) from error
-        limit = self._model.limit()
-        most = PASSAGE if limit is None else min(PASSAGE, max(SMALLEST, CHARACTERS_PER_TOKEN * limit))
-        parts = passages(wanted.text, most)
+        limit = self._model.limit(work.max_tokens)
+        parts = passages(wanted.text, passage_characters(limit))
         outer, usage, last, cut = work.trace, Usage(), Finish("stop"), False
         for number, passage in enumerate(parts):
             if number:
                 yield Progress(number / len(parts))
             work.trace = outer  # each call of the model is a span beside the others
             if passage.text.strip():
-                async with aclosing(self._model.ask(self._request(wanted, passage.text), work)) as answer:
+                async with aclosing(self._model.ask(self._request(wanted, passage.text, limit), work)) as answer:
                     async for piece in answer:
                         if isinstance(piece, Finish):
                             last, usage = piece, usage + (piece.usage or Usage())
@@ -100,11 +92,11 @@ class Transform:
                 yield Text(passage.after)
         yield Finish("length" if cut else last.reason, usage, last.model)
 
-    def _request(self, wanted: TransformParams, text: str) -> ChatRequest:
+    def _request(self, wanted: TransformParams, text: str, limit: int | None) -> ChatRequest:
         told = f"{wanted.instruction}. Answer with the resulting text alone, without comments."
         return ChatRequest(
             messages=[ChatMessage("system", told), ChatMessage("user", text)],
             model=wanted.model or self._model.default,
-            max_tokens=self._model.limit(),
+            max_tokens=limit,
             temperature=wanted.temperature,
         )

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, TypeGuard
 
 import msgspec
 
-from tidegate_common.contract.jobs import CHAT, MAX_CANDIDATES, NAMING_MODELS, Job
+from tidegate_common.contract.jobs import CHAT, MAX_CANDIDATES, NAMING_MODELS, TRANSFORM, Job, passage_characters
 from tidegate_common.contract.principal import JobRights, Principal
 from tidegate_common.errors import InvalidField
 
@@ -46,14 +46,24 @@ class Tokens(NamedTuple):
 
 
 def tokens_of(job: Job) -> Tokens:
-    most, answers = job.max_tokens or 0, 1
-    asked: Any = job.params
+    """How many tokens `job` may use. A kind that is not known here has one answer."""
+    most = job.max_tokens or 0
     if job.kind == CHAT:
-        wanted, asked = job.params.get("max_tokens"), job.params.get("messages")
+        wanted = job.params.get("max_tokens")
         if most and _is_number(wanted) and 1 <= wanted < most:  # NaN is in no range
             most = int(wanted)
-        answers = _candidates(job.params.get("n", 1))
-    return Tokens(len(msgspec.json.encode(asked)) // BYTES_PER_TOKEN + 1, most * answers)
+        return Tokens(_guess(job.params.get("messages")), most * _candidates(job.params.get("n", 1)))
+    if job.kind == TRANSFORM:
+        # As many passages as there can be, and the instruction with each.
+        passages = len(str(job.params.get("text"))) // (passage_characters(most or None) // 4) + 1
+        again = (passages - 1) * _guess(job.params.get("instruction"))
+        return Tokens(_guess(job.params) + again, most * passages)
+    return Tokens(_guess(job.params), most)
+
+
+def _guess(prompt: Any) -> int:
+    """The tokens of a prompt, by its length."""
+    return len(msgspec.json.encode(prompt)) // BYTES_PER_TOKEN + 1
 
 
 def _candidates(wanted: Any) -> int:
