@@ -9,11 +9,11 @@ import msgspec
 
 from tests.integration.ai_worker.support import FAST, Desk, desk, office, worker
 from tests.support.waiting import until
-from tidegate_common.bus.jobs.budgets import Budget, Budgets, budget_of
-from tidegate_common.bus.jobs.rights import Tokens
+from tidegate_common.bus.jobs.budgets import Budgets
 from tidegate_common.bus.requests.bucket import Bucket
 from tidegate_common.bus.streams.definitions import StreamLimits, ensure_streams
 from tidegate_common.bus.streams.leaders import Leaders
+from tidegate_common.contract.budget import Budget, Tokens, budget_of
 from tidegate_common.contract.jobs import Job, JobStatus
 from tidegate_common.contract.principal import JobRights, Principal
 

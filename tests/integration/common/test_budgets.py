@@ -21,16 +21,16 @@ from tests.support.waiting import until
 from tidegate_common.bus.connection import Bus
 from tidegate_common.bus.events.history import History
 from tidegate_common.bus.events.publisher import EventPublisher
-from tidegate_common.bus.jobs.budgets import MOST_OPEN, Budget, Budgets, Standing, budget_of
+from tidegate_common.bus.jobs.budgets import Budgets
 from tidegate_common.bus.jobs.cancel import Cancellation
 from tidegate_common.bus.jobs.dequeue import JobQueue
 from tidegate_common.bus.jobs.enqueue import QueueWriter
 from tidegate_common.bus.jobs.finish import End, JobEnds, ended
 from tidegate_common.bus.jobs.records import JobRecords
-from tidegate_common.bus.jobs.rights import Tokens
 from tidegate_common.bus.jobs.submit import JobSubmitter
 from tidegate_common.bus.requests.bucket import Bucket
 from tidegate_common.bus.streams.definitions import StreamLimits
+from tidegate_common.contract.budget import MOST_OPEN, Budget, Standing, Tokens, budget_of
 from tidegate_common.contract.ids import new_job_id
 from tidegate_common.contract.jobs import JobState, JobStatus, Usage
 from tidegate_common.contract.principal import JobRights, Principal

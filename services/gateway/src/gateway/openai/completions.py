@@ -19,13 +19,14 @@ from gateway.openai.request import Completion
 from tidegate_common.bus.connection import Bus
 from tidegate_common.bus.events.history import History
 from tidegate_common.bus.events.publisher import EventPublisher
-from tidegate_common.bus.jobs.budgets import Budgets, Standing
+from tidegate_common.bus.jobs.budgets import Budgets
 from tidegate_common.bus.jobs.cancel import Cancellation
 from tidegate_common.bus.jobs.enqueue import MAX_PER_OWNER, QueueWriter
 from tidegate_common.bus.jobs.events import end_place
 from tidegate_common.bus.jobs.records import JobRecords
 from tidegate_common.bus.jobs.submit import JobSubmitter
 from tidegate_common.bus.requests.retry import insist
+from tidegate_common.contract.budget import Standing
 from tidegate_common.contract.ids import keyed_id, new_job_id
 from tidegate_common.contract.jobs import CHAT, Job, JobState, OnDisconnect, request_hash
 from tidegate_common.contract.subjects import job_tail, user_tail

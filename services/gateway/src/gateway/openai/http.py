@@ -31,8 +31,8 @@ from gateway.openai.translator import ChunkHead, ChunkTranslator, completion
 from gateway.settings import GatewaySettings
 from gateway.sse.admission import Admission
 from tidegate_common.auth.identity import Identity
-from tidegate_common.bus.jobs.budgets import Standing
 from tidegate_common.contract.answers import AnswerBuilder
+from tidegate_common.contract.budget import Standing
 from tidegate_common.contract.jobs import CHAT
 from tidegate_common.errors import TidegateError
 from tidegate_common.runtime.authentication import principal_of

@@ -1,9 +1,9 @@
 """Budgets: how many jobs of one principal may be open at once, and how many tokens they may use in a day (UTC).
 
-A budget is one document in a bucket, changed by compare-and-set: what was spent today, and what is reserved for each
-open job. A job's tokens are reserved before it is queued, and what it has really used takes their place as a part of
-its end (finish.py), whoever ends it. So the sum never passes the limit, however many ask at once and wherever. What a
-job uses beyond its reservation (the guess of its prompt was too low) counts from its end on.
+A budget is one document in a bucket, changed by compare-and-set; contract/budget.py says what it holds. A job's tokens
+are reserved before it is queued, and what it has really used takes their place as a part of its end (finish.py),
+whoever ends it. So the sum never passes the limit, however many ask at once and wherever. What a job uses beyond its
+reservation (the guess of its prompt was too low) counts from its end on.
 
 Changes that come while one is being stored are stored together: a thousand requests at once are a few writes.
 
@@ -14,12 +14,10 @@ knows no budgets ends the job. So before somebody is refused, the records of job
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 import random
 import time
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import NamedTuple
 
@@ -27,26 +25,20 @@ import msgspec
 
 from tidegate_common.bus.connection import Bus
 from tidegate_common.bus.jobs.records import JobRecords
-from tidegate_common.bus.jobs.rights import Tokens
 from tidegate_common.bus.requests.bucket import Bucket
 from tidegate_common.bus.requests.jetstream import STREAM_NOT_FOUND, JetStreamError
 from tidegate_common.bus.streams.leaders import Leaders
 from tidegate_common.bus.streams.patience import WAITER
-from tidegate_common.contract.jobs import NAMING_MODELS, Job, JobState, JobStatus, Usage
-from tidegate_common.contract.principal import JobRights, Principal
+from tidegate_common.contract.budget import Budget, Standing, Tokens, Used
+from tidegate_common.contract.jobs import Job, JobState
+from tidegate_common.contract.principal import JobRights
 from tidegate_common.contract.text import UNREADABLE
-from tidegate_common.errors import BrokerUnavailable, BudgetSpent, Limited, NotFound, TidegateError, Unreadable
+from tidegate_common.errors import BrokerUnavailable, Limited, NotFound, TidegateError, Unreadable
 
 log = logging.getLogger(__name__)
 
-CONCURRENT, TOKENS_PER_DAY = "concurrent", "tokens_per_day"
-"""The limits' names."""
-
 CHANGE_SECONDS = 5.0
 """How long others may get in first with their changes of the same budget."""
-
-MOST_OPEN = 5_000
-"""Jobs of one budget: the document has to fit into one message of NATS."""
 
 YOUNG_SECONDS = 60.0
 """A reservation that is no older may be of a job whose record is not there yet: the record waits out an election."""
@@ -58,97 +50,7 @@ LOOKED_AT = 64
 """Records, at one look."""
 
 
-class Standing(NamedTuple):
-    """How a budget stands for whoever has just asked: what is left of the day's tokens, and seconds until the next."""
-
-    limit: int
-    left: int
-    reset_seconds: float
-
-
-class Open(msgspec.Struct, frozen=True, array_like=True):
-    """What is reserved for a job, and since when. `prompt` is the part that is a guess."""
-
-    tokens: int
-    since: float
-    prompt: int = 0
-
-
-class Used(NamedTuple):
-    """What a job has used. `prompt`: its prompt was read, though the backend may not have said how long it was."""
-
-    usage: Usage = Usage()
-    prompt: bool = False
-
-    @classmethod
-    def by(cls, state: JobState) -> Used:
-        """By a job that has ended so. Many backends count at the end of an answer alone: whoever cancels right before
-        that must not get the prompt for nothing."""
-        usage = state.usage or Usage()
-        read = state.kind in NAMING_MODELS and state.attempt > 0
-        return cls(usage, read and (usage.completion_tokens > 0 or state.status is JobStatus.CANCELLED))
-
-
-class Budget(msgspec.Struct):
-    """The document. `open` has what is reserved for each job, and `reserved` the sum of it: thousands may be open, and
-    thousands ask at once."""
-
-    day: str = ""
-    spent: int = 0
-    reserved: int = 0
-    open: dict[str, Open] = {}
-
-    def turn(self, now: float) -> None:
-        """Begins a new day with what is reserved. Never an earlier one: another process's clock may be ahead."""
-        day = datetime.fromtimestamp(now, UTC).date().isoformat()
-        if day > self.day:
-            self.day, self.spent = day, 0
-
-    def reserve(self, entry: str, wanted: Tokens, rights: JobRights, now: float) -> None:
-        """Raises Limited, BudgetSpent: then nothing is reserved."""
-        if entry in self.open:
-            return
-        most = MOST_OPEN if rights.concurrent is None else min(rights.concurrent, MOST_OPEN)
-        if len(self.open) >= most:
-            text = f"{len(self.open)} of your jobs have not ended, and {most} is the limit"
-            raise Limited(CONCURRENT, text)
-        limit, tokens = rights.tokens_per_day, wanted.all
-        if limit is not None and self.spent + tokens > limit:
-            text = f"this may use {tokens} tokens, and of today's {limit} there are {max(0, limit - self.spent)} left"
-            raise BudgetSpent(TOKENS_PER_DAY, text, round(until_next_day(now)))
-        if limit is not None and self.spent + self.reserved + tokens > limit:
-            text = f"this may use {tokens} tokens, and of today's {limit} your open jobs may use {self.reserved}"
-            raise Limited(TOKENS_PER_DAY, text)
-        self.open[entry] = Open(tokens, now, wanted.prompt)
-        self.reserved += tokens
-
-    def settle(self, entry: str, used: Used) -> None:
-        """Does nothing if the entry is not there, so that a repeat counts nothing twice."""
-        found = self.open.pop(entry, None)
-        if found is not None:
-            guessed = found.prompt if used.prompt and not used.usage.prompt_tokens else 0
-            self.spent += used.usage.total_tokens + guessed
-            self.reserved -= found.tokens
-
-    def standing(self, limit: int, now: float) -> Standing:
-        return Standing(limit, max(0, limit - self.spent - self.reserved), until_next_day(now))
-
-
 _BUDGET = msgspec.json.Decoder(Budget)
-
-
-def budget_of(principal: Principal) -> str:
-    """The name of its budget, which is its key; empty if nothing is counted."""
-    if principal.jobs is None or not principal.jobs.counted:
-        return ""
-    return hashlib.sha256(principal.name.encode()).hexdigest()[:32]
-
-
-def until_next_day(now: float) -> float:
-    """Seconds until midnight, UTC."""
-    then = datetime.fromtimestamp(now, UTC)
-    midnight = datetime(then.year, then.month, then.day, tzinfo=UTC) + timedelta(days=1)
-    return (midnight - then).total_seconds()
 
 
 class _Change(NamedTuple):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, TypeGuard
+from typing import Any, TypeGuard
 
 import msgspec
 
+from tidegate_common.contract.budget import Tokens
 from tidegate_common.contract.jobs import CHAT, MAX_CANDIDATES, NAMING_MODELS, TRANSFORM, Job, passage_characters
 from tidegate_common.contract.principal import JobRights, Principal
 from tidegate_common.errors import InvalidField
@@ -32,17 +33,6 @@ def allowed(principal: Principal, kind: str, params: dict[str, Any]) -> tuple[di
         elif _is_number(wanted) and wanted > rights.max_tokens:
             raise principal.refuse(f"jobs max_tokens {wanted:g}")
     return params, rights
-
-
-class Tokens(NamedTuple):
-    """How many a job may use: a guess for its prompt, and the most for its answers."""
-
-    prompt: int
-    answers: int = 0
-
-    @property
-    def all(self) -> int:
-        return self.prompt + self.answers
 
 
 def tokens_of(job: Job) -> Tokens:

@@ -10,9 +10,10 @@ from opentelemetry.trace import Tracer
 
 from tidegate_common.bus.connection import Bus
 from tidegate_common.bus.events.history import History
-from tidegate_common.bus.jobs.budgets import CONCURRENT, TOKENS_PER_DAY, Budgets, Standing, budget_of
+from tidegate_common.bus.jobs.budgets import Budgets
 from tidegate_common.bus.jobs.enqueue import JOBS_QUEUED, QueueWriter
 from tidegate_common.bus.jobs.rights import allowed, tokens_of
+from tidegate_common.contract.budget import CONCURRENT, TOKENS_PER_DAY, Standing, budget_of
 from tidegate_common.contract.ids import EventId
 from tidegate_common.contract.jobs import CHAT, Job, JobState, OnDisconnect
 from tidegate_common.contract.principal import JobRights, Principal
