@@ -58,6 +58,8 @@ async def test_every_service_refuses_what_was_revoked_until_it_is_taken_back(
         revoked = await api.post(PATH, json=named, headers=admin())
         assert revoked.status_code == 200, revoked.text
         assert named.items() <= revoked.json().items()
+        # A token may be issued ten seconds ahead, for a day, and is good for ten seconds more.
+        assert round(revoked.json()["until"] - revoked.json()["at"]) == 86_420
         refused = await sends()
         assert (refused.status_code, refused.json()["reason"]) == (401, "revoked")
         assert 'error_description="revoked"' in refused.headers["www-authenticate"]

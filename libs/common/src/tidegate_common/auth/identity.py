@@ -28,7 +28,9 @@ class Identity:
         self._settings = settings
         self._bus = bus
         self.audit_log = AuditLog(signals.service, on=settings.asks and settings.audit_log == "on")
-        self.revocations = Revocations(bus, settings.auth_max_token_seconds + settings.auth_leeway_seconds)
+        # Twice, since a token's `iat` may be ahead by as much as its end is put off.
+        longest = settings.auth_max_token_seconds + 2 * settings.auth_leeway_seconds
+        self.revocations = Revocations(bus, longest)
         self.tickets = Tickets(bus, settings.auth_max_token_seconds)
         self.authenticator = Authenticator(settings, tickets=self.tickets, revocations=self.revocations)
         self.limits = PrincipalLimits(settings, self.authenticator.failures)

@@ -34,7 +34,7 @@ class Revocations:
     """The list. `check` costs some looks into dictionaries. While NATS is away, the last known list holds."""
 
     def __init__(self, bus: Bus, token_seconds: float) -> None:
-        """`token_seconds`: how long a token may be good, the leeway included."""
+        """`token_seconds`: for how long at most a token may still be good, the leeway included."""
         self._bus = bus
         self._bucket = Bucket(bus, bus.subjects.revoked_bucket)
         self._copy = BucketCopy(bus, bus.subjects.revoked_bucket, bus.subjects.revoked, self._changed)
