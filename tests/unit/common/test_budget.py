@@ -17,7 +17,7 @@ from tidegate_common.errors import Limited
 DAY = 86_400.0
 NOON = 20_000 * DAY + DAY / 2
 ENTRIES = st.sampled_from(["a", "b", "c", "d"])
-USED = st.builds(Used, st.builds(Usage, st.integers(-3, 60), st.integers(-3, 60)), st.booleans())
+USED = st.builds(Used, st.builds(Usage, st.integers(-20, 20), st.integers(-20, 20)), st.booleans())
 RESERVED = st.tuples(st.just("reserve"), ENTRIES, st.builds(Tokens, st.integers(1, 40), st.integers(0, 40)))
 STEPS = st.lists(st.one_of(RESERVED, st.tuples(st.just("settle"), ENTRIES, USED)), max_size=40)
 
