@@ -31,6 +31,7 @@ from tidegate_common.contract.events import Event
 from tidegate_common.contract.ids import EventId
 from tidegate_common.contract.jobs import JobState, JobStatus
 from tidegate_common.contract.revocation import Revocation
+from tidegate_common.contract.subjects import client_tail
 
 HOUR = 3600.0
 JOB = "0123456789abcdef0123456789abcdef"
@@ -377,3 +378,32 @@ async def test_a_key_whose_rights_change_keeps_what_they_cover(tmp_path: Path, s
             assert not user.ended
             keys_file(file, OTHER_KEY, grants=["user:ann"], expires="expires = 2020-01-01T00:00:00Z")
             assert (await closing(user))["reason"] == "token_expired"
+
+
+@BOTH_PATHS
+async def test_a_ticket_grants_no_more_than_its_key_does_still(tmp_path: Path, streams: str) -> None:
+    file = tmp_path / "keys.toml"
+    keys_file(file, KEY, grants=["topic:a", "topic:b"])
+    async with asked(tmp_path / "nats", streams=streams, api_keys_file=str(file)) as (running, _):
+        identity = running.gateway.identity
+        assert identity.authenticator.keys is not None
+        principal = identity.authenticator.keys.principal(KEY)
+        tickets = []
+        for topic in ("a", "b"):
+            client_id = identity.client_ids.make(principal)
+            tails, names = (f"topic.{topic}", client_tail(client_id)), (f"topic:{topic}", f"client:{client_id}")
+            tickets.append((await identity.tickets.issue(principal, client_id=client_id, tails=tails, names=names))[0])
+        async with AsyncExitStack() as stack:
+            opened = [
+                await stack.enter_async_context(open_stream(running.url, {"ticket": ticket})) for ticket in tickets
+            ]
+            for stream in opened:
+                await stream.connected()
+            keys_file(file, KEY, grants=["topic:a"])
+            assert (await closing(opened[1]))["reason"] == "revoked"
+            assert not opened[0].ended
+        async with httpx.AsyncClient() as client:
+            response = await client.get(f"{running.url}/api/sse", params={"ticket": tickets[1]})
+            assert (response.status_code, response.json()["reason"]) == (401, "revoked")
+        async with open_stream(running.url, {"ticket": tickets[0]}) as stream:
+            assert (await stream.connected())["listening"][0] == "topic:a"
