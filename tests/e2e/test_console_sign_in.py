@@ -184,6 +184,34 @@ async def test_another_user_finds_nothing_of_the_one_before(page: Console) -> No
     assert "user:bob" in page.text("#fact-listening")
 
 
+async def test_the_browsers_own_eventsource_listens_with_a_ticket_and_comes_back_with_it(
+    page: Console, stack: Stack
+) -> None:
+    opened = """const [text, tickets, done] = arguments;
+        import("/console/client/index.js").then(async ({ withTicket }) => {
+            const address = await withTicket("/api/sse", { token: text, topics: ["a"], tickets });
+            window.got = [];
+            window.source = new EventSource(address);
+            source.addEventListener("note", ({ data }) => got.push(data));
+            const told = ({ data }) => done([address, JSON.parse(data).listening]);
+            source.addEventListener("connected", told, { once: true });
+        })"""
+    text, by = made("ann", subscribe=["topic:>"]), bearer(made("bob", **ALL))
+    tickets = f"{stack.publisher_url}/api/auth/tickets"
+    address, listening = page.browser.execute_async_script(opened, text, tickets)
+    assert "topic:a" in listening
+    assert "ticket=" in address
+    assert text not in address
+    await stack.publish("/api/sse/send", by, topic="a", event_type="note", data="one")
+    await until(lambda: page.script("return got") == ["one"], "the event has come")
+    assert await stack.gateway.stop() == 0
+    await stack.publish("/api/sse/send", by, topic="a", event_type="note", data="two")
+    await stack.start_gateway()
+    await stack.publish("/api/sse/send", by, topic="a", event_type="note", data="three")
+    await until(lambda: len(page.script("return got")) == 3, "it has come back", 20)
+    assert page.script("source.close(); return got") == ["one", "two", "three"]
+
+
 async def test_the_panel_fits_every_width_and_its_text_stands_out(page: Console) -> None:
     sign_in(page, made("ann" * 30, **ALL))
     page.script("document.querySelector('#sign-form').hidden = false")
