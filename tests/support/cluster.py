@@ -94,12 +94,15 @@ async def nats_cluster(data: Path, network: Network | None = None) -> AsyncItera
         await cluster.aclose()
 
 
-async def made(bus: Bus) -> None:
+THREE = StreamLimits(replicas=3)
+
+
+async def made(bus: Bus, limits: StreamLimits = THREE) -> None:
     """The streams, with three replicas: the cluster may need a moment before it can place them."""
 
     async def ready() -> bool:
         try:
-            await ensure_streams(bus, StreamLimits(replicas=3), update=True)
+            await ensure_streams(bus, limits, update=True)
         except BrokerUnavailable:
             return False
         return True
@@ -107,9 +110,9 @@ async def made(bus: Bus) -> None:
     await until(ready, "the streams are made", 30)
 
 
-async def leader(bus: Bus) -> str:
-    """Name of the server that leads the event stream."""
-    info = await bus.jetstream.stream_info(bus.subjects.events_stream)
+async def leader(bus: Bus, stream: str = "TG_EVENTS") -> str:
+    """Name of the server that leads `stream`."""
+    info = await bus.jetstream.stream_info(stream)
     assert info.cluster is not None
     assert info.cluster.leader
     return str(info.cluster.leader)

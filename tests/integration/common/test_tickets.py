@@ -45,7 +45,7 @@ class Clock:
 async def tickets(data: Path) -> AsyncIterator[tuple[Tickets, Clock, Bus]]:
     async with broker(data, StreamLimits(identity=True)) as (_, bus):
         clock = Clock()
-        yield Tickets(bus, 86_400, clock), clock, bus
+        yield Tickets(bus, 86_400, clock=clock), clock, bus
 
 
 async def issued(made: Tickets, principal: Principal = ANN) -> str:

@@ -12,6 +12,7 @@ import pytest
 from tests.support.bus import broker
 from tests.support.cluster import NAMES, Cluster, leader, made, nats_cluster
 from tests.support.gateway import open_stream, running_gateway
+from tests.support.identity import AUTH, bearer, token
 from tests.support.ports import free_port
 from tests.support.processes import running
 from tests.support.publisher import running_publisher
@@ -24,6 +25,34 @@ from tidegate_common.contract.subjects import Subjects
 
 SUBJECTS = Subjects.of("tg")
 ROUNDS = 24
+
+
+@pytest.mark.timeout(120)
+async def test_an_election_refuses_no_ticket(tmp_path: Path) -> None:
+    """Who comes with one is the browser's EventSource, which gives up for good on 503."""
+    async with nats_cluster(tmp_path) as cluster, AsyncExitStack() as stack:
+        async with connect(cluster.url, SUBJECTS, "test") as bus:
+            await made(bus, StreamLimits(replicas=3, identity=True))
+            victim = await leader(bus, "KV_TG_TICKETS")
+        others = ",".join(cluster.url_of(name) for name in NAMES if name != victim)
+        running = await stack.enter_async_context(running_gateway(others, replicas=3, **AUTH))
+        api, _ = await stack.enter_async_context(running_publisher(others, replicas=3, **AUTH))
+        api.timeout = httpx.Timeout(30)
+
+        async def make() -> str:
+            answer = await api.post("/api/auth/tickets", json={}, headers=bearer(token("ann")))
+            assert answer.status_code == 201, answer.text
+            return str(answer.json()["ticket"])
+
+        async def listen(ticket: str) -> None:
+            async with open_stream(running.url, {"ticket": ticket}) as stream:
+                await stream.connected()
+
+        before = [await make() for _ in range(4)]
+        cluster.servers[victim].run.process.kill()
+        await asyncio.gather(*map(listen, before))
+        for ticket in await asyncio.gather(*(make() for _ in range(4))):
+            await listen(ticket)
 
 
 @pytest.mark.timeout(120)

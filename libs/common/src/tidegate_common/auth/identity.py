@@ -14,6 +14,7 @@ from tidegate_common.auth.revocations import Revocations
 from tidegate_common.auth.settings import AuthSettings
 from tidegate_common.auth.tickets import Tickets
 from tidegate_common.bus.connection import Bus
+from tidegate_common.bus.streams.leaders import Leaders
 from tidegate_common.contract.principal import Principal
 from tidegate_common.errors import Unauthenticated
 from tidegate_common.telemetry import names
@@ -23,7 +24,15 @@ from tidegate_common.telemetry.providers import Telemetry
 class Identity:
     """The parts of identity, wired. `start` and `aclose` go with the process."""
 
-    def __init__(self, settings: AuthSettings, bus: Bus, signals: Telemetry, *, makes_key: bool | None = None) -> None:
+    def __init__(
+        self,
+        settings: AuthSettings,
+        bus: Bus,
+        signals: Telemetry,
+        *,
+        makes_key: bool | None = None,
+        leaders: Leaders | None = None,
+    ) -> None:
         """`makes_key`: whether the process makes the secret of clients' ids, or waits for it. None: it needs none."""
         self._settings = settings
         self._bus = bus
@@ -31,7 +40,7 @@ class Identity:
         # Twice, since a token's `iat` may be ahead by as much as its end is put off.
         longest = settings.auth_max_token_seconds + 2 * settings.auth_leeway_seconds
         self.revocations = Revocations(bus, longest)
-        self.tickets = Tickets(bus, settings.auth_max_token_seconds)
+        self.tickets = Tickets(bus, settings.auth_max_token_seconds, leaders)
         self.authenticator = Authenticator(settings, tickets=self.tickets, revocations=self.revocations)
         self.limits = PrincipalLimits(settings, self.authenticator.failures)
         self.client_ids = ClientIds()

@@ -14,10 +14,11 @@ import msgspec
 
 from tidegate_common.bus.connection import Bus
 from tidegate_common.bus.requests.bucket import Bucket
+from tidegate_common.bus.streams.leaders import Leaders
 from tidegate_common.contract.principal import Principal
 from tidegate_common.contract.soundness import read
 from tidegate_common.contract.tickets import TicketRecord, digest_of, is_ticket, new_ticket
-from tidegate_common.errors import BrokerUnavailable, Unauthenticated, Unreadable
+from tidegate_common.errors import Unauthenticated, Unavailable, Unreadable
 
 FIRST_USE_SECONDS = 30.0
 
@@ -33,8 +34,18 @@ _RECORD = msgspec.json.Decoder(TicketRecord)
 class Tickets:
     """The bucket of tickets, changed by compare-and-set."""
 
-    def __init__(self, bus: Bus, most_seconds: float, clock: Callable[[], float] = time.time) -> None:
-        """`most_seconds`: how long one of a key is good that has no end itself."""
+    def __init__(
+        self,
+        bus: Bus,
+        most_seconds: float,
+        leaders: Leaders | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """`most_seconds`: how long one of a key is good that has no end itself.
+
+        `leaders` waits while the bucket has none: an EventSource that gets 503 does not come back.
+        """
+        self._leaders = leaders or Leaders(bus)
         self._bus = bus
         self._bucket = Bucket(bus, bus.subjects.tickets_bucket)
         self._most_seconds = most_seconds
@@ -66,7 +77,7 @@ class Tickets:
             first_use_by=now + FIRST_USE_SECONDS,
         )
         ticket = new_ticket()
-        await self._put(digest_of(ticket), record, 0)
+        await self._leaders.outlast(self._bucket.stream, lambda: self._put(digest_of(ticket), record, 0))
         return ticket, record.expires
 
     async def principal(self, text: str) -> Principal:
@@ -74,20 +85,24 @@ class Tickets:
         if not is_ticket(text):
             raise Unauthenticated("unknown")
         digest = digest_of(text)
-        record, _ = await self._get(digest)
+        record, _ = await self._leaders.outlast(self._bucket.stream, lambda: self._get(digest), repeatable=True)
         return record.principal(digest)
 
     async def use(self, digest: str) -> int:
         """Notes one more use; gives its revision: the use with the highest one is the ticket's only one.
 
-        Raises Unauthenticated, BrokerUnavailable.
+        Raises Unauthenticated, Unavailable.
         """
+        # One that was stored and not confirmed may be noted once more: that is the last one then.
+        return await self._leaders.outlast(self._bucket.stream, lambda: self._use(digest), repeatable=True)
+
+    async def _use(self, digest: str) -> int:
         for _ in range(TRIES):
             record, revision = await self._get(digest)
             used = await self._put(digest, msgspec.structs.replace(record, first_use_by=0.0), revision)
             if used:
                 return used
-        raise BrokerUnavailable("others use the same ticket just now")
+        raise Unavailable("others use the same ticket just now")
 
     async def revision(self, digest: str) -> int:
         """Of its last use; 0 if it is not kept any more. Raises BrokerUnavailable."""
