@@ -64,6 +64,18 @@ async def test_without_a_good_token_nothing_below_v1_is_answered(tmp_path: Path)
         assert running.worker.turns == []
 
 
+async def test_whoever_brings_nothing_has_no_jobs_and_is_asked_who_they_are(tmp_path: Path) -> None:
+    anonymous = {**AUTH, "auth_anonymous": ("broadcast", "topic:public.>")}
+    async with front(tmp_path, **anonymous) as running, httpx.AsyncClient() as http:
+        for answer in (
+            await http.post(f"{running.gateway.url}/v1/chat/completions", json=BODY),
+            await http.get(f"{running.gateway.url}/v1/models"),
+        ):
+            assert (answer.status_code, answer.json()["error"]["code"]) == (401, "invalid_api_key")
+            assert answer.headers["www-authenticate"].startswith("Bearer")
+        assert running.worker.turns == []
+
+
 async def test_a_token_without_the_right_to_jobs_is_refused_and_makes_none(tmp_path: Path) -> None:
     async with front(tmp_path, **AUTH) as running:
         async with client_of(running, token("ann")) as client:
