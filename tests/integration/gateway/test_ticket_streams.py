@@ -309,6 +309,7 @@ async def test_connects_are_limited_for_each_subject(tmp_path: Path) -> None:
 async def test_in_the_mode_open_there_are_no_tickets(tmp_path: Path) -> None:
     async with world(tmp_path, auth="open") as w:
         assert (await w.status("ticket=x"))[1]["field"] == "ticket"
+        assert (await w.status("ticket=x&ticket=y"))[0] == 422, "an unknown parameter as any"
     async with nats_server(tmp_path / "other") as nats, running_publisher(nats.url) as (api, _):
         assert (await api.post("/api/auth/tickets", json={})).status_code == 404
 

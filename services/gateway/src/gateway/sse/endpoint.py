@@ -130,7 +130,8 @@ class StreamEndpoint:
 
         Raises InvalidCredentials, Unauthenticated, Limited, Forbidden, Unavailable.
         """
-        principal = await self._identity.authenticator.principal(headers, address, ticket_of(query))
+        ticket = ticket_of(query) if self._settings.asks else None
+        principal = await self._identity.authenticator.principal(headers, address, ticket)
         self._identity.limits.connect(principal, address)
         return principal
 
