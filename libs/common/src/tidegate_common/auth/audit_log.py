@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
@@ -37,10 +37,15 @@ MOST_CHARACTERS = 500
 """Of a field: a path may be as long as a head."""
 
 
+Act = tuple[float, str, str, str, str, str, str, int]
+"""What a line is made of, once it is written: when, who, what, result, target, address, trace and times."""
+
+
 class Line(msgspec.Struct, omit_defaults=True):
     """One line. The first fields are those of every line of the log."""
 
     timestamp: str
+    level: str
     logger: str
     service: str
     message: str
@@ -51,8 +56,6 @@ class Line(msgspec.Struct, omit_defaults=True):
     address: str = ""
     trace_id: str = ""
     times: int = 1
-    level: str = msgspec.field(default_factory=lambda: "INFO")
-    """Always said."""
 
 
 _ENCODER = msgspec.json.Encoder()
@@ -64,9 +67,11 @@ class AuditLog:
     def __init__(self, service: str, *, on: bool) -> None:
         self.on = on
         self._service = service
-        self._waiting: list[Line] = []
+        self._waiting: list[Act] = []
+        self._second = 0, ""
+        """The last one that was written, as text."""
         self._timer: asyncio.TimerHandle | None = None
-        self._refused: dict[str, Line | None] = {}
+        self._refused: dict[str, Act | None] = {}
         """By reason: what has come since the last line about it."""
         self.forbidden = 0
         """Requests, and lines of batches, that lacked a right, whether they are written or not."""
@@ -86,9 +91,7 @@ class AuditLog:
     ) -> None:
         """`principal` has done `what`. `soon` is for what happens often."""
         if self.on:
-            line = self._line(principal.name, what, result, target, address, trace_id)
-            line.times = times
-            self._waiting.append(line)
+            self._waiting.append((time.time(), principal.name, what, result, target, address, trace_id, times))
             if not soon or len(self._waiting) >= MOST_WAITING:
                 self._write()
             elif self._timer is None:
@@ -116,16 +119,16 @@ class AuditLog:
             return
         held = self._refused.get(reason)
         if held is not None:
-            held.times += 1
+            self._refused[reason] = *held[:-1], held[-1] + 1
             return
         target = error.needed if isinstance(error, (Forbidden, Unauthenticated)) else ""
         who = principal.name if principal is not None else ""
-        line = self._line(who, what, reason, target, address, trace_id)
+        act = time.time(), who, what, reason, target, address, trace_id, 1
         if reason in self._refused:
-            self._refused[reason] = line  # told at the end of the second, with how many came
+            self._refused[reason] = act  # told at the end of the second, with how many came
             return
         self._refused[reason] = None
-        self._waiting.append(line)
+        self._waiting.append(act)
         self._write()
         if self._ticking is None:
             self._ticking = asyncio.get_running_loop().call_later(EVERY_SECONDS, self._tick)
@@ -138,25 +141,10 @@ class AuditLog:
         self._settle()
         self._write()
 
-    def _line(self, who: str, what: str, result: str, target: str, address: str, trace_id: str) -> Line:
-        now = datetime.fromtimestamp(time.time(), UTC).isoformat()
-        return Line(
-            timestamp=now,
-            logger=log.name,
-            service=self._service,
-            message="audit",
-            who=who,
-            what=what[:MOST_CHARACTERS],
-            result=result,
-            target=target[:MOST_CHARACTERS],
-            address=address,
-            trace_id=trace_id,
-        )
-
     def _settle(self) -> None:
         """Refusals that are told now begin another second; of those that there were none of, nothing is kept."""
-        self._waiting += [line for line in self._refused.values() if line is not None]
-        self._refused = {reason: None for reason, line in self._refused.items() if line is not None}
+        self._waiting += [act for act in self._refused.values() if act is not None]
+        self._refused = {reason: None for reason, act in self._refused.items() if act is not None}
 
     def _tick(self) -> None:
         self._settle()
@@ -168,15 +156,21 @@ class AuditLog:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        lines, self._waiting = self._waiting, []
-        if lines:
-            log.info(_text(lines))
+        acts, self._waiting = self._waiting, []
+        if acts:
+            text = b"\n".join([self._line(act) for act in acts]).decode()
+            # A path or a name may hold what belongs in none. Looking for it takes as long as all the rest of a line.
+            log.info(masked(text) if any(start in text for start in STARTS) else text)
 
-
-def _text(lines: Iterable[Line]) -> str:
-    text = b"\n".join([_ENCODER.encode(line) for line in lines]).decode()
-    # A path or a name may hold what belongs in none. Looking for it takes as long as all the rest of a line.
-    return masked(text) if any(start in text for start in STARTS) else text
+    def _line(self, act: Act) -> bytes:
+        at, who, what, result, target, address, trace_id, times = act
+        second = int(at)
+        if second != self._second[0]:  # making the text takes three times as long as the rest of a line
+            self._second = second, datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+        stamp = f"{self._second[1]}.{int((at - second) * 1e6):06}+00:00"
+        what, target = what[:MOST_CHARACTERS], target[:MOST_CHARACTERS]
+        line = Line(stamp, "INFO", AUDIT, self._service, "audit", who, what, result, target, address, trace_id, times)
+        return _ENCODER.encode(line)
 
 
 def _reason(error: Exception) -> str:

@@ -83,9 +83,10 @@ class Endpoints:
     async def _send(self, request: Request, target: Target, body: Published, key: str | None) -> Response:
         principal = principal_of(request)
         sent = await self._sender.send(self._sender.outgoing(principal, target, body, key))
+        trace = trace_id()
         if principal.key:
-            self._audit.note(principal, PUBLISH, target.grant, address_of(request), trace_id(), soon=True)
-        return _accepted(sent)
+            self._audit.note(principal, PUBLISH, target.grant, address_of(request), trace, soon=True)
+        return answer({**_facts(sent), "trace_id": trace}, 202)
 
     async def batch(self, request: Request) -> Response:
         key = idempotency_key(request)
@@ -139,10 +140,6 @@ class Endpoints:
         principal.check_admin("presence")
         present = await self._gateways.presence(tail, ASK_SECONDS)
         return answer({"connections": present.total, **_marked(present.complete)}, 200)
-
-
-def _accepted(sent: Sent) -> Response:
-    return answer({**_facts(sent), "trace_id": trace_id()}, 202)
 
 
 def _line(result: LineOutcome) -> dict[str, Any]:
