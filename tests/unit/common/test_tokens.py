@@ -295,8 +295,8 @@ def test_keys_that_are_gone_are_good_no_more() -> None:
     reader = tokens()
     wanted: list[None] = []
     reader.on_unknown_key = lambda: wanted.append(None)
-    withdrawn: list[set[Principal]] = []
-    reader.on_withdrawn.append(withdrawn.append)
+    withdrawn: list[None] = []
+    reader.on_withdrawn.append(lambda: withdrawn.append(None))
     ann = signed(claims(), {"alg": "RS256", "kid": "1"}, first)
     bob = signed(claims(sub="bob"), {"alg": "RS256", "kid": "2"}, second)
     own = reader.principal(signed(claims(sub="own")))
@@ -312,13 +312,30 @@ def test_keys_that_are_gone_are_good_no_more() -> None:
     reader.use([named(second, "2")])
     assert reason(ann, reader) == "kid"
     assert reader.principal(bob) is two
-    (gone,) = withdrawn
-    assert one in gone
-    assert {principal.subject for principal in gone} == {"ann"}
+    assert len(withdrawn) == 1
+    assert [reader.withdrawn(each) for each in (one, two, own)] == [True, False, False]
     reader.use([])
     assert reason(bob, reader) == "kid"
     assert len(withdrawn) == 1, "a provider that is away for a day ends no stream"
     assert reader.principal(signed(claims(sub="own"))) is own
+    reader.use([named(second, "2")])
+    assert not reader.withdrawn(two), "it is the key that it was"
+    assert len(withdrawn) == 1
+    reader.use([])
+    reader.use([named(first, "1")])
+    assert reader.withdrawn(two)
+    assert len(withdrawn) == 2
+
+
+def test_whoever_has_a_token_of_a_key_that_is_gone_is_known_however_many_others_came() -> None:
+    """Streams last longer than a token is remembered."""
+    key = RSAKey.generate_key(2048)
+    reader = tokens()
+    reader.use([named(key, "1")])
+    principal = reader.principal(signed(claims(), {"alg": "RS256", "kid": "1"}, key))
+    reader._kept.clear()
+    reader.use([named(RSAKey.generate_key(2048), "2")])
+    assert reader.withdrawn(principal)
 
 
 def test_a_key_under_another_name_is_another_key() -> None:

@@ -54,7 +54,7 @@ def read_claims(payload: bytes) -> Claims:
         raise malformed(error) from None
 
 
-def principal_of(claims: Claims, leeway: float) -> Principal:
+def principal_of(claims: Claims, leeway: float, signed_by: object = None) -> Principal:
     """Raises Unauthenticated (`malformed`) that names the claim."""
     try:
         own = _claim.decode(claims.tidegate)
@@ -70,6 +70,7 @@ def principal_of(claims: Claims, leeway: float) -> Principal:
             expires=claims.exp + leeway,
             issued=claims.iat,
             token_id=claims.jti,
+            signed_by=signed_by,
         )
     except (InvalidField, *UNREADABLE) as error:
         raise malformed(error) from None

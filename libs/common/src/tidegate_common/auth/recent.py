@@ -35,13 +35,11 @@ class Recent(Generic[T]):
         while self._held > self._most:
             self._held -= self._found.popitem(last=False)[1][1]
 
-    def drop(self, unwanted: Callable[[T], bool]) -> list[T]:
-        """Takes the `unwanted` values out, and gives them."""
-        found = [(key, value, weight) for key, (value, weight) in self._found.items() if unwanted(value)]
-        for key, _, weight in found:
+    def drop(self, unwanted: Callable[[T], bool]) -> None:
+        """Takes the `unwanted` values out."""
+        for key, weight in [(key, weight) for key, (value, weight) in self._found.items() if unwanted(value)]:
             del self._found[key]
             self._held -= weight
-        return [value for _, value, _ in found]
 
     def clear(self) -> None:
         self._found.clear()

@@ -56,12 +56,14 @@ class Tokens:
         self._clock = clock
         self._configured = configured
         self._keys = KeySet(configured)
-        self._kept: Recent[tuple[Principal, VerifyingKey]] = Recent(MOST_KEPT_BYTES)
+        self._fetched: set[tuple[str, str]] = set()
+        """Keys of the last set that had some."""
+        self._kept: Recent[Principal] = Recent(MOST_KEPT_BYTES)
         self._refused: Recent[tuple[str, str]] = Recent(MOST_REFUSED)
         self.on_unknown_key: Callable[[], None] | None = None
         """Called when a token names a key that is not there."""
-        self.on_withdrawn: list[Callable[[set[Principal]], None]] = []
-        """Called with the principals whose tokens are of a key that another set has no more."""
+        self.on_withdrawn: list[Callable[[], None]] = []
+        """Called when a set has some key no more that the one before had."""
         self.hits = 0
         """Tokens that were known already."""
 
@@ -74,13 +76,23 @@ class Tokens:
         """The keys of a JWKS are `fetched` from now on. Tokens of a key that is gone are good no more."""
         known = {key.identity: key for key in self._keys.keys}
         now = KeySet([*self._configured, *(known.get(key.identity, key) for key in fetched)])
-        there = {id(key) for key in now.keys}
         self._keys = now
-        gone = self._kept.drop(lambda kept: id(kept[1]) not in there)
+        self._kept.drop(self.withdrawn)
         self._refused.clear()
-        # A provider that is away for a day takes nothing away: streams go on to their token's end.
-        for listener in self.on_withdrawn if gone and fetched else ():
-            listener({principal for principal, _ in gone})
+        if not fetched:
+            return  # a provider that is away for a day takes nothing away: streams go on to their token's end
+        before, self._fetched = self._fetched, {key.identity for key in fetched}
+        for listener in () if self._fetched.issuperset(before) else self.on_withdrawn:
+            listener()
+
+    def withdrawn(self, principal: Principal) -> bool:
+        """Whether the key is gone that its token was checked with."""
+        key = principal.signed_by
+        if not isinstance(key, VerifyingKey):
+            return False
+        # Nearly always it is the very object. One that has been away and is back is another one, with its identity.
+        keys = self._keys.keys
+        return not any(each is key for each in keys) and all(each.identity != key.identity for each in keys)
 
     def principal(self, token: str) -> Principal:
         """Raises Unauthenticated."""
@@ -92,19 +104,19 @@ class Tokens:
         kept = self._kept.get(digest)
         if kept is not None:
             self.hits += 1
-            if self._clock() >= kept[0].expires:
+            if self._clock() >= kept.expires:
                 raise Unauthenticated("expired")
-            return kept[0]
+            return kept
         refused = self._refused.get(digest)
         if refused is None:
             try:
-                principal, key = self._read(raw)
+                principal = self._read(raw)
             except Unauthenticated as error:
                 refused = error.reason, str(error)
                 if error.reason in LASTING:
                     self._refused.keep(digest, refused, 1)
             else:
-                self._kept.keep(digest, (principal, key), len(raw))
+                self._kept.keep(digest, principal, len(raw))
                 return principal
         else:
             self.hits += 1
@@ -113,14 +125,14 @@ class Tokens:
             self.on_unknown_key()
         raise Unauthenticated(reason, detail=detail)
 
-    def _read(self, raw: bytes) -> tuple[Principal, VerifyingKey]:
+    def _read(self, raw: bytes) -> Principal:
         header, payload, message, signature = _parts(raw)
         candidates = self._keys.candidates(header.alg, header.kid)
         claims = read_claims(payload)
         self._check(claims)
         for key in candidates:
             if key.verifies(message, signature):
-                return principal_of(claims, self._settings.auth_leeway_seconds), key
+                return principal_of(claims, self._settings.auth_leeway_seconds, key)
         raise Unauthenticated("signature")
 
     def _check(self, claims: Claims) -> None:

@@ -101,6 +101,7 @@ class Principal:
         "limits",
         "name",
         "publish",
+        "signed_by",
         "subject",
         "subscribe",
         "ticket",
@@ -122,6 +123,7 @@ class Principal:
         expires: float = 0.0,
         issued: float = 0.0,
         token_id: str = "",
+        signed_by: object = None,
         ticket: Ticket | None = None,
     ) -> None:
         self.name = name
@@ -143,6 +145,8 @@ class Principal:
         self.issued = issued
         self.token_id = token_id
         """A token's `jti`."""
+        self.signed_by = signed_by
+        """What its token was checked with (see ``Tokens.withdrawn``); None for whoever has no token."""
         self.ticket = ticket
 
     @property

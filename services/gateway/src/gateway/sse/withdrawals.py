@@ -30,10 +30,11 @@ class Withdrawals:
         self._client_ids = identity.client_ids
         self._revocations = identity.revocations
         self._keys = identity.authenticator.keys
+        self._tokens = identity.authenticator.tokens
         self._watchers: dict[Session, str] = {}
         """Clients' ids of those who watch a job: their tails do not say it."""
         identity.revocations.on_change.append(self.revoke)
-        identity.authenticator.tokens.on_withdrawn.append(self.expire)
+        self._tokens.on_withdrawn.append(self.expire)
         if self._keys is not None:
             self._keys.on_change.append(self.change)
 
@@ -46,6 +47,8 @@ class Withdrawals:
         principal = session.principal
         if principal.expires and time.time() >= principal.expires:
             raise Unauthenticated("expired")
+        if self._tokens.withdrawn(principal):
+            raise Unauthenticated("kid")
         self._revocations.check(principal, client_id)
         if principal.key and not self._good_key(session):
             raise Unauthenticated("revoked")
@@ -76,10 +79,10 @@ class Withdrawals:
             if about != NOBODY and any(each is not None and each.applies(who, client_id) for each in about):
                 self._hub.end(session, Ending.REVOKED)
 
-    def expire(self, principals: set[Principal]) -> None:
-        """The identity provider has taken back the key of their tokens: it may have made others for them."""
+    def expire(self) -> None:
+        """The identity provider has taken a key back: it may have made other tokens for those who had one of that."""
         for session in list(self._hub.sessions):
-            if session.principal in principals:
+            if self._tokens.withdrawn(session.principal):
                 self._hub.end(session, Ending.TOKEN_EXPIRED)
 
     def change(self, changed: Mapping[Principal, Principal | None]) -> None:
