@@ -152,9 +152,9 @@ async def test_a_token_that_ends_is_told_and_asked_for(page: Console) -> None:
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ("hello", "neither a token"),
-        ("a.b.c", "neither a token"),
-        ("tgk_shop_short", "neither a token"),
+        ("hello", "neither a key"),
+        ("a.b.c", "neither a key"),
+        ("tgk_shop_short", "neither a key"),
         ("", "neither"),
     ],
 )

@@ -209,6 +209,20 @@ def test_what_others_have_written_in_the_file_stays_and_so_do_its_mode_and_place
     assert sorted(path.name for path in tmp_path.iterdir()) == ["keys.toml", "real.toml"]
 
 
+def test_a_key_is_rotated_in_two_steps_and_keeps_its_rights(tmp_path: Path) -> None:
+    file = tmp_path / "keys.toml"
+    file.write_text(COMMENTED)
+    done = tidegate("keys", "rotate", "shop", "--file", str(file))
+    assert done.returncode == 0, done.stderr
+    new = hashlib.sha256(done.stdout.strip().encode()).hexdigest()
+    assert re.fullmatch(r"tgk_shop_[A-Za-z0-9_-]{43}\n", done.stdout)
+    assert tomllib.loads(file.read_text())["key"][0] == {"id": "shop", "sha256": ["00", new], "publish": ["user:*"]}
+    assert "keys=2  publish=user:*" in tidegate("keys", "list", "--file", str(file)).stdout
+    done = tidegate("keys", "rotate", "shop", "--finish", "--file", str(file))
+    assert (done.returncode, done.stdout) == (0, "")
+    assert file.read_text() == COMMENTED.replace('"00"', f'"{new}"')
+
+
 def test_the_list_says_what_each_key_may_do_and_no_hash(tmp_path: Path) -> None:
     file = tmp_path / "keys.toml"
     file.write_text(COMMENTED + 'jobs = { models = ["small"], max_tokens = 5 }\nexpires = 2100-01-31\n')
@@ -223,7 +237,10 @@ def test_the_list_says_what_each_key_may_do_and_no_hash(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("verb", "text", "says"),
     [
-        (("add", "shop"), COMMENTED, "has a key shop already: choose another id, or revoke that one first"),
+        (("add", "shop"), COMMENTED, "has a key shop already: choose another id, or rotate or revoke that one"),
+        (("rotate", "cms"), COMMENTED, "has no key cms; it has shop, old"),
+        (("rotate", "shop", "--finish"), COMMENTED, "it has one key alone"),
+        (("rotate", "old"), COMMENTED.replace('"11"', '["11", "12"]'), "it has two keys already: finish that first"),
         (("revoke", "cms"), COMMENTED, "has no key cms; it has shop, old"),
         (("revoke", "cms"), "", "has no key cms; it has no keys"),
         (("list",), "[[key", "is no TOML"),

@@ -12,6 +12,8 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
+from tomlkit.items import AoT
+
 from tidegate.command import rights
 from tidegate.command.fault import Fault
 from tidegate.command.keys_file import KeysFile, entry
@@ -42,6 +44,15 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     listing = verbs.add_parser("list", help="list the keys", description="Lists the keys and what they may do.")
     _add_file(listing)
     listing.set_defaults(run=_list)
+    rotating = verbs.add_parser(
+        "rotate",
+        help="make a new key in place of an old one",
+        description="Makes another key of the same id and prints it, once. Both are good until `rotate ID --finish`.",
+    )
+    rotating.add_argument("id", metavar="ID", help="the key's id")
+    rotating.add_argument("--finish", action="store_true", help="take the old key away")
+    _add_file(rotating)
+    rotating.set_defaults(run=_rotate)
     revoking = verbs.add_parser(
         "revoke", help="take a key away", description="Takes a key out of the file: services refuse it from then on."
     )
@@ -51,8 +62,8 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
 
 
 def _make(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
-    key = f"tgk_{options.id}_{secrets.token_urlsafe(32)}"
-    facts: dict[str, Any] = {"id": options.id, "sha256": hashlib.sha256(key.encode()).hexdigest()}
+    key = _new_key(options.id)
+    facts: dict[str, Any] = {"id": options.id, "sha256": _hash(key)}
     facts |= rights.given(parser, options)
     if options.metrics:
         facts["metrics"] = True
@@ -60,13 +71,27 @@ def _make(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
         facts["limits"] = dict(options.limit)
     if options.expires:
         facts["expires"] = options.expires
-    file = KeysFile(options.file)
-    with file.opened(to_change=True) as entries:
+    with KeysFile(options.file).opened(to_change=True) as entries:
         if any(found.get("id") == options.id for found in entries):
-            raise Fault(f"{options.file} has a key {options.id} already: choose another id, or revoke that one first")
+            raise Fault(
+                f"{options.file} has a key {options.id} already: choose another id, or rotate or revoke that one"
+            )
         entries.append(entry(facts))
-    print("the key is shown this once:", file=sys.stderr)
-    print(key)
+    _show(key)
+
+
+def _rotate(options: argparse.Namespace) -> None:
+    key = _new_key(options.id)
+    with KeysFile(options.file).opened(to_change=True) as entries:
+        found = entries[_place(entries, options)]
+        hashes = found.get("sha256")
+        known = [hashes] if isinstance(hashes, str) else list(hashes or [])
+        if options.finish == (len(known) < 2):
+            hint = "it has one key alone" if options.finish else "it has two keys already: finish that first (--finish)"
+            raise Fault(f"{options.file}, {options.id}: {hint}")
+        found["sha256"] = known[-1] if options.finish else [*known, _hash(key)]
+    if not options.finish:
+        _show(key)
 
 
 def _list(options: argparse.Namespace) -> None:
@@ -74,17 +99,37 @@ def _list(options: argparse.Namespace) -> None:
         for found in entries:
             facts = found.unwrap()
             name = str(facts.pop("id", "?"))
-            facts.pop("sha256", None)
+            hashes = facts.pop("sha256", None)
+            if isinstance(hashes, list):
+                facts = {"keys": len(hashes), **facts}
             print(f"{name:<12} {'  '.join(f'{field}={_shown(value)}' for field, value in facts.items())}".rstrip())
 
 
 def _revoke(options: argparse.Namespace) -> None:
     with KeysFile(options.file).opened(to_change=True) as entries:
-        place = next((number for number, found in enumerate(entries) if found.get("id") == options.id), None)
-        if place is None:
-            there = ", ".join(str(found.get("id")) for found in entries) or "no keys"
-            raise Fault(f"{options.file} has no key {options.id}; it has {there}")
-        del entries[place]
+        del entries[_place(entries, options)]
+
+
+def _place(entries: AoT, options: argparse.Namespace) -> int:
+    """Where the key stands. Raises Fault."""
+    ids = [str(found.get("id")) for found in entries]
+    if options.id not in ids:
+        raise Fault(f"{options.file} has no key {options.id}; it has {', '.join(ids) or 'no keys'}")
+    return ids.index(options.id)
+
+
+def _new_key(key_id: str) -> str:
+    return f"tgk_{key_id}_{secrets.token_urlsafe(32)}"
+
+
+def _hash(key: str) -> str:
+    """What the file holds of it. It is random, so one pass of SHA-256 will do."""
+    return hashlib.sha256(key.encode()).hexdigest()
+
+
+def _show(key: str) -> None:
+    print("the key is shown this once:", file=sys.stderr)
+    print(key)
 
 
 def _shown(value: Any) -> str:

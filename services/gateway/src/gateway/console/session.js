@@ -85,12 +85,12 @@ export class Session {
   }
 }
 
-/** `{name, expires, rights}` of a token or a key; null for "" and for what is neither. */
+/** `{name, expires, rights}` of a token or a key; null for "" and for what is neither, or is a token without an end. */
 export function identityOf(text) {
   const key = /^tgk_([a-z0-9-]{1,32})_[\w-]{43}$/.exec(text);
   if (key) return { name: `key ${key[1]}`, expires: null, rights: [] };
   const claims = claimsOf(text);
-  if (typeof claims?.sub !== "string") return null;
+  if (typeof claims?.sub !== "string" || typeof claims.exp !== "number") return null;
   const own = Object(claims.tidegate);
   const rights = Object.entries(LISTS).flatMap(([name, label]) => {
     return Array.isArray(own[name]) && own[name].length ? [[label, own[name].join(", ")]] : [];

@@ -27,7 +27,7 @@ export class SignPanel {
     const text = byId("token").value.trim().replace(/^(?:TOKEN=|Bearer\s+)/i, "");
     const who = identityOf(text);
     const wrong = !who
-      ? "This is neither a token (three parts with dots between) nor a key (tgk_…)."
+      ? "This is neither a key (tgk_…) nor a token (three parts with dots between, which name a user and an end)."
       : who.expires && !(who.expires > new Date())
         ? `This token has expired at ${moment(who.expires)}.`
         : "";
