@@ -25,6 +25,7 @@ USERS = {
 """By service, and by its module."""
 
 
+DEFAULT = 'default_permissions: { publish: { deny: ">" }, subscribe: { deny: ">" } }'
 _OWN = re.compile(r"authorization|accounts|operator|jetstream")
 _OURS = re.compile(r"//\w+:\w+-of-tests@")
 _NOBODY = re.compile(r"//(?=[^@,]*(?:,|$))")
@@ -45,8 +46,13 @@ def holds_for(config: str) -> bool:
     return ON and _OWN.search(config) is None
 
 
-def configuration(data: Path, port: int, monitor_port: int = 0, host: str = "127.0.0.1") -> str:
-    """deploy/nats.conf, for a server of tests: whoever brings no password is the operator."""
+def configuration(
+    data: Path, port: int, monitor_port: int = 0, host: str = "127.0.0.1", *, any_subject: bool = True
+) -> str:
+    """deploy/nats.conf, for a server of tests: whoever brings no password is the operator.
+
+    With `any_subject` the operator may send what no rights of NATS match, not even `>`: subjects that are none.
+    """
     text = CONFIG.read_text()
     ours = {
         "listen: 0.0.0.0:4222": f'listen: "{host}:{port}"',
@@ -54,6 +60,8 @@ def configuration(data: Path, port: int, monitor_port: int = 0, host: str = "127
         "store_dir: /data": f'store_dir: "{data}"',
         "authorization {": "no_auth_user: operator\nauthorization {",
     }
+    if any_subject:
+        ours[DEFAULT] = ours[', permissions: { publish: ">", subscribe: ">" }'] = ""
     for line, other in ours.items():
         assert text.count(line) == 1, line
         text = text.replace(line, other)

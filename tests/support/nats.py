@@ -51,7 +51,7 @@ async def nats_server(
     """
     port = port or free_port()
     if jetstream and least_rights.holds_for(config):
-        async with nats_with_least_rights(data, port, monitor_port, more=config) as server:
+        async with nats_with_least_rights(data, port, monitor_port, more=config, any_subject=True) as server:
             yield server
         return
     binary = Path(sys.executable).with_name("nats-server")
@@ -92,6 +92,7 @@ async def nats_with_least_rights(
     more: str = "",
     replaced: Mapping[str, str] | None = None,
     violations: bool = False,
+    any_subject: bool = False,
 ) -> AsyncIterator[NatsServer]:
     """A server with the users of deploy/nats.conf; in its text `replaced` is replaced, and `more` is added to it.
 
@@ -99,7 +100,7 @@ async def nats_with_least_rights(
     """
     data.mkdir(parents=True, exist_ok=True)
     file = data / "nats-server.conf"
-    text = least_rights.configuration(data, port, monitor_port)
+    text = least_rights.configuration(data, port, monitor_port, any_subject=any_subject)
     for old, new in (replaced or {}).items():
         assert old in text, old
         text = text.replace(old, new)

@@ -19,7 +19,7 @@ from tests.support.bus import SUBJECTS
 from tests.support.certificates import certificates
 from tests.support.gateway import Stream, open_stream
 from tests.support.identity import SECRET, bearer, token
-from tests.support.least_rights import CONFIG, as_user
+from tests.support.least_rights import CONFIG, as_user, password
 from tests.support.nats import NatsServer, nats_with_least_rights
 from tests.support.ports import free_port
 from tests.support.processes import Running, service
@@ -399,3 +399,13 @@ async def test_a_right_that_a_newer_release_needs_is_named(tmp_path: Path) -> No
                 await ensure_streams(bus, StreamLimits(identity=True), update=True)
             with pytest.raises(BrokerUnavailable, match="write to"):
                 await bus.api.call("STREAM.INFO.KV_TG_AUTH", seconds=1)
+
+
+async def test_a_user_who_is_added_without_rights_has_none(tmp_path: Path) -> None:
+    users = {"  users: [": f"  users: [ {{ user: other, password: {password('other')} }}"}
+    async with nats_with_least_rights(tmp_path, free_port(), replaced=users, violations=True) as nats:
+        async with client_of(nats.url, "other") as (client, said):
+            await client.publish("other", b"x")
+            assert "permissions violation for publish" in await answer(said)
+            await client.subscribe("other")
+            assert "permissions violation for subscription" in await answer(said)

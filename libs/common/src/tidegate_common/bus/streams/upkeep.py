@@ -107,7 +107,10 @@ class Upkeep:
         self._said: dict[tuple[str, str], str] = {}
         """What was said last, by stream and matter: each look finds it again."""
         self._unready = Trouble(log, "waiting for NATS to be ready", "NATS is ready")
-        self._unmade = Trouble(log, "waiting for publisher-api to make the stream", "all streams are there")
+        # No warning: at a start of all services at once it is as it should be, and readiness names what lasts.
+        self._unmade = Trouble(
+            log, "waiting for publisher-api to make the stream", "all streams are there", level=logging.INFO
+        )
         self._blind = Trouble(log, "the streams could not be looked after", "the streams are looked after again")
 
     async def start(self, seconds: float = START_SECONDS) -> None:
