@@ -13,15 +13,18 @@ from typing import Any
 
 import httpx
 import pytest
+from joserfc.jwk import RSAKey
 from msgspec.structs import replace
 
 from tests.stress.proxy import Cut, fault_proxy
 from tests.support.bus import broker
 from tests.support.gateway import RunningGateway, Stream, open_stream, running_gateway
 from tests.support.identity import AUTH, bearer, token
+from tests.support.signing import claims, signed
 from tests.support.waiting import until
 from tests.support.ways import BOTH_PATHS
 from tests.support.wire import read_answer
+from tidegate_common.auth.keyset import RS256, VerifyingKey
 from tidegate_common.auth.revocations import Revocations
 from tidegate_common.bus.connection import Bus
 from tidegate_common.bus.events.history import History
@@ -193,8 +196,8 @@ async def test_what_is_revoked_ends_its_streams_and_no_others(tmp_path: Path, st
     """Each kind, of the stream and of a job's own, which the same client has open."""
     async with asked(tmp_path, streams=streams) as (running, bus):
         await job_of(bus)
-        for kind, value, claims in REVOKED:
-            headers = bearer(token("ann", **claims))
+        for kind, value, more in REVOKED:
+            headers = bearer(token("ann", **more))
             async with AsyncExitStack() as stack:
                 opened = [
                     await stack.enter_async_context(open_stream(running.url, None, headers, path=path))
@@ -247,13 +250,25 @@ async def test_tokens_that_are_issued_later_are_good(tmp_path: Path) -> None:
             assert not new.ended
 
 
-@pytest.mark.parametrize("reason", ["revoked", "expired"])
+RSA = RSAKey.generate_key(2048)
+
+
+def public(kid: str) -> VerifyingKey:
+    return VerifyingKey(RSAKey.import_key(RSA.as_dict(private=False)), RS256, frozenset({"RS256"}), kid)
+
+
+@pytest.mark.parametrize("reason", ["revoked", "expired", "kid"])
 async def test_what_ends_while_a_request_is_read_opens_no_stream(tmp_path: Path, reason: str) -> None:
     """The token was good when the head came, and the body took longer than that."""
     async with asked(tmp_path, auth_leeway_seconds=0) as (running, _):
         seconds = 1.0 if reason == "expired" else HOUR
         ends = time.time() + seconds
-        head = {**bearer(token("ann", seconds=seconds)), "Content-Type": "application/json"}
+        good = token("ann", seconds=seconds)
+        tokens = running.gateway.identity.authenticator.tokens
+        if reason == "kid":
+            tokens.use([public("1")])
+            good = signed(claims(), {"alg": "RS256", "kid": "1"}, RSA)
+        head = {**bearer(good), "Content-Type": "application/json"}
         begun = asyncio.Event()
         go_on = asyncio.Event()
 
@@ -270,7 +285,9 @@ async def test_what_ends_while_a_request_is_read_opens_no_stream(tmp_path: Path,
             await until(lambda: counts.results["ok"] == 1, "the token was looked at")
             if reason == "revoked":
                 await running.revoke("sub", "ann")
-            await until(lambda: reason == "revoked" or time.time() > ends, "the token has ended")
+            if reason == "kid":
+                tokens.use([public("2")])
+            await until(lambda: reason != "expired" or time.time() > ends, "the token has ended")
             go_on.set()
             response = await asking
         assert (response.status_code, response.json()["reason"]) == (401, reason)
