@@ -43,20 +43,20 @@ class Service(NamedTuple):
 
 
 @asynccontextmanager
-async def gateway(nats_url: str, streams: str) -> AsyncIterator[Service]:
-    async with running_gateway(nats_url, streams=streams, completion_seconds=0.2, **AUTH) as running:
+async def gateway(nats_url: str, streams: str, **settings: Any) -> AsyncIterator[Service]:
+    async with running_gateway(nats_url, streams=streams, completion_seconds=0.2, **AUTH, **settings) as running:
         yield Service(running.url, running.gateway.app.routes, running.bus)
 
 
 @asynccontextmanager
-async def publisher(nats_url: str) -> AsyncIterator[Service]:
-    async with built_publisher(nats_url, **AUTH) as (api, bus, built):
+async def publisher(nats_url: str, **settings: Any) -> AsyncIterator[Service]:
+    async with built_publisher(nats_url, **AUTH, **settings) as (api, bus, built):
         yield Service(str(api.base_url), built.routes, bus)
 
 
 @asynccontextmanager
-async def worker(nats_url: str) -> AsyncIterator[Service]:
-    settings = WorkerSettings(nats_url=nats_url, port=0, **AUTH)
+async def worker(nats_url: str, **more: Any) -> AsyncIterator[Service]:
+    settings = WorkerSettings(nats_url=nats_url, port=0, **AUTH, **more)
     with telemetry("ai-worker", {}) as signals:
         async with connect(nats_url, SUBJECTS, "ai-worker") as bus:
             leaders = Leaders(bus)
@@ -75,9 +75,10 @@ async def worker(nats_url: str) -> AsyncIterator[Service]:
 
 
 @asynccontextmanager
-async def service(nats_url: str, name: str) -> AsyncIterator[Service]:
+async def service(nats_url: str, name: str, **settings: Any) -> AsyncIterator[Service]:
     found = {"publisher-api": publisher, "ai-worker": worker}.get(name)
-    async with found(nats_url) if found else gateway(nats_url, name.removeprefix("gateway ")) as running:
+    streams = name.removeprefix("gateway ")
+    async with found(nats_url, **settings) if found else gateway(nats_url, streams, **settings) as running:
         yield running
 
 
@@ -216,6 +217,25 @@ async def test_a_good_token_without_the_right_gets_nowhere_and_one_with_it_does(
                     assert answer.status != 404 or call.target in MAY_BE_GONE, (method, call)
 
 
+@pytest.mark.parametrize("name", SERVICES)
+async def test_whoever_brings_nothing_and_may_listen_may_do_nothing_else(tmp_path: Path, name: str) -> None:
+    """They are asked who they are, with the right that is missing. Which jobs there are they are not told."""
+    heard = ("topic:a.b", "broadcast")
+    async with scene(tmp_path, name, auth_anonymous=heard) as (client, traces):
+        before = await traces.all()
+        for call in SERVICES[name]:
+            listens = call.needs in (ANY, "subscribe topic:a.b") and call.target.startswith("/api/sse")
+            if call.needs == OPEN or listens:
+                continue
+            for method in methods(call):
+                answer = await ask(client, call, method, {})
+                assert answer.status == 401, (method, call)
+                assert answer.headers["www-authenticate"] == 'Bearer realm="tidegate"', (method, call)
+                if "needed" in answer.body and call.refused == 403 and "tickets" not in call.target:
+                    assert answer.body["needed"] == call.needs
+        assert await traces.all() == before
+
+
 def without(call: Call) -> str:
     """A token that has every right but the one that `call` needs."""
     rights: dict[str, Any] = {
@@ -233,8 +253,11 @@ def without(call: Call) -> str:
 
 
 @asynccontextmanager
-async def scene(tmp_path: Path, name: str) -> AsyncIterator[tuple[httpx.AsyncClient, Traces]]:
+async def scene(tmp_path: Path, name: str, **settings: Any) -> AsyncIterator[tuple[httpx.AsyncClient, Traces]]:
     async with nats_server(tmp_path) as nats, connected(nats.url, StreamLimits(identity=True)) as bus:
         await make_job(bus)
-        async with service(nats.url, name) as running, httpx.AsyncClient(base_url=running.url, timeout=20) as client:
+        async with (
+            service(nats.url, name, **settings) as running,
+            httpx.AsyncClient(base_url=running.url, timeout=20) as client,
+        ):
             yield client, Traces(bus)

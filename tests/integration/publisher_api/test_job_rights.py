@@ -145,6 +145,23 @@ async def test_anothers_job_is_told_as_one_that_is_not_there(tmp_path: Path) -> 
         assert "can't be read" in one_who_may.json()["detail"]
 
 
+async def test_anothers_job_takes_as_many_questions_as_none(tmp_path: Path) -> None:
+    """So it takes as long: nobody learns by the time which jobs there are."""
+    async with broker(tmp_path) as (server, watcher), running_publisher(server.url, **AUTH) as (api, _):
+        theirs = await started(api, chats("ann"))
+        heard: list[str] = []
+        for subjects in ("$JS.API.STREAM.MSG.>", "$JS.API.DIRECT.>", "$KV.>", "tg.>"):
+            watcher.client.subscribe_direct(subjects, lambda subject, *_: heard.append(subject.decode()))
+        await watcher.round_trip()
+        for method in ("GET", "DELETE"):
+            for job_id in ("0" * 32, theirs):
+                heard.clear()
+                answer = await api.request(method, f"/api/ai/jobs/{job_id}", headers=chats("eve"))
+                assert answer.status_code == 404
+                await watcher.round_trip()
+                assert heard == [f"$JS.API.STREAM.MSG.GET.KV_{SUBJECTS.jobs_bucket}"]
+
+
 async def test_anothers_key_is_not_theirs(tmp_path: Path) -> None:
     """With Ann's Idempotency-Key, Bob was given the id of her job."""
     async with publisher(tmp_path) as (api, bus):

@@ -11,11 +11,13 @@ from tidegate_common.errors import NotFound, Unreadable
 
 
 async def reachable(records: JobRecords, job_id: str, principal: Principal, client_ids: ClientIds) -> JobState:
-    """The record of a job that `principal` may reach. Raises BrokerUnavailable, and NotFound.
+    """The record of a job that `principal` may reach. Raises BrokerUnavailable, NotFound, and Unauthenticated.
 
     Of another's job, and of a record that can't be read and may be anybody's, they are told what they would be told if
     there were none. That takes as long, too: nothing more is read or waited for.
     """
+    if principal.anonymous and not has_all(principal):
+        raise principal.refuse("jobs")  # whoever brings nothing has no jobs, and is not told which there are
     try:
         state = await records.get(job_id)
     except Unreadable:

@@ -15,7 +15,7 @@ from tidegate_common.bus.jobs.records import JobRecords
 from tidegate_common.bus.wire import headers
 from tidegate_common.contract.ids import EventId
 from tidegate_common.contract.jobs import JobState
-from tidegate_common.contract.principal import ALL_JOBS, Principal
+from tidegate_common.contract.principal import Principal
 from tidegate_common.runtime.query import Ignored
 
 
@@ -35,8 +35,6 @@ class JobStreams:
         Raises InvalidField, Unauthenticated, Forbidden (another's client id), NotFound, HTTPException (404),
         Unavailable.
         """
-        if principal.anonymous and not principal.subscribe.allows(ALL_JOBS):
-            raise principal.refuse("jobs")  # whoever brings nothing has no jobs, and is not told which there are
         client_id, last_event_id = of_job_query(query, fields, Listener(principal, self._client_ids), ignored)
         state = await self._state(job_id, principal)
         position = await self._history.patient_position()
