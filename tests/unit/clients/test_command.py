@@ -288,3 +288,11 @@ def test_the_module_is_the_command_too() -> None:
     done = subprocess.run([sys.executable, "-m", "tidegate", "secret"], capture_output=True, text=True, timeout=30)
     assert done.returncode == 0
     assert len(done.stdout) == 44
+
+
+@pytest.mark.parametrize("missing", ["joserfc", "tomlkit"])
+def test_without_what_the_command_needs_the_client_works_and_the_command_says_what_to_install(missing: str) -> None:
+    code = f"import sys; sys.modules[{missing!r}] = None; import tidegate; print('here'); import tidegate.command.main"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30)
+    assert (done.returncode, done.stdout) == (1, "here\n")
+    assert done.stderr == f"tidegate: {missing} is missing: pip install 'tidegate[command]'\n"

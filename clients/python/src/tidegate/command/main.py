@@ -16,7 +16,8 @@ from tidegate.command.fault import Fault
 try:
     from tidegate.command import keys, tokens
 except ModuleNotFoundError as error:  # joserfc or tomlkit: whoever only listens to events does not need them
-    sys.exit(f"tidegate: {error.name} is missing: pip install 'tidegate[command]'")
+    missing = str(error.name).partition(".")[0]
+    sys.exit(f"tidegate: {missing} is missing: pip install 'tidegate[command]'")
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
