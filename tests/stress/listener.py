@@ -48,6 +48,8 @@ class Listener:
         self.closings: Counter[str] = Counter()
         self.connects: list[float] = []
         """When it was told `connected`, on time.monotonic."""
+        self.let_in = 0.0
+        """When the attempt began that was last told `connected`: that may have been under way for a while."""
         self.replays: list[float] = []
         """Seconds from coming back until all was there that it had missed by then; nothing where that was nothing."""
         self.without_id: list[tuple[int, float]] = []
@@ -57,7 +59,7 @@ class Listener:
         self._owned = 0
         """Place up to which it has all, before the present connection said where it starts."""
         self._goal: int | None = None
-        self._came_back = 0.0
+        self._came_back = self._began = 0.0
 
     def start(self) -> None:
         raise NotImplementedError
@@ -73,6 +75,7 @@ class Listener:
 
     def coming(self) -> None:
         """It is about to connect."""
+        self._began = time.monotonic()
         latest = self._ledger.latest(self.view.targets)
         if self.view.start is not None and latest > self.place:
             self._goal, self._came_back = latest, time.perf_counter()
@@ -103,6 +106,7 @@ class Listener:
     def _connected(self) -> None:
         self.connected = True
         self.connects.append(time.monotonic())
+        self.let_in = self._began
         self.reconnects += 1
         if self.view.start is None:
             self.view.start = self._owned = self.place

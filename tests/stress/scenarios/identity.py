@@ -13,6 +13,7 @@ from tests.stress.client import StressClient
 from tests.stress.identity import LONG_SECONDS, TOKEN_SECONDS, client_token
 from tests.stress.ledger import Verdict
 from tests.stress.listener import Listening
+from tests.stress.proxy import Cut
 from tests.stress.scenarios import clients
 from tests.stress.scenarios.during import during
 from tests.stress.world import ROOMS, World
@@ -50,6 +51,8 @@ async def identity(world: World, seconds: float) -> None:
         _intrude(world, tried),
         _share_tickets(world, tried),
     ]
+    for proxy in world.proxies:  # all come back with such tokens
+        proxy.cut_all(Cut.RST)
     try:
         await during(seconds, work)
         for each in revoked:  # each comes back all the time: what it gets from now on, it gets after the barrier
@@ -59,7 +62,8 @@ async def identity(world: World, seconds: float) -> None:
         for each in revoked:
             await each.client.stop()
     _judge(world, revoked)
-    if not (tried["tickets"] and tried["wishes"]):
+    tried["ends"] = sum(client.closings["token_expired"] for client in world.clients)
+    if not (tried["tickets"] and tried["wishes"] and tried["ends"]):
         world.problems.append(f"not all was tried: {dict(tried)}")
 
 
@@ -138,8 +142,8 @@ def _judge(world: World, revoked: list[Revoked]) -> None:
         after = sum(number > last for number in client.view.numbers)
         if after:
             world.problems.append(f"{client.name} was revoked and got {after} events after that")
-        if client.connects and client.connects[-1] > at:
-            world.problems.append(f"{client.name} was revoked and let in {client.connects[-1] - at:.3f} s after that")
+        if client.let_in > at:
+            world.problems.append(f"{client.name} was revoked and let in {client.let_in - at:.3f} s after that")
     total.lost = 0  # what was on its way to them, and what came after
     if not total.clean:
         world.problems.append(f"of those that were revoked: {total}")
