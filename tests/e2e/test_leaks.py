@@ -269,7 +269,8 @@ async def test_no_secret_is_in_a_log_a_span_a_metric_a_problem_or_on_nats(tmp_pa
         assert all(b"tidegate_" in text for text in metrics)
     # Services that have stopped have sent their last spans, and NATS has written all that it keeps.
     stored = [file.read_bytes() for file in (tmp_path / "nats").rglob("*") if file.is_file()]
-    logs = {name: "\n".join(run.output).encode() for name, run in scene.stack.processes.items()}
+    outputs = {**scene.stack.processes, "nats": scene.stack.nats.run}
+    logs = {name: "\n".join(run.output).encode() for name, run in outputs.items()}
     places = {
         **{f"log of {name}": [text] for name, text in logs.items()},
         "spans": scene.collected.bodies,

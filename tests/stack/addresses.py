@@ -10,6 +10,7 @@ PASSED = [
     "/api/ai/jobs/none",
     "/api/ai/chat/none",
     "/api/sse/jobs/none",
+    "/api/ai/jobs/an-id_of-others",
 ]
 """With a GET. Others are tried by what they do."""
 
