@@ -223,7 +223,7 @@ async def test_a_services_jobs_are_its_own_and_its_users_share_them(tmp_path: Pa
 
 
 async def test_a_dead_job_that_is_tried_again_is_still_its_owners(tmp_path: Path) -> None:
-    async with publisher(tmp_path) as (api, bus):
+    async with broker(tmp_path) as (server, bus), running_publisher(server.url, **AUTH) as (api, _):
         job = Job(job_id="1" * 32, kind="chat", tail="topic.a", params={}, created=1, owner="user.ann")
         await DeadJobs(bus).keep(DeadJob(job=job, error="backend_error: x", attempts=1, failed=2.0))
         root = bearer(token("root", admin=["dead"]))
