@@ -8,6 +8,7 @@ import secrets
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 from tidegate.command import tokens
 from tidegate.command.fault import Fault as NoSecret
@@ -34,10 +35,20 @@ def keep(secret: Path) -> None:
             file.write(f"{secrets.token_urlsafe(32)}\n")
 
 
-def token(environ: Mapping[str, str]) -> str:
-    """A token of USER with every right; empty if tokens are made elsewhere."""
-    try:
-        secret = tokens.find_secret(environ, None)
-    except NoSecret:
-        return ""
-    return tokens.make(secret, USER, HOURS * 3600, everything(), environ)
+class Development(NamedTuple):
+    """A token of USER with every right."""
+
+    token: str
+    hours: float
+
+    @classmethod
+    def of(cls, environ: Mapping[str, str]) -> Development | None:
+        """None if tokens are made elsewhere."""
+        if not (environ.get("TIDEGATE_AUTH_SECRET") or environ.get("TIDEGATE_AUTH_SECRET_FILE")):
+            return None  # the secret of an earlier run may still be there, and count no more
+        try:
+            seconds = min(HOURS * 3600, tokens.most_seconds(environ))
+            made = tokens.make(tokens.find_secret(environ, None), USER, seconds, everything(), environ)
+        except NoSecret:
+            return None
+        return cls(made, seconds / 3600)

@@ -6,7 +6,7 @@ import asyncio
 import signal
 
 from scripts.running.child import Child
-from scripts.running.development import COMMAND, HOURS, USER, token
+from scripts.running.development import COMMAND, USER, Development
 from scripts.running.plan import Fault, Part, Plan
 from scripts.running.readiness import until_nats, until_ready
 from scripts.running.screen import Screen
@@ -102,17 +102,17 @@ class Runner:
         self._screen.say(f"  curl -H 'Content-Type: application/json' -d '{event}' {publisher}/api/sse/send\n")
 
     def _show_token(self, gateway: str, publisher: str) -> None:
-        made = token(self._plan.environ)
-        if not made:
+        made = Development.of(self._plan.environ)
+        if made is None:
             self._screen.say("Everyone is asked for a token, of your identity provider.\n")
             return
         event = f'{{"user_id":"{USER}","event_type":"hello","data":"Hi"}}'
         bearer = '-H "Authorization: Bearer $TOKEN"'
         self._screen.say(
-            f"Everyone is asked for a token. This one, of the user {USER}, has every right for {HOURS} hours."
+            f"Everyone is asked for a token. This one, of the user {USER}, has every right for {made.hours:g} hours."
         )
         self._screen.say("Sign in on the page with what stands after TOKEN=, or in each of two more terminals:")
-        self._screen.say(f"  TOKEN={made}")
+        self._screen.say(f"  TOKEN={made.token}")
         self._screen.say(f"  curl -N {bearer} {gateway}/api/sse")
         self._screen.say(f"  curl {bearer} -H 'Content-Type: application/json' -d '{event}' {publisher}/api/sse/send")
         self._screen.say(f"Another user's: {COMMAND} token ann --subscribe 'topic:prices.*'\n")

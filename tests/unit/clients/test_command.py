@@ -96,6 +96,13 @@ def test_a_token_lives_as_long_as_is_said(option: tuple[str, str], seconds: int)
     assert found["exp"] - found["iat"] == seconds
 
 
+def test_a_token_lives_no_longer_than_services_allow_unless_that_is_said() -> None:
+    shorter = made("ann", TIDEGATE_AUTH_MAX_TOKEN_SECONDS="600")
+    assert shorter["exp"] - shorter["iat"] == 600
+    longer = made("ann", "--hours", "2", TIDEGATE_AUTH_MAX_TOKEN_SECONDS="600")
+    assert longer["exp"] - longer["iat"] == 7200
+
+
 def test_a_token_that_services_refuse_for_its_long_life_is_made_with_a_warning() -> None:
     done = tidegate("token", "ann", "--hours", "48", env={"TIDEGATE_AUTH_SECRET": SECRET})
     assert done.returncode == 0
@@ -127,6 +134,12 @@ def test_the_first_of_several_secrets_signs_wherever_it_stands(tmp_path: Path) -
         (("token", "ann"), {}, "set TIDEGATE_AUTH_SECRET, or start `make run AUTH=token`"),
         (("token", "ann"), {"TIDEGATE_AUTH_SECRET": "short"}, "TIDEGATE_AUTH_SECRET: a secret has 32 bytes or more"),
         (("token", "ann", "--secret-file", "nowhere"), {}, "nowhere can't be read: No such file"),
+        (
+            ("token", "ann"),
+            {"TIDEGATE_AUTH_SECRET": SECRET, "TIDEGATE_AUTH_MAX_TOKEN_SECONDS": "day"},
+            "'day' is no number",
+        ),
+        (("token", "ann"), {"TIDEGATE_AUTH_SECRET": SECRET, "TIDEGATE_AUTH_SECRET_FILE": "s"}, "one of them, not both"),
         (("token", ""), {}, "argument SUB: 1 to 200 bytes"),
         (("token", "ann", "--subscribe", "prices.*"), {}, "argument --subscribe: 'prices.*' is no grant: user:ID"),
         (("token", "ann", "--publish", "topic:"), {}, "argument --publish"),

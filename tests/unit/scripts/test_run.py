@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from scripts.running.development import Development
 from scripts.running.plan import ROOT, Fault, Part, check_ports, locked, plan
 from scripts.running.screen import Screen, compact, serious
 from tests.support.ports import free_port
@@ -182,3 +183,15 @@ def test_make_passes_the_mode_on_if_it_was_told_so_itself() -> None:
 
     assert "TIDEGATE_AUTH=token" in recipe("AUTH=token")
     assert "TIDEGATE_AUTH" not in recipe()
+
+
+def test_the_printed_token_is_one_that_services_allow(tmp_path: Path) -> None:
+    environ = {"TIDEGATE_AUTH_SECRET": "a secret of 32 bytes or more: it is long"}
+    assert [
+        made.hours
+        for more in ({}, {"TIDEGATE_AUTH_MAX_TOKEN_SECONDS": "1800"})
+        if (made := Development.of({**environ, **more})) is not None
+    ] == [12, 0.5]
+    (tmp_path / "auth.secret").write_text("the secret of an earlier run, 32 bytes or more")
+    elsewhere = {"TIDEGATE_AUTH_JWKS_URL": "https://id.example/keys", "TIDEGATE_DATA_DIR": str(tmp_path)}
+    assert Development.of(elsewhere) is None

@@ -18,8 +18,9 @@ from tidegate.command import rights
 from tidegate.command.fault import Fault
 
 LEAST_SECRET_BYTES = 32
-MOST_SECONDS = 86_400
+MOST_SECONDS = 86_400.0
 """The default of TIDEGATE_AUTH_MAX_TOKEN_SECONDS."""
+USUAL_SECONDS = 8 * 3600.0
 MOST_NAME_BYTES = 200
 RUN_SECRET = "auth.secret"
 """Where `make run AUTH=token` keeps its secret, in its data folder."""
@@ -37,7 +38,7 @@ def add(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser.add_argument("sub", metavar="SUB", type=_name, help="whose token it is: your own id of the user")
     parser.add_argument("--client", metavar="ID", type=_name, help="the client id of this token's streams")
     how_long = parser.add_mutually_exclusive_group()
-    how_long.add_argument("--hours", type=_positive, default=8.0, help="how long it is good: 8")
+    how_long.add_argument("--hours", type=_positive, help="how long it is good: 8, or as long as services allow")
     how_long.add_argument("--seconds", type=_positive, help="the same in seconds")
     parser.add_argument("--secret-file", metavar="FILE", type=Path, help="a file with the secret")
     rights.add(parser)
@@ -57,6 +58,15 @@ def make(secret: str, sub: str, seconds: float, tidegate: Mapping[str, Any], env
     if issuer := environ.get("TIDEGATE_AUTH_ISSUER"):
         claims["iss"] = issuer
     return jwt.encode({"alg": "HS256"}, claims, OctKey.import_key(secret))
+
+
+def most_seconds(environ: Mapping[str, str]) -> float:
+    """The longest life of a token that services allow. Raises Fault."""
+    text = environ.get("TIDEGATE_AUTH_MAX_TOKEN_SECONDS") or str(MOST_SECONDS)
+    try:
+        return _positive(text)
+    except argparse.ArgumentTypeError as error:
+        raise Fault(f"TIDEGATE_AUTH_MAX_TOKEN_SECONDS: {error}", 2) from None
 
 
 def find_secret(environ: Mapping[str, str], file: Path | None) -> str:
@@ -91,9 +101,10 @@ def _print(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None
     if options.client:
         claim["client"] = options.client
     secret = find_secret(os.environ, options.secret_file)
-    seconds = options.seconds or options.hours * 3600
-    if seconds > MOST_SECONDS:
-        text = f"services refuse it unless TIDEGATE_AUTH_MAX_TOKEN_SECONDS is more than {MOST_SECONDS}"
+    longest = most_seconds(os.environ)
+    seconds = options.seconds or (options.hours or 0) * 3600 or min(USUAL_SECONDS, longest)
+    if seconds > longest:
+        text = f"services refuse it unless their TIDEGATE_AUTH_MAX_TOKEN_SECONDS is more than {longest:g}"
         print(f"tidegate: {text}", file=sys.stderr)
     print(make(secret, options.sub, seconds, claim, os.environ))
 
