@@ -291,7 +291,8 @@ async def test_a_job_ticket_opens_that_jobs_stream_alone(tmp_path: Path) -> None
         async with open_stream(w.url, params={"ticket": ticket}, path=f"/api/sse/jobs/{jobs[0]}") as found:
             assert (await found.connected())["job_id"] == jobs[0]
         assert (await w.status(f"ticket={ticket}", f"/api/sse/jobs/{jobs[1]}"))[0] == 404
-        assert (await w.status(f"ticket={ticket}"))[0] == 403
+        for names in ("", "&user_id=ann", "&topic=a", "&client_id=ann"):
+            assert (await w.status(f"ticket={ticket}{names}"))[0] == 403, names
         streams = await w.ticket(ann)
         assert (await w.status(f"ticket={streams}", f"/api/sse/jobs/{jobs[0]}"))[0] == 404, "it is for another stream"
 

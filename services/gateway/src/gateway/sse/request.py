@@ -119,8 +119,10 @@ def of_query(query: bytes, fields: Fields, listener: Listener, max_topics: int, 
     values = read_query(query, listener.parameters(PARAMETERS), ignored, MOST_PARAMETERS + max_topics)
     last_event_id = _last_event_id(fields, values)
     ticket = listener.principal.ticket
+    if ticket is not None and ticket.job_id:  # whatever names stand beside it: the own user needs no grant
+        raise listener.principal.refuse("a ticket for this stream")
     if ticket is not None and not any(name in values for name in NAMES):
-        return _of_ticket(ticket, last_event_id, listener, fields)
+        return _of_ticket(ticket, last_event_id, fields)
     asked = Wish(
         client_id=once(values, "client_id"),
         user_id=once(values, "user_id"),
@@ -136,10 +138,8 @@ def of_job_query(query: bytes, fields: Fields, listener: Listener, ignored: Igno
     return client_id, _cut(_last_event_id(fields, values))
 
 
-def _of_ticket(ticket: Ticket, last_event_id: str | None, listener: Listener, fields: Fields) -> StreamRequest:
-    """All that the ticket was asked for. Raises Forbidden."""
-    if ticket.job_id:
-        raise listener.principal.refuse("a ticket for this stream")
+def _of_ticket(ticket: Ticket, last_event_id: str | None, fields: Fields) -> StreamRequest:
+    """All that the ticket was asked for."""
     return StreamRequest(ticket.client_id, list(ticket.tails), _cut(last_event_id), ticket.names, fields.context)
 
 
