@@ -13,10 +13,13 @@ import pytest
 from tests.support.audit import Lines
 from tests.support.bus import broker
 from tests.support.gateway import running_gateway
-from tests.support.identity import AUTH, bearer, token
+from tests.support.identity import AUTH, SECRET, bearer, token
+from tests.support.ports import free_port
+from tests.support.processes import service
 from tests.support.publisher import running_publisher
 from tests.support.waiting import until
 from tests.support.ways import BOTH_PATHS
+from tidegate_common.telemetry.logging import AUDIT
 
 EVENT: dict[str, Any] = {"event_type": "note", "data": "what was sent is not told"}
 KEY = "tgk_shop_" + "A" * 43
@@ -129,3 +132,30 @@ async def test_in_the_mode_open_and_switched_off_there_is_none(tmp_path: Path) -
                     await api.delete("/api/presence/users/ann")
                     await api.delete("/api/presence/users/ann", headers=bearer(token("root", admin=["kick"])))
             assert lines.all == []
+
+
+async def test_a_process_writes_it_among_its_other_lines_and_loses_none_when_it_stops(
+    tmp_path: Path, key_file: str
+) -> None:
+    """At a level of the log that leaves nearly all other lines out."""
+    async with broker(tmp_path) as (nats, _):
+        port = free_port()
+        env = {
+            "TIDEGATE_NATS_URL": nats.url,
+            "TIDEGATE_AUTH": "token",
+            "TIDEGATE_AUTH_SECRET": SECRET,
+            "TIDEGATE_API_KEYS_FILE": key_file,
+            "TIDEGATE_LOG_LEVEL": "ERROR",
+        }
+        async with service("publisher_api", port, env) as run:
+            url = f"http://127.0.0.1:{port}/api/sse/send"
+            async with httpx.AsyncClient() as client:
+                for _ in range(3):
+                    answer = await client.post(url, json={**EVENT, "topic": "a"}, headers={**bearer(KEY), **PARENT})
+                    assert answer.status_code == 202
+                assert (await client.post(url, json={**EVENT, "topic": "a"})).status_code == 401
+            await run.stop()
+    lines = [json.loads(line) for line in run.output if AUDIT in line]
+    assert [(line["who"], line["result"]) for line in lines] == [("key:shop", "ok")] * 3 + [("", "missing")]
+    assert {"timestamp", "level", "logger", "service", "message"} <= set(lines[0])
+    assert lines[0]["service"] == "publisher-api"

@@ -144,6 +144,20 @@ async def test_while_nats_is_away_the_last_known_list_holds_and_then_what_was_mi
             assert [each.key for some in told for each in some] == ["shop"]
 
 
+async def test_one_who_fails_over_a_revocation_keeps_it_from_nobody_else(tmp_path: Path) -> None:
+    def fails(_: Sequence[Revocation]) -> None:
+        raise ValueError
+
+    async with two(tmp_path) as (_, _, one, other):
+        told: list[Sequence[Revocation]] = []
+        other.on_change += [fails, told.append]
+        await one.revoke("sub", "ann")
+        await until(lambda: len(told) == 1, "the other one is told")
+        other._copy._behind.set()
+        await one.revoke("key", "shop")
+        await until(lambda: len(told) == 2, "it goes on")
+
+
 async def test_what_the_bucket_did_not_store_revokes_nobody(tmp_path: Path) -> None:
     """A message on the bucket's subject that the stream refuses is heard by everyone who listens there."""
     async with (

@@ -6,6 +6,7 @@ is revoked, even if it was issued after it: the next second's is good.
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +21,8 @@ from tidegate_common.contract.principal import Principal
 from tidegate_common.contract.revocation import KINDS, Revocation, key_of
 from tidegate_common.contract.soundness import read
 from tidegate_common.errors import BrokerUnavailable, NotFound, Unauthenticated, Unreadable
+
+log = logging.getLogger(__name__)
 
 TRIES = 5
 """Of one change: somebody else may have changed the same one meanwhile."""
@@ -125,7 +128,10 @@ class Revocations:
                 self._by_key[key] = self._named[kind][name] = found
                 new.append(found)
         for listener in self.on_change if new else ():
-            listener(new)
+            try:
+                listener(new)
+            except Exception:  # others have to know all the same
+                log.exception("a revocation could not be acted on")
 
     def _decoded(self, key: str, value: bytes) -> Revocation | None:
         try:

@@ -31,6 +31,9 @@ START_SECONDS = 60.0
 
 LOOK_SECONDS = 30.0
 
+BROKEN_SECONDS = 5.0
+"""Before the next try after a fault of ours."""
+
 READ_SECONDS = 20.0
 """How long reading all of it may take. In a cluster a copy may be behind its leader: then it is read again."""
 
@@ -76,6 +79,7 @@ class BucketCopy:
         self._waiting: list[_Change] | None = None
         """What is heard while the bucket is read."""
         self._behind = asyncio.Event()
+        self._broken = Trouble(log, f"reading the bucket {bucket} fails by a fault of ours", level=logging.ERROR)
         self._trouble = Trouble(log, f"the bucket {bucket} can't be read", f"the bucket {bucket} is read again")
 
     async def start(self, seconds: float = START_SECONDS) -> None:
@@ -97,6 +101,9 @@ class BucketCopy:
                     self._trouble.note(error)
                 self._behind.set()
                 await asyncio.sleep(RETRY_SECONDS)
+            except Exception as error:  # it has to go on: the copy would be of this moment for ever
+                self._broken.note(type(error).__name__, error)
+                await asyncio.sleep(BROKEN_SECONDS)
 
     def stored(self, key: str, value: bytes | None, sequence: int) -> None:
         """This process has stored it itself, and need not wait until it hears of that."""
