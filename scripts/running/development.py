@@ -14,7 +14,8 @@ from tidegate.command import tokens
 from tidegate.command.fault import Fault as NoSecret
 from tidegate.command.rights import everything
 
-GIVEN = ("TIDEGATE_AUTH_SECRET", "TIDEGATE_AUTH_SECRET_FILE", "TIDEGATE_AUTH_KEYS", "TIDEGATE_AUTH_JWKS_URL")
+SECRETS = ("TIDEGATE_AUTH_SECRET", "TIDEGATE_AUTH_SECRET_FILE")
+GIVEN = (*SECRETS, "TIDEGATE_AUTH_KEYS", "TIDEGATE_AUTH_JWKS_URL")
 """Whoever sets one of these has tokens of their own."""
 COMMAND = os.path.relpath(Path(sys.executable).with_name("tidegate"))
 USER = "me"
@@ -44,7 +45,7 @@ class Development(NamedTuple):
     @classmethod
     def of(cls, environ: Mapping[str, str]) -> Development | None:
         """None if tokens are made elsewhere."""
-        if not (environ.get("TIDEGATE_AUTH_SECRET") or environ.get("TIDEGATE_AUTH_SECRET_FILE")):
+        if not any(environ.get(name) for name in SECRETS):
             return None  # the secret of an earlier run may still be there, and count no more
         try:
             seconds = min(HOURS * 3600, tokens.most_seconds(environ))
