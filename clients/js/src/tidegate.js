@@ -206,11 +206,20 @@ export class Tidegate {
     return nextRequest(this.#url, this.#options, this, token);
   }
 
-  /** A refusal after which another token may do is none that ends the client, once. */
+  /** A refusal after which another token may do, or another client id, is none that ends the client, once. */
   #perhapsOnceMore(end) {
+    if (end.final && this.#isAnothers(end.problem)) {
+      this.clientId = this.#options.clientId ?? "";
+      return { ...end, final: false };
+    }
     const seconds = end.final && end.problem ? this.#credentials.onceMore(end.problem) : null;
     if (seconds === null) return end;
     return { ...end, final: false, notBefore: Math.max(seconds, (end.problem.retryAfterMs ?? 0) / 1_000) };
+  }
+
+  /** Whether the id that the gateway has made is refused: it was made for another user, who has signed out. */
+  #isAnothers(problem) {
+    return this.clientId !== (this.#options.clientId ?? "") && problem?.needed === `subscribe client:${this.clientId}`;
   }
 
   /**

@@ -15,6 +15,7 @@ import httpx
 import pytest
 
 from ai_worker.models.scripted import ANSWERS
+from gateway.hub.endings import Ending
 from tests.support.gateway import RunningGateway, running_gateway
 from tests.support.identity import AUTH, SECRET, bearer, token
 from tests.support.nats import nats_server
@@ -138,13 +139,61 @@ async def test_a_job_is_watched_over_the_end_of_its_owners_tokens(tmp_path: Path
     assert "token_expired" in ends
 
 
-async def test_the_javascript_client_too_is_renewed_and_sent_away(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_client_whose_user_changes_leaves_the_id_that_was_made_for_the_other(tmp_path: Path) -> None:
+    """It was refused for ever: an id that was made for one user is none of another's."""
+    users = iter(["ann"])
+    async with services(tmp_path) as (gateway, _):
+        async with connect(f"{gateway.url}/api/sse", token=lambda: token(next(users, "bob"))) as stream:
+            anns = (await anext(stream)).json()
+            end_all(gateway)
+            assert (await anext(stream)).type == "closing"
+            bobs = (await anext(stream)).json()
+    assert bobs["listening"] == [f"client:{bobs['client_id']}", "user:bob"]
+    assert bobs["client_id"] != anns["client_id"]
+
+
+async def test_an_id_that_the_application_names_is_not_left(tmp_path: Path) -> None:
+    async with services(tmp_path) as (gateway, _):
+        async with connect(f"{gateway.url}/api/sse", client_id="anns", token=token("bob")) as stream:
+            with pytest.raises(Refused) as refused:
+                await anext(stream)
+    assert refused.value.needed == "subscribe client:anns"
+
+
+def end_all(gateway: RunningGateway) -> None:
+    for session in list(gateway.gateway.hub.sessions):
+        gateway.gateway.hub.end(session, Ending.MAX_AGE)
+
+
+async def test_a_javascript_client_whose_user_changes_leaves_the_id_too(tmp_path: Path) -> None:
+    needs_node()
+    async with services(tmp_path) as (gateway, _):
+        arguments = (f"{gateway.url}/api/sse", SECRET, "600", "ann,bob")
+        async with running("node", str(SCRIPT), *arguments) as node:
+
+            def connected() -> list[dict[str, Any]]:
+                lines = [json.loads(line) for line in node.output]
+                return [json.loads(line["data"]) for line in lines if line.get("type") == "connected"]
+
+            await until(lambda: len(connected()) == 1, "ann's stream is open")
+            end_all(gateway)
+            await until(lambda: len(connected()) == 2, "bob's stream is open", 20)
+            anns, bobs = connected()
+    assert bobs["listening"] == [f"client:{bobs['client_id']}", "user:bob", "topic:a"]
+    assert bobs["client_id"] != anns["client_id"]
+
+
+def needs_node() -> None:
     if shutil.which("node") is None:
         if os.environ.get("TIDEGATE_REQUIRE_ALL") == "1":
             pytest.fail("node is required")
         pytest.skip("node is not installed")
+
+
+async def test_the_javascript_client_too_is_renewed_and_sent_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    needs_node()
     monkeypatch.setattr("gateway.hub.expiry.NOTICE_SPREAD_SECONDS", 0)
     monkeypatch.setattr("gateway.hub.expiry.NOTICE_SECONDS", 4)
     async with services(tmp_path) as (gateway, publisher):

@@ -66,6 +66,8 @@ class Stream:
         self.state = State("closed", reason="not started")
         self._client = client
         self._url = url
+        self._made_id = ""
+        """The client id that the gateway has made, and the address has since."""
         self._headers = headers
         self._credentials = credentials
         self._timeout = httpx.Timeout(CONNECT_SECONDS, read=silence or None)
@@ -175,6 +177,7 @@ class Stream:
             self.listening = told.get("listening")
             if isinstance(client_id, str) and client_id and "client_id" not in self._url.params:
                 self._url = self._url.copy_set_param("client_id", client_id)
+                self._made_id = client_id
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return  # of no gateway of ours: half a character, for example, is a ValueError when it is encoded
 
@@ -252,10 +255,17 @@ class Stream:
             raise Stopped("the answer is no event stream", Problem(status, "the answer is no event stream", "", {}))
         problem = Problem.of(response, body)
         at_least = retry_after(response.headers.get("Retry-After"))
-        again = self._credentials.once_more(problem)
+        again = 0.0 if self._forgets_id(problem) else self._credentials.once_more(problem)
         if status < 500 and status not in PASSING and again is None:
             raise Refused(problem) if status in (401, 403) else Stopped(problem.title, problem)
         await self._wait(problem.title, max(at_least, again or 0.0), problem)
+
+    def _forgets_id(self, problem: Problem) -> bool:
+        """Whether the id that the gateway has made is refused: it was made for another user. The next gets another."""
+        if not self._made_id or problem.needed != f"subscribe client:{self._made_id}":
+            return False
+        self._url, self._made_id = self._url.copy_remove_param("client_id"), ""
+        return True
 
     async def _wait(
         self,
