@@ -1,6 +1,8 @@
 """Whose page a request is of, by what its browser says."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tidegate_common.auth.origins import Origins
 from tidegate_common.errors import Forbidden
@@ -40,6 +42,23 @@ def said(**fields: str) -> list[tuple[bytes, bytes]]:
 )
 def test_a_browser_says_whose_page_it_is(fields: dict[str, str], own: bool | None) -> None:
     assert OURS.own(said(**fields)) is own
+
+
+HOSTS = st.sampled_from(
+    ["localhost:8001", "app.example", "evil.example", "localhost", "127.0.0.1:8001", "[::1]:8001", ""]
+)
+SCHEMES = st.sampled_from(["http://", "https://", "HTTP://", "app://", "", "//"])
+SITES = st.sampled_from(["", "same-origin", "same-site", "cross-site", "none", "SAME-ORIGIN", "odd"])
+
+
+@given(host=HOSTS, named=HOSTS, scheme=SCHEMES, site=SITES, more=st.text("a.:@/ ", max_size=3))
+def test_a_page_is_ours_for_one_of_three_reasons(host: str, named: str, scheme: str, site: str, more: str) -> None:
+    """Its browser says so, the list has it, or (where browsers say no more than `Origin`) it is of the host asked."""
+    origin = f"{scheme}{named}{more}"
+    told = [(b"host", host.encode()), (b"origin", origin.encode())]
+    told += [(b"sec-fetch-site", site.encode())] if site else []
+    same_host = bool(host) and not site and origin.partition("://")[2].lower() == host
+    assert OURS.own(told) is (site == "same-origin" or origin == "https://app.example" or same_host)
 
 
 def test_two_origins_are_nobodys() -> None:
