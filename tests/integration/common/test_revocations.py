@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import time
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import pytest
 
 from tests.support.bus import SUBJECTS, connected
+from tests.support.cluster import NAMES, leader, made, nats_cluster
 from tests.support.nats import NatsServer, nats_server
 from tests.support.waiting import until
 from tidegate_common.auth.revocations import Revocations
@@ -220,3 +222,34 @@ async def test_what_is_no_revocation_of_ours_is_passed_over(tmp_path: Path) -> N
         await until(lambda: other.revoked(SHOP), "the next one counts")
         assert not other.revoked(ANN)
         assert other._bus.foreign.counts["revocation"] == 4
+
+
+async def test_in_a_cluster_whoever_leads_everybody_knows_and_who_starts_has_all(tmp_path: Path) -> None:
+    """A copy of the bucket may be behind its leader, and an election may come between."""
+    stream = f"KV_{SUBJECTS.revoked_bucket}"
+    async with nats_cluster(tmp_path) as cluster, AsyncExitStack() as stack:
+        bus = await stack.enter_async_context(connect(cluster.url, SUBJECTS, "test"))
+        await made(bus, StreamLimits(replicas=3, identity=True))
+        here = [await stack.enter_async_context(process(cluster.url_of(name))) for name in NAMES]
+        for number in range(20):
+            await here[number % 3].revoke("sub", f"user {number}")
+        async with process(cluster.url) as started:
+            assert started.latest(1)[1] == 20
+        await until(lambda: all(each.latest(1)[1] == 20 for each in here), "all know")
+        led = await leader(bus, stream)
+        stopped, others = here[NAMES.index(led)], [here[number] for number, name in enumerate(NAMES) if name != led]
+        await cluster.servers[led].run.stop(signal.SIGKILL)
+
+        async def revoked() -> bool:
+            try:
+                await others[0].revoke("sub", "ann")
+            except BrokerUnavailable:
+                return False  # until another one leads
+            return True
+
+        await until(revoked, "it is stored", 30)
+        await until(lambda: others[1].revoked(ANN), "the other one knows")
+        assert not stopped.revoked(ANN)
+        assert stopped.latest(1)[1] == 20, "the last known list holds"
+        await cluster.start(led)
+        await until(lambda: stopped.revoked(ANN), "so does the one that was cut off", 30)
