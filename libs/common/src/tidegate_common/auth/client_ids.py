@@ -1,10 +1,15 @@
-"""Ids of clients that are made here: each is bound to whom it was made for, and nobody else may come back with it."""
+"""Ids of clients that are made here: each is bound to whom it was made for, and nobody else may come back with it.
+
+They are bound by keyed BLAKE2 (RFC 7693), a code like HMAC. HMAC-SHA256 took 25 µs of each new stream, since OpenSSL
+looks its parts up anew each time: an eighth of all that a stream costs.
+"""
 
 from __future__ import annotations
 
 import hmac
 import re
 from base64 import urlsafe_b64encode
+from hashlib import blake2s
 
 from tidegate_common.contract.ids import new_client_id
 from tidegate_common.contract.principal import Principal
@@ -12,17 +17,26 @@ from tidegate_common.contract.subjects import client_tail
 from tidegate_common.errors import BrokerUnavailable
 
 BOUND_BYTES = 16
-"""Of a HMAC-SHA256, as it stands in an id: 128 bits, 22 characters."""
+"""Of the code, as it stands in an id: 128 bits, 22 characters."""
 
 _MADE = re.compile(r"([A-Za-z0-9_-]{22})\.([A-Za-z0-9_-]{22})")
 
 
 class ClientIds:
-    """Makes ids `<random>.<HMAC of its owner and of that>`, and knows them again."""
+    """Makes ids `<random>.<code of its owner and of that>`, and knows them again."""
 
     def __init__(self, key: bytes = b"") -> None:
         self.key = key
+
+    @property
+    def key(self) -> bytes:
         """The secret. Empty while it is not known (see client_id_key.py): then no id is made, and none is known."""
+        return self._key
+
+    @key.setter
+    def key(self, key: bytes) -> None:
+        self._key = key
+        self._keyed = blake2s(key=key, digest_size=BOUND_BYTES)
 
     def make(self, principal: Principal) -> str:
         """An id for whoever names none. Raises BrokerUnavailable."""
@@ -61,5 +75,6 @@ class ClientIds:
 
     def _bound(self, principal: Principal, made: str) -> str:
         # A name has no NUL, and `made` is of one length: no two owners and ids are written alike.
-        text = f"{principal.name}\0{made}".encode()
-        return urlsafe_b64encode(hmac.digest(self.key, text, "sha256")[:BOUND_BYTES]).decode().rstrip("=")
+        code = self._keyed.copy()
+        code.update(f"{principal.name}\0{made}".encode())
+        return urlsafe_b64encode(code.digest()).decode().rstrip("=")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import binascii
 import time
 from collections.abc import Callable
-from hashlib import sha256
+from hashlib import blake2s
 
 import msgspec
 from joserfc.errors import JoseError
@@ -100,7 +100,7 @@ class Tokens:
             raise Unauthenticated("malformed", detail=f"the token is over {MAX_BYTES} bytes")
         raw = token.encode()
         # By its digest: a token is not kept anywhere.
-        digest = sha256(raw).digest()
+        digest = blake2s(raw).digest()
         kept = self._kept.get(digest)
         if kept is not None:
             self.hits += 1
