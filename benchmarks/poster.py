@@ -1,7 +1,8 @@
 """Posts to publisher-api over keep-alive connections, each with one request under way, as fast as it answers.
 
-`python -m benchmarks.poster PORT CONNECTIONS SECONDS LINES`: LINES 0 posts single durable sends, else batches of so
-many lines. Prints one line of JSON (`Posted`). Written on a bare protocol, so that it leaves the machine to the server.
+`python -m benchmarks.poster PORT CONNECTIONS SECONDS LINES [BEARER]`: LINES 0 posts single durable sends, else batches
+of so many lines. Prints one line of JSON (`Posted`). Written on a bare protocol, so that it leaves the machine to the
+server.
 """
 
 from __future__ import annotations
@@ -33,10 +34,13 @@ class Posted(msgspec.Struct):
 class Connection(asyncio.Protocol):
     """Sends the next request when an answer is complete, until the deadline."""
 
-    def __init__(self, posted: Posted, latencies_ms: list[float], port: int, lines: int, deadline: float) -> None:
+    def __init__(
+        self, posted: Posted, latencies_ms: list[float], port: int, lines: int, deadline: float, bearer: str
+    ) -> None:
         self.done = asyncio.get_running_loop().create_future()
         self._latencies_ms = latencies_ms
         self._posted, self._port, self._lines, self._deadline = posted, port, lines, deadline
+        self._bearer = f"Authorization: Bearer {bearer}\r\n" if bearer else ""
         self._got = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -77,12 +81,12 @@ class Connection(asyncio.Protocol):
         body = b"\n".join([line] * self._lines) if self._lines else line
         head = f"POST /api/sse/{path} HTTP/1.1\r\nHost: 127.0.0.1:{self._port}\r\nContent-Type: application/{kind}\r\n"
         self._sent = time.monotonic()
-        self._transport.write(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+        self._transport.write(f"{head}{self._bearer}Content-Length: {len(body)}\r\n\r\n".encode() + body)
 
 
-async def posted(port: int, connections: int, seconds: float, lines: int) -> Posted:
+async def posted(port: int, connections: int, seconds: float, lines: int, bearer: str = "") -> Posted:
     """What a poster in a process of its own came to. Raises RuntimeError if it fails, or if an event is refused."""
-    command = ("-m", "benchmarks.poster", str(port), str(connections), str(seconds), str(lines))
+    command = ("-m", "benchmarks.poster", str(port), str(connections), str(seconds), str(lines), bearer)
     process = await asyncio.create_subprocess_exec(sys.executable, *command, stdout=asyncio.subprocess.PIPE)
     said, _ = await process.communicate()
     if process.returncode:
@@ -93,7 +97,7 @@ async def posted(port: int, connections: int, seconds: float, lines: int) -> Pos
     return result
 
 
-async def post(port: int, connections: int, seconds: float, lines: int) -> Posted:
+async def post(port: int, connections: int, seconds: float, lines: int, bearer: str = "") -> Posted:
     """Raises OSError where publisher-api is not there or hangs up."""
     posted = Posted()
     latencies_ms: list[float] = []
@@ -102,7 +106,7 @@ async def post(port: int, connections: int, seconds: float, lines: int) -> Poste
     opened = []
     for _ in range(connections):
         _, made = await loop.create_connection(
-            lambda: Connection(posted, latencies_ms, port, lines, start + seconds), "127.0.0.1", port
+            lambda: Connection(posted, latencies_ms, port, lines, start + seconds, bearer), "127.0.0.1", port
         )
         opened.append(made.done)
     await asyncio.gather(*opened)
@@ -112,5 +116,6 @@ async def post(port: int, connections: int, seconds: float, lines: int) -> Poste
 
 
 if __name__ == "__main__":
-    given = [float(each) for each in sys.argv[1:]]
-    print(json.dumps(msgspec.to_builtins(uvloop.run(post(int(given[0]), int(given[1]), given[2], int(given[3]))))))
+    port, connections, seconds, lines, bearer = (*sys.argv[1:], "")[:5]
+    found = uvloop.run(post(int(port), int(connections), float(seconds), int(lines), bearer))
+    print(json.dumps(msgspec.to_builtins(found)))

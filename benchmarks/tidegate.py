@@ -58,12 +58,14 @@ async def tidegate(
     *,
     worker: Mapping[str, str] | None = None,
     publisher: str = "publisher_api",
+    gateway_module: str = "gateway",
+    bearer: str = "",
     cuttable: bool = False,
 ) -> AsyncIterator[Tidegate]:
-    """NATS, publisher-api and a gateway, ready; with `worker` an ai-worker too. `publisher` is the module
-    that is run as publisher-api. If it is `cuttable`, the gateway reaches NATS through a proxy that can cut it off.
-    Settings differ from the defaults only in the limits on connections (all come from one address) and in what
-    `env` says."""
+    """NATS, publisher-api and a gateway, ready; with `worker` an ai-worker too. `publisher`, `gateway_module` are the
+    modules that are run as such; `bearer` is what brings the benchmark its rights in the mode `token`. If it is
+    `cuttable`, the gateway reaches NATS through a proxy that can cut it off. Settings differ from the defaults only in
+    the limits on connections (all come from one address) and in what `env` says."""
     async with AsyncExitStack() as stack:
         spans = await stack.enter_async_context(collector())
         gateway_port, publisher_port, monitor_port = free_port(), free_port(), free_port()
@@ -80,7 +82,7 @@ async def tidegate(
             **(env or {}),
         }
         reached = {"TIDEGATE_NATS_URL": f"nats://127.0.0.1:{proxy.port}"} if proxy else {}
-        parts = [(publisher, publisher_port, shared), ("gateway", gateway_port, {**shared, **reached})]
+        parts = [(publisher, publisher_port, shared), (gateway_module, gateway_port, {**shared, **reached})]
         if worker is not None:
             parts.append(("ai_worker", free_port(), {**shared, **worker}))
         runs = [
@@ -89,7 +91,10 @@ async def tidegate(
         ]
         processes = dict(zip(("publisher-api", "gateway", "ai-worker"), runs, strict=False))
         url = f"http://127.0.0.1:{publisher_port}"
-        http = await stack.enter_async_context(httpx.AsyncClient(base_url=url, timeout=60, limits=UNLIMITED))
+        headers = {"Authorization": f"Bearer {bearer}"} if bearer else {}
+        http = await stack.enter_async_context(
+            httpx.AsyncClient(base_url=url, timeout=60, limits=UNLIMITED, headers=headers)
+        )
 
         async def publish(text: str) -> None:
             answer = await http.post("/api/sse/broadcast", json={"event_type": "tick", "data": text})

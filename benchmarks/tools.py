@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 import subprocess
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -105,6 +105,17 @@ class LoadClient:
     async def churn(self, count: int, path: str, window: int = 64) -> Opened:
         """Opens `count` one after the other, `window` at a time, and closes each as soon as it is open."""
         return await self._open("churn", count, path, window)
+
+    async def turned_away(self, count: int, path: str, status: int, window: int = 64) -> None:
+        """Asks for `count` streams that are all refused. Raises RuntimeError where one is not, or not so."""
+        found = msgspec.json.decode(await self._program.ask(f"churn {count} {window} {path}"), type=Opened)
+        if found.refused != count or f" {status} " not in found.refusal:
+            raise RuntimeError(f"{found.refused} of {count} streams were refused: {found.refusal}")
+
+    async def bring(self, tokens: Sequence[str], file: Path) -> None:
+        """The streams that are opened from now on bring these, one each in turn; `file` is where they are told."""
+        file.write_text("".join(f"{token}\n" for token in tokens))
+        await self._program.ask(f"tokens {file}")
 
     async def _open(self, how: str, count: int, path: str, window: int) -> Opened:
         found = msgspec.json.decode(await self._program.ask(f"{how} {count} {window} {path}"), type=Opened)

@@ -8,13 +8,14 @@
  * `marker` the number is that of the bytes up to the next quotation mark.
  *
  * Commands, one a line, each answered by one line of JSON when it is done:
- *     open COUNT WINDOW PATH   opens COUNT more streams, WINDOW at a time; %d in PATH is the stream's number
+ *     open COUNT WINDOW PATH   opens COUNT more streams, WINDOW at a time; %d in PATH is the stream's number (churn: its turn)
  *     churn COUNT WINDOW PATH  the same, but each is closed as soon as it is open
  *     close                    closes all streams
  *     reset                    forgets what was counted
  *     wait COUNT SECONDS       until COUNT events came since the last reset, or SECONDS passed; answers the account
  *     record COUNT             from now on keeps stream, number and time of up to COUNT events
  *     dump FILE                writes them there: three little-endian 64-bit numbers each
+ *     tokens FILE              from now on the streams that are opened bring its lines as bearer tokens, one each in turn
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -44,6 +45,7 @@ typedef struct {
     int carry_length;
     char carry[CARRY]; /* the start of a marker whose end has not come yet */
     uint32_t events;
+    uint32_t number; /* in the order of the command that opened it */
 } Stream;
 
 typedef struct {
@@ -63,6 +65,8 @@ static size_t latencies_room, latencies_used;
 static Record *records;
 static size_t records_room, records_used;
 static char refusal[80];
+static char **tokens;
+static size_t tokens_used;
 
 static struct { /* the command under way */
     char name[16], path[512];
@@ -252,7 +256,7 @@ static void start_stream(void) {
     address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
     if (connect(fd, (struct sockaddr *)&address, sizeof address) && errno != EINPROGRESS)
         fail("connect");
-    streams[index] = (Stream){.fd = fd};
+    streams[index] = (Stream){.fd = fd, .number = now_doing.started};
     struct epoll_event event = {.events = EPOLLOUT, .data.u32 = index};
     if (epoll_ctl(poller, EPOLL_CTL_ADD, fd, &event))
         fail("epoll_ctl");
@@ -260,14 +264,17 @@ static void start_stream(void) {
 }
 
 static void send_request(uint32_t index) {
-    char path[600], request[1024];
+    char path[600], request[10240];
+    const char *token = tokens_used ? tokens[streams[index].number % tokens_used] : "";
     char *place = strstr(now_doing.path, "%d");
+    uint32_t number = strcmp(now_doing.name, "churn") ? index : streams[index].number;
     if (place)
-        snprintf(path, sizeof path, "%.*s%u%s", (int)(place - now_doing.path), now_doing.path, index, place + 2);
+        snprintf(path, sizeof path, "%.*s%u%s", (int)(place - now_doing.path), now_doing.path, number, place + 2);
     else
         snprintf(path, sizeof path, "%s", now_doing.path);
     int length = snprintf(request, sizeof request,
-                          "GET %s HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nAccept: text/event-stream\r\n\r\n", path, port);
+                          "GET %s HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nAccept: text/event-stream\r\n%s%s%s\r\n", path, port,
+                          *token ? "Authorization: Bearer " : "", token, *token ? "\r\n" : "");
     if (send(streams[index].fd, request, length, MSG_NOSIGNAL) != length) {
         refuse(index, strerror(errno), 40);
         return;
@@ -289,6 +296,23 @@ static void dump(void) {
     answer("{\"records\": %zu}", records_used);
 }
 
+/* The lines of a file; those before are gone. */
+static void take_tokens(void) {
+    FILE *file = fopen(now_doing.path, "r");
+    char line[8300];
+    if (!file)
+        fail("tokens");
+    for (; tokens_used; tokens_used--)
+        free(tokens[tokens_used - 1]);
+    while (fgets(line, sizeof line, file)) {
+        line[strcspn(line, "\n")] = 0;
+        if (!(tokens = realloc(tokens, (tokens_used + 1) * sizeof *tokens)) || !(tokens[tokens_used++] = strdup(line)))
+            fail("memory");
+    }
+    fclose(file);
+    answer("{}");
+}
+
 static void begin(const char *line) {
     memset(&now_doing, 0, sizeof now_doing);
     now_doing.started_at = nanoseconds();
@@ -308,6 +332,8 @@ static void begin(const char *line) {
         answer("{}");
     } else if (sscanf(line, "dump %511s", now_doing.path) == 1)
         dump();
+    else if (sscanf(line, "tokens %511s", now_doing.path) == 1)
+        take_tokens();
     else if (!strcmp(line, "reset")) {
         reset();
         answer("{}");
