@@ -318,4 +318,4 @@ async def test_in_the_mode_open_there_are_no_tickets(tmp_path: Path) -> None:
 async def test_the_bucket_knows_a_ticket_by_its_hash(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         ticket = await w.ticket()
-        assert await w.bus.api.message("KV_TG_TICKETS", last_by_subj=f"$KV.TG_TICKETS.{digest_of(ticket)}")
+        assert await w.gateways[0].bus.api.message("KV_TG_TICKETS", last_by_subj=f"$KV.TG_TICKETS.{digest_of(ticket)}")
