@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 
 from tests.stress.client import StressClient
-from tests.stress.identity import LONG_SECONDS, client_token, service_headers
+from tests.stress.identity import LONG_SECONDS, SHIPPED_SECONDS, client_token, service_headers
 from tests.stress.leaks import Leaks
 from tests.stress.ledger import Ledger
 from tests.stress.listener import Listener, Listening
@@ -135,7 +135,10 @@ class World:
     def _give_token(self, client: Listener, *, by_ticket: bool) -> None:
         """The client says who it is, with another token each time."""
         assert isinstance(client, StressClient | PythonClient)
-        client.token = lambda: client_token(client.name, client.listening, self.token_seconds)
+        lean = isinstance(client, StressClient)
+        client.token = lambda: client_token(
+            client.name, client.listening, self.token_seconds if lean else max(self.token_seconds, SHIPPED_SECONDS)
+        )
         if by_ticket and isinstance(client, StressClient):
             wish = {"client_id": client.name, "topic": list(client.listening.topics)}
             client.ticket = lambda token: self.load.ticket(token, wish)

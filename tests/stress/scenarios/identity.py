@@ -10,15 +10,18 @@ from typing import NamedTuple
 import httpx
 
 from tests.stress.client import StressClient
-from tests.stress.identity import LONG_SECONDS, TOKEN_SECONDS, client_token
+from tests.stress.identity import LONG_SECONDS, client_token, short
 from tests.stress.ledger import Verdict
-from tests.stress.listener import Listening
+from tests.stress.listener import Listener, Listening
 from tests.stress.proxy import Cut
 from tests.stress.scenarios import clients
 from tests.stress.scenarios.during import during
 from tests.stress.world import ROOMS, World
 from tests.support.identity import bearer
 from tests.support.waiting import until
+
+RENEW_SHARE = 0.1
+"""Of the time, in which all have come back for the first time."""
 
 REVOKED_SHARE = 0.1
 """Of the users."""
@@ -44,15 +47,14 @@ async def identity(world: World, seconds: float) -> None:
     """Of the clients that are revoked nothing is due any more, so they have left the world's others."""
     revoked: list[Revoked] = []
     tried = Counter[str]()
-    world.token_seconds = TOKEN_SECONDS
+    world.token_seconds = short(len(world.clients))
     work = [
         clients.cuts(world, seconds),
         _revoke(world, seconds, revoked),
         _intrude(world, tried),
         _share_tickets(world, tried),
     ]
-    for proxy in world.proxies:  # all come back with such tokens
-        proxy.cut_all(Cut.RST)
+    work += [_renew(world, client, seconds * RENEW_SHARE) for client in world.clients]
     try:
         await during(seconds, work)
         for each in revoked:  # each comes back all the time: what it gets from now on, it gets after the barrier
@@ -65,6 +67,12 @@ async def identity(world: World, seconds: float) -> None:
     tried["ends"] = sum(client.closings["token_expired"] for client in world.clients)
     if not (tried["tickets"] and tried["wishes"] and tried["ends"]):
         world.problems.append(f"not all was tried: {dict(tried)}")
+
+
+async def _renew(world: World, client: Listener, seconds: float) -> None:
+    """The client comes back with a token that ends soon."""
+    await asyncio.sleep(world.rng.uniform(0, seconds))
+    world.cut(client, Cut.RST)
 
 
 async def _revoke(world: World, seconds: float, revoked: list[Revoked]) -> None:
