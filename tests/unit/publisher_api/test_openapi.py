@@ -9,6 +9,7 @@ from publisher_api.http.docs import PAGE, START
 from publisher_api.http.openapi import document
 from publisher_api.http.revocation_endpoints import PATH as REVOCATIONS
 from publisher_api.http.ticket_endpoints import PATH as TICKETS
+from tests.support.calls import OPEN, PUBLISHER
 from tidegate_common.runtime import problems, refusals
 
 
@@ -58,6 +59,17 @@ def test_every_call_says_who_may_make_it() -> None:
     for path, item in whole["paths"].items():
         for method in {"get", "post", "delete"} & set(item):
             assert "this needs:" in item[method]["description"], (method, path)
+
+
+def test_it_describes_every_call_and_no_other() -> None:
+    """The calls are held against the routing table by tests/integration/common/test_every_route.py."""
+    routed = {call.route.replace(":path}", "}") for call in PUBLISHER if call.needs != OPEN} - {"GET /metrics"}
+    described = {
+        f"{method.upper()} {path}"
+        for path, item in document()["paths"].items()
+        for method in {"get", "post", "delete"} & set(item)
+    }
+    assert described == routed
 
 
 def test_a_records_description_has_no_field_that_is_not_shown() -> None:
