@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from tests.support.counting import calls
 from tidegate_common.contract.filters import Filters
+from tidegate_common.contract.principal import FEW, Grants
 from tidegate_common.contract.subjects import covers, minimal, overlap
 
 
@@ -30,6 +31,27 @@ filters = st.lists(st.sampled_from(["a", "b", "c", "*", ">"]), min_size=1, max_s
 @given(st.lists(filters, max_size=12))
 def test_what_others_cover_is_what_pairs_say(tails: list[str]) -> None:
     assert minimal(tails) == of_pairs(tails)
+
+
+@given(st.lists(filters, max_size=12), filters)
+def test_whether_one_covers_another_is_what_pairs_say(tails: list[str], wish: str) -> None:
+    assert Filters(tails).covers(wish) == any(covers(tail, wish) for tail in tails)
+
+
+@given(st.lists(filters, min_size=1, max_size=20), filters)
+def test_a_wish_is_allowed_if_one_grant_covers_it(topics: list[str], wish: str) -> None:
+    """However many grants there are: a few are held against it one by one."""
+    allowed = any(covers(topic, wish) for topic in topics)
+    for many in (topics, topics * FEW):
+        assert Grants.of([f"topic:{topic}" for topic in many], "subscribe").allows(f"topic.{wish}") == allowed
+
+
+@given(st.lists(filters, min_size=1, max_size=4), filters, st.lists(st.sampled_from("abc"), min_size=1, max_size=6))
+def test_nothing_comes_by_a_wish_that_no_grant_lets_in(topics: list[str], wish: str, subject: list[str]) -> None:
+    heard = covers(f"topic.{wish}", f"topic.{'.'.join(subject)}")
+    grants = Grants.of([f"topic:{topic}" for topic in topics], "subscribe")
+    if heard and grants.allows(f"topic.{wish}"):
+        assert grants.allows(f"topic.{'.'.join(subject)}")
 
 
 @given(st.lists(filters, max_size=12, unique=True))

@@ -40,6 +40,10 @@ class Filters:
         """Whether some subject is matched by two of them."""
         return any(self._overlapping(tokens) != 1 << number for number, tokens in enumerate(self._tokens))
 
+    def covers(self, text: str) -> bool:
+        """Whether one of them covers `text`, which need not be one of them."""
+        return bool(self._covering(text.split(".")))
+
     def _covering(self, tokens: Sequence[str]) -> int:
         """The filters that match whatever `tokens` match."""
         found, so_far = 0, -1
@@ -48,7 +52,7 @@ class Filters:
             if token == ">":
                 return found
             so_far &= self._with.get((place, token), 0) | self._with.get((place, "*"), 0)
-        return found | (so_far & self._ending[len(tokens)])
+        return found | (so_far & self._ending.get(len(tokens), 0))
 
     def _overlapping(self, tokens: Sequence[str]) -> int:
         """The filters that match something that `tokens` match."""
