@@ -16,11 +16,13 @@ from tests.support.gateway import RunningGateway, Stream, open_stream, running_g
 from tests.support.identity import AUTH, bearer, token
 from tests.support.nats import NatsServer, nats_server
 from tests.support.publisher import running_publisher
+from tests.support.streams import make_streams
 from tests.support.waiting import until
 from tests.support.ways import BOTH_PATHS
 from tidegate_common.bus.connection import Bus
 from tidegate_common.bus.events.history import History
 from tidegate_common.bus.events.publisher import EventPublisher
+from tidegate_common.bus.streams.definitions import StreamLimits
 from tidegate_common.contract.events import Event
 from tidegate_common.contract.subjects import topic_tail, user_tail
 from tidegate_common.contract.tickets import digest_of, new_ticket
@@ -199,6 +201,25 @@ async def test_a_use_that_was_not_heard_is_found(tmp_path: Path) -> None:
                 assert (await ended(former))["reason"] == "replaced"
 
 
+async def test_uses_are_heard_of_in_a_bucket_that_was_made_anew(tmp_path: Path) -> None:
+    """Its places begin again: each use was taken for one after a hole, and had all tickets asked for."""
+    async with world(tmp_path, gateways=2) as w:
+        for _ in range(3):
+            async with stream(w.url, await w.ticket()) as found:
+                await found.connected()
+        await w.bus.api.call("STREAM.DELETE.KV_TG_TICKETS")
+        await make_streams(w.nats.url, w.bus.subjects, StreamLimits(identity=True))
+        ticket = await w.ticket()
+        async with stream(w.url, ticket) as former, stream(w.gateways[1], ticket) as later:
+            await later.connected()
+            assert (await ended(former))["reason"] == "replaced"
+        await w.ticket()
+        last = (await w.bus.api.call("STREAM.INFO.KV_TG_TICKETS"))["state"]["last_seq"]
+        for each in w.gateways:
+            uses = each.gateway.ticket_uses
+            await until(lambda uses=uses: uses._upto == last and not uses._behind.is_set(), "nothing is missing")
+
+
 async def test_a_refused_request_is_no_use_of_its_ticket(tmp_path: Path) -> None:
     async with world(tmp_path) as w:
         ticket = await w.ticket(topic="a")
@@ -261,6 +282,7 @@ async def test_a_ticket_needs_a_token_and_the_rights_to_its_stream(tmp_path: Pat
             return answer.status_code, answer.json()
 
         assert (await refused({}))[0] == 401
+        assert (await refused({}, Cookie="tidegate=x"))[1]["reason"] == "missing", "no cookie is read here"
         ann = bearer(ANN)
         for body, status, fact in (
             ({"topic": "c"}, 403, ("needed", "subscribe topic:c")),

@@ -132,7 +132,7 @@ class TicketUses:
         sequence, _ = place
         if sequence != self._upto + 1:
             self._behind.set()
-        self._upto = max(self._upto, sequence)
+        self._upto = sequence  # lower than before, if the stream was made anew: what comes next follows on it
         use = self._uses.get(subject[self._skip :].decode("ascii", "replace"))
         if use is not None:
             self._move(use, sequence, None)
@@ -154,17 +154,15 @@ class TicketUses:
 
     async def _look(self) -> None:
         """Asks for the tickets that are held, if there may be uses that were not heard of."""
-        upto = self._upto
         if not self._behind.is_set():
             info = await self._bus.api.call(f"STREAM.INFO.{self._stream}")
-            upto = info["state"]["last_seq"]
-            if upto <= self._upto:
+            if info["state"]["last_seq"] == self._upto:
                 return
+            self._upto = info["state"]["last_seq"]
         self._behind.clear()
         held = [(digest, use) for digest, use in self._uses.items() if use.session is not None]
         for first in range(0, len(held), AT_ONCE):
             await asyncio.gather(*(self._ask(digest, use) for digest, use in held[first : first + AT_ONCE]))
-        self._upto = max(self._upto, upto)
 
     async def _ask(self, digest: str, use: Use) -> None:
         self._move(use, await self._tickets.revision(digest), None)
