@@ -58,6 +58,8 @@ class Scene(NamedTuple):
     gateways: list[str]
     publisher: httpx.AsyncClient
     worker: str
+    metrics: str
+    """The worker's port for them."""
 
     @property
     def calls(self) -> list[tuple[str, Call]]:
@@ -79,9 +81,21 @@ async def everything(data: Path) -> AsyncIterator[Scene]:
         ]
         publisher, _ = await exits.enter_async_context(running_publisher(server.url, cors_origins=(LISTED,)))
         port = free_port()
-        env = {"TIDEGATE_NATS_URL": server.url, "TIDEGATE_AI_BACKEND": "scripted", "TIDEGATE_CORS_ORIGINS": LISTED}
+        metrics_port = free_port()
+        env = {
+            "TIDEGATE_NATS_URL": server.url,
+            "TIDEGATE_AI_BACKEND": "scripted",
+            "TIDEGATE_CORS_ORIGINS": LISTED,
+            "TIDEGATE_METRICS_PORT": str(metrics_port),
+        }
         await exits.enter_async_context(service("ai_worker", port, env))
-        yield Scene(bus, [running.url for running in gateways], publisher, f"http://127.0.0.1:{port}")
+        yield Scene(
+            bus,
+            [running.url for running in gateways],
+            publisher,
+            f"http://127.0.0.1:{port}",
+            f"http://127.0.0.1:{metrics_port}",
+        )
 
 
 async def test_a_page_of_another_site_changes_nothing(tmp_path: Path) -> None:
@@ -134,7 +148,8 @@ async def test_nothing_that_is_answered_is_taken_for_something_else(tmp_path: Pa
             async with open_stream(gateway) as stream:
                 assert stream.response.headers.get_list("x-content-type-options") == ["nosniff"]
         api = str(scene.publisher.base_url)
-        asked = [(each, path) for each in (*scene.gateways, api, scene.worker) for path in ("/healthz", "/nothing")]
+        asked = [(scene.metrics, "/metrics"), (scene.metrics, "/nothing")]
+        asked += [(each, path) for each in (*scene.gateways, api, scene.worker) for path in ("/healthz", "/nothing")]
         asked += [(each, "/") for each in scene.gateways] + [(api, "/docs"), (api, "/openapi.json")]
         asked += [(scene.gateways[0], "/api/sse?client_id=%00"), (api, "/healthz?" + "x" * 40_000)]
         for url, path in asked:

@@ -19,6 +19,7 @@ from tidegate_common.runtime.guard import Guard
 from tidegate_common.runtime.health import metrics_answer
 from tidegate_common.runtime.hosts import HostCheck, Hosts, problem
 from tidegate_common.runtime.listening import in_url, listening
+from tidegate_common.runtime.server import HEADERS
 from tidegate_common.runtime.tasks import spawn
 from tidegate_common.runtime.uvicorn_http.protocol import limited
 from tidegate_common.telemetry.providers import Telemetry
@@ -74,5 +75,6 @@ def _config(settings: CommonSettings, signals: Telemetry) -> uvicorn.Config:
         log_config=None,
         access_log=False,
         server_header=False,
+        headers=HEADERS,
         timeout_graceful_shutdown=STOP_SECONDS,
     )

@@ -29,6 +29,9 @@ log = logging.getLogger(__name__)
 
 VERSION = version("tidegate-common")
 
+HEADERS = [("x-content-type-options", "nosniff")]
+"""Of every answer: events, answers and records hold what others wrote."""
+
 Drain = Callable[[], Awaitable[None]]
 
 CUT_SHARE = 0.9
@@ -183,7 +186,7 @@ def server(
         log_config=None,
         access_log=False,
         server_header=False,
-        headers=[("x-content-type-options", "nosniff")],  # events, answers and records hold what others wrote
+        headers=HEADERS,
         proxy_headers=bool(settings.trusted_proxies),
         forwarded_allow_ips=list(settings.trusted_proxies),
         backlog=4096,
