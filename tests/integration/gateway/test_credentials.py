@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from tests.support.provider import provider
 from tests.support.signing import claims, jwks, new_key, signed
 from tests.support.waiting import until
 from tests.support.ways import BOTH_PATHS
+from tidegate_common.contract.subjects import client_tail, user_tail
 
 COOKIE = "__Host-tidegate"
 ISSUER = "https://id.example"
@@ -113,6 +115,40 @@ async def test_keys_come_from_a_provider_and_streams_end_with_them(tmp_path: Pat
                     assert (closing["reason"], closing["reconnect"]) == ("token_expired", True)
                     assert (await status(running, ("Authorization", f"Bearer {BY_KEY}")))[1]["reason"] == "kid"
                     assert not other.ended
+
+
+@BOTH_PATHS
+async def test_a_ticket_ends_with_the_key_that_its_token_was_signed_with(tmp_path: Path, streams: str) -> None:
+    """A key that was stolen is taken back: what was made with it must not live on as tickets. A secret is not kept."""
+    async with provider() as idp, nats_server(tmp_path) as nats:
+        idp.serve(jwks(("a", KEY), ("b", OTHER_KEY)))
+        settings = {**AUTH, "auth_jwks_url": idp.url, "auth_issuer": ISSUER}
+        async with running_gateway(nats.url, streams=streams, **settings) as running:
+            identity = running.gateway.identity
+            tickets = []
+            for text in (BY_KEY, BY_OTHER, signed(claims(iss=ISSUER))):
+                who = identity.authenticator.tokens.principal(text)
+                client_id = identity.client_ids.make(who)
+                tails = (user_tail("ann"), client_tail(client_id))
+                tickets.append((await identity.tickets.issue(who, client_id=client_id, tails=tails))[0])
+                stored = await running.bus.api.message("KV_TG_TICKETS", last_by_subj="$KV.TG_TICKETS.>")
+                assert stored is not None
+                assert (b"signed_by" in stored.payload) == (len(tickets) < 3)
+            async with AsyncExitStack() as stack:
+                opened = [
+                    await stack.enter_async_context(open_stream(running.url, {"ticket": each})) for each in tickets
+                ]
+                for stream in opened:
+                    await stream.connected()
+                idp.serve(jwks(("b", OTHER_KEY)))
+                assert identity.authenticator.jwks is not None
+                await identity.authenticator.jwks.refresh()
+                closing = json.loads((await opened[0].next("closing")).data)
+                assert closing["reason"] == "token_expired"
+                assert not any(stream.ended for stream in opened[1:])
+            assert (await status(running, path=f"/api/sse?ticket={tickets[0]}"))[1]["reason"] == "kid"
+            for good in tickets[1:]:
+                assert (await status(running, path=f"/api/sse?ticket={good}"))[0] == 200
 
 
 async def test_a_gateway_without_its_first_keys_is_not_ready(tmp_path: Path) -> None:

@@ -101,6 +101,14 @@ class Authenticator:
         self.results["ok"] += 1
         return found
 
+    def _still_signed(self, principal: Principal) -> Principal:
+        """Whoever has a ticket, unless the key is gone that its token was signed with: that would be refused, too."""
+        if self.tokens.withdrawn(principal):
+            if self.tokens.on_unknown_key is not None:
+                self.tokens.on_unknown_key()
+            raise Unauthenticated("kid")
+        return principal
+
     async def _read(self, found: Credential, headers: Headers) -> Principal:
         match found.kind:
             case Kind.TOKEN:
@@ -108,7 +116,7 @@ class Authenticator:
             case Kind.KEY if self.keys is not None:
                 return self.keys.principal(found.text)
             case Kind.TICKET if self._tickets is not None:
-                return await self._tickets.principal(found.text)
+                return self._still_signed(await self._tickets.principal(found.text))
             case Kind.COOKIE:
                 if not self._own_site.own(headers):
                     raise Forbidden("origin", "a cookie counts for pages of this site or one in TIDEGATE_CORS_ORIGINS")

@@ -45,6 +45,10 @@ class VerifyingKey(NamedTuple):
         return self.algorithm.verify(message, signature, self.key)
 
     @property
+    def public(self) -> bool:
+        return not isinstance(self.key, OctKey)
+
+    @property
     def identity(self) -> tuple[str, str]:
         """The same for what is the same key under the same name."""
         return self.kid, self.key.thumbprint()
@@ -79,6 +83,7 @@ class KeySet:
 
     def __init__(self, keys: Iterable[VerifyingKey] = ()) -> None:
         self.keys = tuple(keys)
+        self.identities = frozenset(key.identity for key in self.keys)
         self._unnamed = tuple(key for key in self.keys if not key.kid)
         self._named: dict[str, list[VerifyingKey]] = {}
         for key in self.keys:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 import msgspec
 
+from tidegate_common.auth.keyset import VerifyingKey
 from tidegate_common.bus.connection import Bus
 from tidegate_common.bus.requests.bucket import Bucket
 from tidegate_common.bus.streams.leaders import Leaders
@@ -68,6 +69,7 @@ class Tickets:
             key=principal.key,
             token_id=principal.token_id,
             issued=principal.issued,
+            signed_by=public_identity(principal),
             expires=principal.expires or now + self._most_seconds,
             limits=principal.limits,
             client_id=client_id,
@@ -125,3 +127,9 @@ class Tickets:
     async def _put(self, digest: str, record: TicketRecord, revision: int) -> int:
         kept = max(1, math.ceil(record.end() - self._clock())) + KEPT_SECONDS
         return await self._bucket.put(digest, msgspec.json.encode(record), revision, kept)
+
+
+def public_identity(principal: Principal) -> tuple[str, str] | None:
+    """What its token's public key is known by. A secret's thumbprint is not kept: somebody could guess with it."""
+    key = principal.signed_by
+    return key.identity if isinstance(key, VerifyingKey) and key.public else None

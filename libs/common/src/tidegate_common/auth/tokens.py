@@ -88,11 +88,11 @@ class Tokens:
     def withdrawn(self, principal: Principal) -> bool:
         """Whether the key is gone that its token was checked with."""
         key = principal.signed_by
-        if not isinstance(key, VerifyingKey):
+        # Nearly always it is the very object. One that has been away and is back is another one, with its identity,
+        # which is all that a ticket knows of it.
+        if key is None or any(each is key for each in self._keys.keys):
             return False
-        # Nearly always it is the very object. One that has been away and is back is another one, with its identity.
-        keys = self._keys.keys
-        return not any(each is key for each in keys) and all(each.identity != key.identity for each in keys)
+        return (key.identity if isinstance(key, VerifyingKey) else key) not in self._keys.identities
 
     def principal(self, token: str) -> Principal:
         """Raises Unauthenticated."""

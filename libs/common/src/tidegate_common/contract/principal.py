@@ -158,7 +158,7 @@ class Principal:
         self.token_id = token_id
         """A token's `jti`."""
         self.signed_by = signed_by
-        """What its token was checked with (see ``Tokens.withdrawn``); None for whoever has no token."""
+        """What its token, or that of its ticket, was checked with (see ``Tokens.withdrawn``); None if that was none."""
         self.ticket = ticket
 
     @property

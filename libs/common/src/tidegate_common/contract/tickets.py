@@ -37,6 +37,8 @@ class TicketRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     key: str = ""
     token_id: str = ""
     issued: float = 0.0
+    signed_by: tuple[str, str] | None = None
+    """The public key that the token was checked with, by name and thumbprint; None if it was none."""
     expires: float
     limits: dict[str, str] = {}
     client_id: str = ""
@@ -62,5 +64,6 @@ class TicketRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
             expires=self.expires,
             issued=self.issued,
             token_id=self.token_id,
+            signed_by=self.signed_by,
             ticket=Ticket(digest, self.client_id, self.tails, self.names, self.job_id),
         )
