@@ -2,7 +2,7 @@
 
 A session stands beside the second at which something is due for it, so that coming and going cost one dictionary each,
 and those that have gone leave nothing. A heap of seconds would keep theirs; to look at all the seconds there are takes
-a third of a millisecond for 10,000.
+0.1 ms for 10,000.
 """
 
 from __future__ import annotations
