@@ -265,3 +265,26 @@ async def test_nobody_answers() -> None:
         assert reader.reason(OLD_TOKEN) == "kid"
         assert not reader.jwks.ready
         assert reader.reason(signed(claims(iss=ISSUER))) == "ok"
+
+
+async def test_an_error_that_nobody_foresaw_ends_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    """The task that follows the set would be gone, and its keys those of that moment."""
+    used: list[int] = []
+
+    def broken(keys: list[Any]) -> None:
+        used.append(len(keys))
+        if len(used) == 2:
+            raise RuntimeError("broken")
+
+    async with provider() as idp:
+        idp.serve(jwks(("old", OLD)))
+        fetcher = Jwks(idp.url, broken, every_seconds=0.01, least_seconds=0.01)
+        await fetcher.start()
+        running = asyncio.create_task(fetcher.run())
+        try:
+            idp.serve(jwks(("old", OLD), ("new", NEW)))
+            await until(lambda: used == [1, 2, 2], "the set is used after all")
+        finally:
+            await end([running])
+            await fetcher.aclose()
+    assert "RuntimeError" in caplog.text

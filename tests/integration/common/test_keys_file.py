@@ -115,3 +115,23 @@ def test_a_file_that_is_half_written_does_not_count_yet(tmp_path: Path) -> None:
         assert (good(file, OLD), good(file, NEW)) == (True, False)
     file.look(content(NEW).encode())
     assert (good(file, OLD), good(file, NEW)) == (False, True)
+
+
+async def test_a_listener_that_breaks_keeps_nobody_from_knowing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "keys.toml"
+    path.write_text(content(OLD))
+    told: list[int] = []
+
+    def broken(_: object) -> None:
+        raise RuntimeError("broken")
+
+    async with following(path) as file:
+        file.keys.on_change += [broken, lambda changed: told.append(len(changed))]
+        path.write_text(content(NEW))
+        await until(lambda: good(file, NEW), "the new key is good")
+        path.write_text(content(OLD, NEW))
+        await until(lambda: good(file, OLD), "and it is followed on")
+    assert told == [1, 1]
+    assert "broken" in caplog.text

@@ -7,6 +7,7 @@ where a password would need a slow hash.
 
 from __future__ import annotations
 
+import logging
 import re
 import time
 import tomllib
@@ -23,6 +24,8 @@ from tidegate_common.auth.claims import check_rights
 from tidegate_common.auth.limits import Rate
 from tidegate_common.contract.principal import Grants, JobRights, Principal
 from tidegate_common.errors import InvalidField, Unauthenticated
+
+log = logging.getLogger(__name__)
 
 KEY = re.compile(r"tgk_([a-z0-9-]{1,32})_([A-Za-z0-9_-]{43})")
 """A key: its id, and 256 random bits in base64url."""
@@ -118,7 +121,10 @@ class ApiKeys:
             if now is None or now.principal is not principal:
                 changed[principal] = now.principal if now else None
         for listener in self.on_change if changed else ():
-            listener(changed)
+            try:
+                listener(changed)
+            except Exception:  # others have to know all the same
+                log.exception("keys that have changed could not be acted on")
 
 
 def read(path: str) -> bytes:

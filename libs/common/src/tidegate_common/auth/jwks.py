@@ -104,7 +104,10 @@ class Jwks:
             if not self._trouble.lasting:
                 pause = self._every * random.uniform(0.9, 1.0)
             await self._wait(pause)
-            await self.refresh()
+            try:
+                await self.refresh()
+            except Exception as error:  # it has to go on: the keys would be those of this moment for a day
+                self._trouble.note(type(error).__name__, error)
             pause = min(2 * pause, self._least)
 
     async def aclose(self) -> None:
@@ -141,8 +144,8 @@ class Jwks:
     def _take(self, keys: list[VerifyingKey]) -> None:
         identities = frozenset(key.identity for key in keys)
         if identities != self._identities:
-            self._identities = identities
             self._use(keys)
+            self._identities = identities
             log.info("the JWKS has %d keys that tokens may be signed with", len(keys))
 
     async def _fetch(self) -> bytes:

@@ -41,6 +41,8 @@ class KeysFile:
                 self.look(await asyncio.to_thread(read, self._path))
             except UnusableKeys as error:
                 self._trouble.note(error)
+            except Exception as error:  # it has to go on: a key that is taken away would be good for ever
+                self._trouble.note(type(error).__name__, error)
 
     def look(self, found: bytes) -> None:
         """Uses what was `found` twice in a row. What is half written can be read as a file with fewer keys."""

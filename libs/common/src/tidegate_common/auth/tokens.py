@@ -7,6 +7,7 @@ signature check at all.
 from __future__ import annotations
 
 import binascii
+import logging
 import time
 from collections.abc import Callable
 from hashlib import blake2s
@@ -22,6 +23,8 @@ from tidegate_common.auth.recent import Recent
 from tidegate_common.auth.settings import AuthSettings
 from tidegate_common.contract.principal import Principal
 from tidegate_common.errors import Unauthenticated
+
+log = logging.getLogger(__name__)
 
 MOST_KEPT_BYTES = 16 << 20
 """Of the tokens whose principals are kept: about 25,000 of 600 bytes."""
