@@ -69,7 +69,8 @@ class World:
 @asynccontextmanager
 async def world(data: Path, gateways: int = 1, **settings: Any) -> AsyncIterator[World]:
     chosen = {**AUTH, **settings}
-    async with nats_server(data) as nats, running_publisher(nats.url, **AUTH) as (api, bus):
+    shared = {name: value for name, value in chosen.items() if name.startswith("auth")}
+    async with nats_server(data) as nats, running_publisher(nats.url, **shared) as (api, bus):
         async with running_gateway(nats.url, **chosen) as one:
             if gateways == 1:
                 yield World(nats, api, bus, [one])
@@ -266,12 +267,23 @@ async def test_nothing_but_a_get_of_a_stream_reads_a_ticket(tmp_path: Path) -> N
             assert (await w.api.post(f"{path}?ticket={ticket}", json={})).status_code == 401, path
 
 
-async def test_what_is_revoked_for_its_subject_is_revoked_for_a_ticket(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("kind", "value"), [("sub", "ann"), ("jti", "t1"), ("client_id", "laptop")])
+async def test_what_is_revoked_for_its_token_is_revoked_for_a_ticket(tmp_path: Path, kind: str, value: str) -> None:
     async with world(tmp_path) as w:
-        ticket = await w.ticket()
-        await w.gateways[0].revoke("sub", "ann")
+        ticket = await w.ticket(token("ann", jti="t1", client="laptop"))
+        async with stream(w.url, ticket) as found:
+            await found.connected()
+            await w.gateways[0].revoke(kind, value)
+            assert (await ended(found))["reason"] == "revoked"
         status, problem = await w.status(f"ticket={ticket}")
         assert (status, problem["reason"]) == (401, "revoked")
+
+
+async def test_a_stream_ends_with_the_token_that_its_ticket_was_asked_for_with(tmp_path: Path) -> None:
+    async with world(tmp_path, auth_leeway_seconds=0) as w:
+        ticket = await w.ticket(token("ann", seconds=2))
+        async with stream(w.url, ticket) as found:
+            assert (await ended(found))["reason"] == "token_expired"
 
 
 async def test_a_ticket_needs_a_token_and_the_rights_to_its_stream(tmp_path: Path) -> None:
