@@ -404,7 +404,7 @@ async def test_a_refusal_counts_by_its_head_whatever_becomes_of_its_body(
     body: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One whose body stalled or broke off was tried again for ever, as a server that says nothing."""
-    monkeypatch.setattr("tidegate.stream.PROBLEM_SECONDS", 0.2)
+    monkeypatch.setattr("tidegate.answers.PROBLEM_SECONDS", 0.2)
     head = "HTTP/1.1 403 No\r\nContent-Length: 10000000\r\n\r\n"
     async with scripted([head + body]) as server, connect(server.url) as stream:
         with pytest.raises(Stopped, match="403 No"):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random as randomness
-import re
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -12,6 +11,7 @@ from contextlib import asynccontextmanager
 import httpx
 
 from tidegate import request
+from tidegate.answers import beginning, is_stream
 from tidegate.asking import PASSING, NotGiven, text
 from tidegate.backoff import BackOff, retry_after
 from tidegate.credentials import Credentials, Token
@@ -21,8 +21,6 @@ from tidegate.request import Headers
 
 CONNECT_SECONDS = 15.0
 PROVEN_SECONDS = 10.0
-PROBLEM_SECONDS = 5.0
-LONGEST_PROBLEM = 65_536
 OWN_TYPES = ("connected", "gap", "expiring")
 """The gateway's own, which show nothing of the stream behind it."""
 KINDS: dict[str, type[Event]] = {"gap": Gap, "closing": Closing}
@@ -227,12 +225,12 @@ class Stream:
         auth = await self._credentials.sign(fields, CONNECT_SECONDS)
         async with asyncio.timeout(CONNECT_SECONDS):
             response = await self._ask(fields, auth)
-        if response.status_code == 200 and _essence(response) == "text/event-stream":
+        if is_stream(response):
             self._open = _Open(response)
             self._credentials.accepted()
             self._tell(State("open"))
         else:
-            await self._refused(response, await _beginning(response))
+            await self._refused(response, await beginning(response))
 
     async def _ask(self, fields: httpx.Headers, auth: httpx.Auth | None) -> httpx.Response:
         """The next attempt's answer, as far as its head."""
@@ -288,29 +286,6 @@ class Stream:
         seconds = bound if closing and bound else self._back_off.next(bound)
         self._tell(State("waiting", seconds, reason, problem, cause))
         await asyncio.sleep(seconds)
-
-
-async def _beginning(response: httpx.Response) -> bytes:
-    """The body if it may tell the problem, as much of it as comes: what the head says counts without it too."""
-    body = bytearray()
-    try:
-        if response.status_code not in (200, 204):
-            async with asyncio.timeout(PROBLEM_SECONDS):
-                async for piece in response.aiter_bytes():
-                    body += piece
-                    if len(body) >= LONGEST_PROBLEM:
-                        break
-    except (TimeoutError, httpx.RequestError, httpx.StreamError):
-        pass
-    finally:
-        await response.aclose()
-    return bytes(body)
-
-
-def _essence(response: httpx.Response) -> str:
-    """The answer's media type without its parameters."""
-    kind: str = response.headers.get("Content-Type", "")
-    return re.split("[;,]", kind)[0].strip().lower()
 
 
 @asynccontextmanager
