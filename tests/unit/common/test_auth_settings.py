@@ -71,7 +71,7 @@ def test_a_secret_that_nobody_is_asked_for_is_a_mistake(mode: str, name: str, va
         ("TIDEGATE_AUTH_COOKIE", "a b", "a cookie's name"),
         ("TIDEGATE_AUTH_COOKIE", "a=b", "a cookie's name"),
         ("TIDEGATE_AUTH_ANONYMOUS", "topics:a", "broadcast"),
-        ("TIDEGATE_API_KEYS_FILE", "/nowhere.toml", "can't be read"),
+        ("TIDEGATE_API_KEYS_FILE", "/nowhere.toml", "/nowhere.toml: it can't be read"),
         ("TIDEGATE_LIMIT_CONNECTS", "fast", "rate/burst"),
         ("TIDEGATE_AUTH_LEEWAY_SECONDS", "301", "<= 300"),
     ],

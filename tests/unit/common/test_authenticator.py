@@ -164,7 +164,7 @@ async def test_what_nobody_tries_in_order_to_get_in_takes_nothing() -> None:
             await asked.principal([], HERE)
 
 
-async def test_failures_are_said_once_a_second_and_reason_without_the_token(caplog: pytest.LogCaptureFixture) -> None:
+async def test_failures_are_said_once_for_each_reason_without_the_token(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     asked = authenticator()
     bad = [forged(number) for number in range(20)]

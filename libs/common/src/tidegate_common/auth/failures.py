@@ -11,9 +11,6 @@ from tidegate_common.telemetry.trouble import Trouble
 
 log = logging.getLogger(__name__)
 
-EVERY_SECONDS = 1.0
-"""Between two lines about the same reason."""
-
 HONEST = frozenset({"missing", "expired", "early"})
 """What nobody tries in order to get in, and what costs no signature check: it takes nothing from an address. A thousand
 clients behind one address may all have slept past their tokens' end."""
@@ -25,9 +22,8 @@ class Failures:
     def __init__(self, limit: RateLimit) -> None:
         self._limit = limit
         self._troubles = {
-            reason: Trouble(
-                log, f"a request was refused ({reason}): {text}", level=logging.INFO, every_seconds=EVERY_SECONDS
-            )
+            # Once a minute: the audit log has more.
+            reason: Trouble(log, f"a request was refused ({reason}): {text}", level=logging.INFO)
             for reason, text in AUTHENTICATION.items()
         }
 

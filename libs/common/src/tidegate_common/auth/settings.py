@@ -119,7 +119,8 @@ class AuthSettings(msgspec.Struct, frozen=True, kw_only=True):
             yield "TIDEGATE_AUTH_COOKIE", lambda: check_cookie(self.auth_cookie)
         yield "TIDEGATE_AUTH_ANONYMOUS", lambda: Grants.of(self.auth_anonymous, "TIDEGATE_AUTH_ANONYMOUS")
         if self.api_keys_file:
-            yield "TIDEGATE_API_KEYS_FILE", lambda: api_keys.parse(api_keys.read(self.api_keys_file))
+            name = f"TIDEGATE_API_KEYS_FILE: {self.api_keys_file}"
+            yield name, lambda: api_keys.parse(api_keys.read(self.api_keys_file))
         for name in ("connects", "publishes", "jobs", "auth_failures"):
             yield f"TIDEGATE_LIMIT_{name.upper()}", partial(Rate.of, getattr(self, f"limit_{name}"))
 
