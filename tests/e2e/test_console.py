@@ -28,6 +28,7 @@ async def test_the_gateway_makes_a_client_id_which_the_page_shows_and_remembers(
     assert console.text("#fact-listening") == f"broadcast, client:{client_id}"
     console.open()
     assert console.find("#client-id").get_attribute("value") == client_id
+    assert not console.find("#sign").is_displayed(), "nobody is asked who they are"
 
 
 async def test_an_event_sent_to_myself_appears_with_the_id_that_the_answer_told(console: Console) -> None:
