@@ -18,8 +18,10 @@ from openai import AsyncOpenAI
 from tests.integration.openai_front.support import ASK, Front, front, front_at
 from tests.support.bus import broker
 from tests.support.identity import AUTH, bearer, token
+from tests.support.signing import claims, jwks, new_key, signed
 from tests.support.waiting import until
 from tests.support.working import Turn
+from tidegate_common.auth.keyset import read_jwks
 from tidegate_common.auth.revocations import Revocations
 from tidegate_common.bus.streams.definitions import StreamLimits
 from tidegate_common.contract.jobs import Usage
@@ -242,6 +244,22 @@ async def test_an_answer_ends_when_its_caller_is_revoked(tmp_path: Path) -> None
             assert refused.value.code == "revoked"
             assert not others.done()
             others.cancel()
+        await until(lambda: running.worker.turns[0].over, "the job is cancelled")
+
+
+async def test_an_answer_ends_when_its_callers_identity_provider_takes_the_key_back(tmp_path: Path) -> None:
+    key, other = new_key("ES256"), new_key("ES256")
+    text = signed(claims(tidegate={"jobs": {}}), {"alg": "ES256", "kid": "a"}, key)
+    script = Pausing()
+    async with front(tmp_path, script, **AUTH) as running, client_of(running, text) as client:
+        tokens = running.gateway.gateway.identity.authenticator.tokens
+        tokens.use(read_jwks(jwks(("a", key))))
+        reading = asyncio.create_task(read(client, True))
+        await script.begun.wait()
+        tokens.use(read_jwks(jwks(("b", other))))
+        with pytest.raises(openai.APIError) as refused:
+            await reading
+        assert refused.value.code == "token_expired"
         await until(lambda: running.worker.turns[0].over, "the job is cancelled")
 
 

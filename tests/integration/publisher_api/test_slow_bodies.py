@@ -16,7 +16,9 @@ from publisher_api.app import Built
 from tests.support.bus import broker
 from tests.support.identity import AUTH, bearer, token
 from tests.support.publisher import built_publisher
+from tests.support.signing import claims, jwks, new_key, signed
 from tests.support.waiting import until
+from tidegate_common.auth.keyset import read_jwks
 from tidegate_common.bus.events.history import History
 from tidegate_common.bus.jobs.queue_info import stream_state
 
@@ -76,6 +78,21 @@ async def test_a_token_that_ends_or_is_revoked_while_the_body_comes_does_nothing
         assert revocations.latest(9)[1] == 1
         good = await send(api, built, path, token("bob", **CLAIMS), nothing)
         assert good.status_code in (200, 201, 202), good.text
+
+
+async def test_a_token_whose_key_was_withdrawn_while_the_body_came_does_nothing(tmp_path: Path) -> None:
+    key, other = new_key("ES256"), new_key("ES256")
+    async with broker(tmp_path) as (server, _), built_publisher(server.url, **AUTH) as (api, bus, built):
+        tokens = built.identity.authenticator.tokens
+        tokens.use(read_jwks(jwks(("a", key))))
+
+        async def withdraw() -> None:
+            tokens.use(read_jwks(jwks(("b", other))))
+
+        told = claims(tidegate={"publish": ["topic:a"]})
+        answer = await send(api, built, "/api/sse/send", signed(told, {"alg": "ES256", "kid": "a"}, key), withdraw)
+        assert (answer.status_code, answer.json()["reason"]) == (401, "kid")
+        assert (await History(bus).position()).last == 0
 
 
 async def test_a_key_that_is_gone_when_the_body_is_there_does_nothing(tmp_path: Path) -> None:

@@ -71,6 +71,8 @@ class Identity:
         """Whether what was a good token or key some time ago still is. Raises Unauthenticated."""
         if principal.expires and time.time() >= principal.expires:
             raise Unauthenticated("expired")
+        if self.authenticator.tokens.withdrawn(principal):
+            raise Unauthenticated("kid")
         self.revocations.check(principal)
         keys = self.authenticator.keys
         if principal.key and (keys is None or principal not in keys.of(principal.key)):

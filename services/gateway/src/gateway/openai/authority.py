@@ -21,8 +21,10 @@ class Authority:
 
     def __init__(self, identity: Identity) -> None:
         self._revocations = identity.revocations
+        self._tokens = identity.authenticator.tokens
         self._running: dict[asyncio.Future[ApiError], Principal] = {}
         self._revocations.on_change.append(lambda _: self._look())
+        self._tokens.on_withdrawn.append(self._expire)
         if identity.authenticator.keys is not None:
             identity.authenticator.keys.on_change.append(self._change)
 
@@ -47,6 +49,12 @@ class Authority:
         for lost, principal in self._running.items():
             if self._revocations.revoked(principal):
                 _set(lost, "revoked")
+
+    def _expire(self) -> None:
+        """The identity provider has taken a key back."""
+        for lost, principal in self._running.items():
+            if self._tokens.withdrawn(principal):
+                _set(lost, "expired")
 
     def _change(self, changed: Mapping[Principal, Principal | None]) -> None:
         """Keys have other rights now, or are gone (None). What a job may cost was settled when it began."""
