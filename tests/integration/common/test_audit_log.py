@@ -71,9 +71,14 @@ async def test_what_admins_do_is_told(tmp_path: Path) -> None:
             await api.get("/api/ai/dead", headers=root)
             await api.post("/api/ai/dead/none/retry", json={}, headers=root)
             await api.post("/api/auth/revocations", json={"sub": "ann"}, headers=root)
+            ann = bearer(token("ann"))
+            assert (await api.get("/api/ai/dead", headers=ann)).status_code == 401
             await api.delete("/api/auth/revocations", params={"sub": "ann"}, headers=root)
-        assert {line["who"] for line in lines.all} == {"user:root"}
-        assert [(line["what"], line.get("target"), line["result"]) for line in lines.all] == [
+        # A name that is known, of somebody who may not come any more.
+        (refused,) = (line for line in lines.all if line["result"] == "revoked")
+        assert (refused["who"], refused["what"]) == ("user:ann", "GET /api/ai/dead")
+        assert {line["who"] for line in lines.all if line != refused} == {"user:root"}
+        assert [(line["what"], line.get("target"), line["result"]) for line in lines.all if line != refused] == [
             ("kick", "user:ann", "ok"),
             ("list dead jobs", None, "ok"),
             ("retry dead job", "none", "not found"),

@@ -82,12 +82,13 @@ class Unauthenticated(TidegateError):
     """A request does not say who it is from, or brings what is not good.
 
     `reason` is one of AUTHENTICATION: it is counted, and told as `error_description`. `needed` is the grant that would
-    do.
+    do. `who` is for the audit log alone, if it is known whose token or key that is.
     """
 
-    def __init__(self, reason: str, needed: str = "", detail: str = "") -> None:
+    def __init__(self, reason: str, needed: str = "", detail: str = "", who: str = "") -> None:
         self.reason = reason
         self.needed = needed
+        self.who = who
         super().__init__(detail or AUTHENTICATION[reason])
 
 

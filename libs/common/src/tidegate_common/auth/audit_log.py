@@ -122,7 +122,7 @@ class AuditLog:
             self._refused[reason] = *held[:-1], held[-1] + 1
             return
         target = error.needed if isinstance(error, (Forbidden, Unauthenticated)) else ""
-        who = principal.name if principal is not None else ""
+        who = principal.name if principal is not None else getattr(error, "who", "")
         act = time.time(), who, what, reason, target, address, trace_id, 1
         if reason in self._refused:
             self._refused[reason] = act  # told at the end of the second, with how many came

@@ -76,7 +76,9 @@ class Identity:
         self.revocations.check(principal)
         keys = self.authenticator.keys
         if principal.key and (keys is None or principal not in keys.of(principal.key)):
-            raise Unauthenticated("revoked", detail="the key was taken back, or has other rights now")
+            raise Unauthenticated(
+                "revoked", detail="the key was taken back, or has other rights now", who=principal.name
+            )
 
     def _observe(self, signals: Telemetry) -> None:
         """The metrics of identity."""

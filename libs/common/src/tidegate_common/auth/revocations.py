@@ -70,7 +70,7 @@ class Revocations:
     def check(self, principal: Principal, client_id: str = "") -> None:
         """Raises Unauthenticated."""
         if self.revoked(principal, client_id):
-            raise Unauthenticated("revoked")
+            raise Unauthenticated("revoked", who=principal.name)
 
     def latest(self, most: int, named: tuple[str, str] | None = None) -> tuple[list[Revocation], int]:
         """The `most` that were made last, the newest first, and how many there are; if `named` is given, of that."""
