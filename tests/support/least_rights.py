@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 CONFIG = Path(__file__).resolve().parents[2] / "deploy" / "nats.conf"
@@ -72,6 +73,13 @@ def as_service(urls: str, service: str) -> str:
     """The addresses as `service` is given them. A server without users does not mind; users of others stay."""
     bare = _OURS.sub("//", urls)
     return as_user(bare, USERS[service]) if ON or bare != urls else urls
+
+
+def as_service_in(env: Mapping[str, str], service: str) -> dict[str, str]:
+    """As `as_service`, in a process's environment. One that enters with a key has no password."""
+    if env.keys() & {"TIDEGATE_NATS_CREDS_FILE", "TIDEGATE_NATS_NKEY_FILE"}:
+        return dict(env)
+    return {**env, "TIDEGATE_NATS_URL": as_service(env.get("TIDEGATE_NATS_URL", ""), service)}
 
 
 def as_user(urls: str, user: str) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import httpx
 
-from tests.support.least_rights import as_service
+from tests.support.least_rights import as_service_in
 from tests.support.streams import make_streams_for
 from tests.support.waiting import until
 
@@ -113,8 +113,8 @@ async def service(
     """`python -m module` on loopback `port`, ready to take traffic. What publisher-api makes for it is made before."""
     if module != "publisher_api":
         await make_streams_for(env)
-    url = as_service(env.get("TIDEGATE_NATS_URL", ""), module)
-    async with running(python, "-m", module, env={"TIDEGATE_PORT": str(port), **env, "TIDEGATE_NATS_URL": url}) as run:
+    env = {"TIDEGATE_PORT": str(port), **as_service_in(env, module)}
+    async with running(python, "-m", module, env=env) as run:
         # Asked over HTTP only once it listens: a client's attempts in vain cost as much CPU as the start itself.
         await until(lambda: run.process.returncode is not None or listens(port), f"{module} listens", seconds)
         async with httpx.AsyncClient() as client:

@@ -1,5 +1,6 @@
 """publisher-api alone makes the streams: whoever starts before it waits for them, and says so."""
 
+import logging
 import sys
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from tests.support.ports import free_port
 from tests.support.processes import running, service
 from tests.support.waiting import until
 from tidegate_common.bus.connection import Bus, connect
-from tidegate_common.bus.streams.definitions import StreamLimits
+from tidegate_common.bus.streams.definitions import StreamLimits, configs, made
 from tidegate_common.bus.streams.leaders import Leaders
 from tidegate_common.bus.streams.upkeep import Upkeep
 from tidegate_common.errors import BrokerUnavailable
@@ -64,6 +65,22 @@ async def test_a_service_without_streams_ends_its_start_with_what_is_to_be_done(
         with pytest.raises(BrokerUnavailable, match="publisher-api has not made TG_EVENTS yet: start it"):
             await upkeep.start(seconds=0)
         assert await streams(bus) == []
+
+
+async def test_that_streams_are_made_one_by_one_is_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    async with nats_server(tmp_path) as nats, connect(nats.url, SUBJECTS, "test") as bus:
+        upkeep = Upkeep(bus, StreamLimits(), Leaders(bus), keeps=False, all_needed=True)
+        await upkeep.look()
+        for config in configs(SUBJECTS, StreamLimits()):
+            await made(bus.api, config)
+            await upkeep.look()
+        await bus.jetstream.delete_stream("TG_JOBS")
+        await upkeep.look()
+    said = [line for line in caplog.messages if "publisher-api" in line or "all streams" in line]
+    assert said[0] == WAITING
+    assert said[1].startswith("all streams are there")
+    assert said[2:] == ["waiting for publisher-api to make the stream: TG_JOBS"]
 
 
 async def test_a_stream_that_goes_is_named_by_readiness_until_publisher_api_has_made_it_again(tmp_path: Path) -> None:

@@ -102,6 +102,8 @@ class Upkeep:
         """Streams that have not been given yet what the settings say is kept."""
         self._tried: dict[tuple[str, str], tuple[tuple[str, ...], float]] = {}
         """What was to be changed last, and when: a server may refuse it, or somebody change it back."""
+        self._awaited = set[str]()
+        """Streams that another service has to make, as they were when that was said."""
         self._strangers: list[str] = []
         """Consumers of the job queue that are not Tidegate's."""
         self._said: dict[tuple[str, str], str] = {}
@@ -158,9 +160,12 @@ class Upkeep:
                 await self._look_at(name, config, info)
             elif not self._keeps:
                 missing.add(name)
+        if not missing <= self._awaited:
+            self._awaited = missing
         if missing:
-            self._unmade.note(", ".join(sorted(missing)))
+            self._unmade.note(", ".join(sorted(self._awaited)))  # they are made one by one: not said anew for each
         else:
+            self._awaited = missing
             self._unmade.over()
         if self._bus.subjects.jobs_stream in self._needed - missing:
             await self._look_for_strangers()
