@@ -127,7 +127,7 @@ async def test_a_set_that_was_away_is_there_soon() -> None:
     async with provider() as idp:
         idp.serve(b"", "500 Internal Server Error")
         async with following(idp.url, least_seconds=0.01) as reader:
-            assert not reader.jwks.ready
+            assert not reader.jwks.had_one
             idp.serve(jwks(("old", OLD)))
             await until(lambda: reader.reason(OLD_TOKEN) == "ok", "the set is there")
 
@@ -145,13 +145,13 @@ async def test_the_last_good_set_counts_for_a_day(caplog: pytest.LogCaptureFixtu
             reader.clock.now += 1
             await reader.jwks.refresh()
             assert reader.reason(OLD_TOKEN) == "kid"
-            assert (reader.jwks.age, reader.jwks.ready) == (-1, False)
+            assert (reader.jwks.age, reader.jwks.had_one) == (-1, True)
             said = [record.message for record in caplog.records if record.levelno == logging.WARNING]
             assert len(said) == 1
             assert "503" in said[0]
             idp.serve(jwks(("old", OLD)))
             await reader.jwks.refresh()
-            assert (reader.reason(OLD_TOKEN), reader.jwks.ready) == ("ok", True)
+            assert (reader.reason(OLD_TOKEN), reader.jwks.age) == ("ok", 0)
 
 
 def redirecting(idp: Provider) -> None:
@@ -263,7 +263,7 @@ async def test_nobody_answers() -> None:
         url = idp.url
     async with reading(url) as reader:
         assert reader.reason(OLD_TOKEN) == "kid"
-        assert not reader.jwks.ready
+        assert not reader.jwks.had_one
         assert reader.reason(signed(claims(iss=ISSUER))) == "ok"
 
 

@@ -78,7 +78,7 @@ class Authenticator:
 
     async def check_ready(self) -> None:
         """Raises Unavailable if there is no key yet that tokens could be checked with."""
-        if self.jwks is not None and not self.jwks.ready and not self.tokens.keyed:
+        if self.jwks is not None and not self.jwks.had_one and not self.tokens.keyed:
             raise Unavailable("the JWKS was not fetched yet: no token can be checked")
 
     async def principal(self, headers: Headers, address: str, ticket: str | None = None) -> Principal:

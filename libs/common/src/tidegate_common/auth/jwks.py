@@ -71,6 +71,9 @@ class Jwks:
             "one tokens of its keys are refused",
             "the JWKS is fetched again",
         )
+        self.had_one = False
+        """Whether there was ever a good set. That it is too old is no reason to send traffic elsewhere: nobody
+        has a newer one."""
         self._client: httpx2.AsyncClient | None = None
         self._body = b""
 
@@ -78,11 +81,6 @@ class Jwks:
     def age(self) -> float:
         """Seconds since the last good set was fetched; -1 if there is none."""
         return -1.0 if self._good is None else self._clock() - self._good
-
-    @property
-    def ready(self) -> bool:
-        """Whether there is a set that counts."""
-        return self._good is not None
 
     def want(self) -> None:
         """A token names a key that is not there: it may be a new one."""
@@ -139,6 +137,7 @@ class Jwks:
                 self._take([])
         else:
             self._good = self._clock()
+            self.had_one = True
             self._trouble.over()
 
     def _take(self, keys: list[VerifyingKey]) -> None:
