@@ -424,3 +424,8 @@ async def test_a_ticket_grants_no_more_than_its_key_does_still(tmp_path: Path, s
             assert (response.status_code, response.json()["reason"]) == (401, "revoked")
         async with open_stream(running.url, {"ticket": tickets[0]}) as stream:
             assert (await stream.connected())["listening"][0] == "topic:a"
+            keys_file(file, KEY, grants=["topic:a"], expires="expires = 2020-01-01T00:00:00Z")
+            assert (await closing(stream))["reason"] == "revoked"
+        async with httpx.AsyncClient() as client:
+            response = await client.get(f"{running.url}/api/sse", params={"ticket": tickets[0]})
+            assert (response.status_code, response.json()["reason"]) == (401, "revoked")

@@ -108,7 +108,8 @@ class Withdrawals:
         there = self._keys.of(principal.key) if self._keys is not None else []
         if principal.ticket is None:
             return principal in there
-        return any(self._covers(each, session) for each in there)
+        now = time.time()
+        return any(self._covers(each, session) for each in there if not each.expires or now < each.expires)
 
     def _covers(self, now: Principal, session: Session) -> bool:
         """Whether `now` may hear all that the session does."""
