@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 from tests.stress.listener import Listening
 from tests.support.identity import bearer, token
@@ -39,8 +40,19 @@ def client_token(name: str, listening: Listening, seconds: tuple[float, float]) 
         seconds=random.uniform(*seconds),
         secret=random.choice(SECRETS),
         client=name,
-        subscribe=["broadcast", *(f"topic:{topic}" for topic in listening.topics)],
+        subscribe=_grants(listening),
     )
+
+
+def signed(name: str, listening: Listening) -> dict[str, Any]:
+    """What `client_token` is made of, for a client that makes its tokens in another process."""
+    told = {"client": name, "subscribe": _grants(listening)}
+    claims = {"sub": listening.user_id, "aud": "tidegate", "tidegate": told}
+    return {"secrets": SECRETS, "claims": claims, "seconds": SHIPPED_SECONDS}
+
+
+def _grants(listening: Listening) -> list[str]:
+    return ["broadcast", *(f"topic:{topic}" for topic in listening.topics)]
 
 
 def service_headers() -> dict[str, str]:

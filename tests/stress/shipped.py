@@ -11,6 +11,7 @@ import shutil
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 from tests.stress.ledger import Ledger
 from tests.stress.listener import Listener, Listening
@@ -66,6 +67,9 @@ class PythonClient(Listener):
 class NodeClient(Listener):
     """clients/js, in the process that `node_clients` has started."""
 
+    signed: dict[str, Any] | None = None
+    """What its tokens are made of, where services want one."""
+
     def start(self) -> None:
         """The process has started it."""
 
@@ -97,7 +101,8 @@ async def node_clients(clients: list[NodeClient]) -> AsyncIterator[asyncio.Task[
         client.gateway_port = client.port()
         asked = client.listening
         options = {"clientId": client.name, "userId": asked.user_id, "topics": asked.topics}
-        wanted.append({"url": f"http://127.0.0.1:{client.gateway_port}/api/sse", "options": options})
+        url = f"http://127.0.0.1:{client.gateway_port}/api/sse"
+        wanted.append({"url": url, "options": options, "signed": client.signed})
     process = await asyncio.create_subprocess_exec(
         "node", str(SCRIPT), json.dumps(wanted), stdout=asyncio.subprocess.PIPE, limit=LINE_BYTES
     )

@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 
 from tests.stress.client import StressClient
-from tests.stress.identity import LONG_SECONDS, SHIPPED_SECONDS, client_token, service_headers
+from tests.stress.identity import LONG_SECONDS, SHIPPED_SECONDS, client_token, service_headers, signed
 from tests.stress.leaks import Leaks
 from tests.stress.ledger import Ledger
 from tests.stress.listener import Listener, Listening
@@ -118,7 +118,7 @@ class World:
             port = self.any_gateway
             if share is not None:
                 port = lambda home=self.proxies[number >= share * count].port: home  # type: ignore[misc]  # noqa: E731
-            kind = _kind(number, count, node=not self.asks) if shipped else StressClient
+            kind = _kind(number, count) if shipped else StressClient
             asked = _listening(number, count, topics(number) if topics is not None else ((), ()))
             client = kind(f"c{number}", asked, self.ledger, port)
             if self.asks:
@@ -134,6 +134,9 @@ class World:
 
     def _give_token(self, client: Listener, *, by_ticket: bool) -> None:
         """The client says who it is, with another token each time."""
+        if isinstance(client, NodeClient):
+            client.signed = signed(client.name, client.listening)
+            return
         assert isinstance(client, StressClient | PythonClient)
         lean = isinstance(client, StressClient)
         client.token = lambda: client_token(
@@ -179,9 +182,9 @@ def users(clients: int) -> int:
     return max(1, clients // 2)
 
 
-def _kind(number: int, count: int, *, node: bool) -> type[Listener]:
+def _kind(number: int, count: int) -> type[Listener]:
     """The last clients are shipped ones."""
-    if node and number >= count - NODE_CLIENTS and has_node():
+    if number >= count - NODE_CLIENTS and has_node():
         return NodeClient
     return PythonClient if number >= count - NODE_CLIENTS - count * PYTHON_SHARE else StressClient
 
