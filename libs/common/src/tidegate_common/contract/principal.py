@@ -207,8 +207,8 @@ class Principal:
     def owner(self, asked_for: str = "") -> str:
         """The owner of its jobs, as tokens of a subject: `user.<sub>`, `key.<id>.<asked_for>`.
 
-        `asked_for` is whom a service says that it asks for (a user's or client's id, OpenAI's `user`): its users share
-        fairly, within its own share.
+        `asked_for` is whom a service says that it asks for (a user's or client's id, OpenAI's `user`): each of its
+        users shares as an owner of its own.
         """
         if self.subject:
             return user_tail(self.subject)
