@@ -14,8 +14,8 @@ from joserfc.jwk import OctKey, RSAKey
 
 from tests.support.identity import SECRET
 from tests.support.signing import claims as claims_of_now
-from tests.support.signing import encoded, new_key, signed
-from tidegate_common.auth.keyset import RS256, VerifyingKey
+from tests.support.signing import encoded, jwks, new_key, signed
+from tidegate_common.auth.keyset import RS256, VerifyingKey, read_jwks
 from tidegate_common.auth.settings import AuthSettings
 from tidegate_common.auth.tokens import MOST_REFUSED, Tokens
 from tidegate_common.contract.principal import Principal
@@ -406,3 +406,25 @@ def test_no_changed_token_gets_in(where: int, bit: int) -> None:
     changed = chr(ord(good[position]) ^ (1 << bit))
     found = outcome(good[:position] + changed + good[position + 1 :])
     assert isinstance(found, str)
+
+
+PUBLIC = {"RS256": new_key("RS256"), "ES256": new_key("ES256"), "EdDSA": new_key("EdDSA")}
+BY_PUBLIC = tokens(auth_secret=())
+BY_PUBLIC.use(read_jwks(jwks(*PUBLIC.items())))
+
+
+@given(
+    algorithm=st.sampled_from(sorted(PUBLIC)), kid=st.sampled_from(sorted(PUBLIC)), signature=st.binary(max_size=300)
+)
+def test_no_made_up_signature_gets_in(algorithm: str, kid: str, signature: bytes) -> None:
+    """Of any length, and under the key of another algorithm: the library's own errors are refusals, too."""
+    unsigned = signed(claims(), {"alg": algorithm, "kid": kid}, by="none")
+    with pytest.raises(Unauthenticated) as refused:
+        BY_PUBLIC.principal(unsigned + encoded(signature).decode())
+    assert refused.value.reason == ("signature" if algorithm == kid else "algorithm")
+
+
+def test_keys_of_all_algorithms_stand_in_one_set() -> None:
+    for algorithm, key in PUBLIC.items():
+        assert BY_PUBLIC.principal(signed(claims(), {"alg": algorithm, "kid": algorithm}, key)).subject == "ann"
+    assert BY_PUBLIC.principal(signed(claims(), {"alg": "Ed25519", "kid": "EdDSA"}, PUBLIC["EdDSA"], "EdDSA"))
