@@ -288,3 +288,48 @@ async def test_no_secret_is_in_a_log_a_span_a_metric_a_problem_or_on_nats(tmp_pa
         for name, context in every.found_in(text)
     ]
     assert not found, f"{len(found)} times: " + "\n".join(sorted(set(found)))
+
+
+async def test_no_label_of_a_metric_has_a_name_of_a_callers(tmp_path: Path) -> None:
+    """Whoever asks chooses names of topics, clients, models, kinds: each would be a series, and tell of them."""
+    granted: dict[str, Any] = {
+        "subscribe": ["topic:label-topic.>"],
+        "publish": ["topic:label-topic.>"],
+        "client": "label-client",
+    }
+    mine = bearer(token("label-user", secret=SIGNS, jti="label-jti", jobs={"models": ["label-model"]}, **granted))
+    event = {"event_type": "label-event", "data": 1}
+    completion = {"model": "label-model", "user": "label-someone", "messages": [{"role": "user", "content": "hello"}]}
+    async with everything(tmp_path) as scene:
+        gateway, api = scene.stack.gateways[0], scene.stack.publisher
+        async with open_stream(gateway, {"topic": "label-topic.a"}, mine) as stream:
+            await stream.connected()
+            for headers in (mine, bearer(KEY)):
+                sent = await scene.ask(
+                    "POST", f"{api}/api/sse/send", json={**event, "topic": "label-topic.a"}, headers=headers
+                )
+                assert sent.status_code == 202
+                await stream.next("label-event")
+                assert (
+                    await scene.ask("POST", f"{gateway}/v1/chat/completions", json=completion, headers=headers)
+                ).is_success
+                chat = {"prompt": "hello", "model": "label-model"}
+                job = (await scene.ask("POST", f"{api}/api/ai/chat", json=chat, headers=headers)).json()
+                async with open_stream(gateway, headers=headers, path=job["stream"]) as watching:
+                    await until(lambda watching=watching: watching.ended, "the answer ends")
+                kind = {"kind": "label-kind", "client_id": "label-client"}
+                assert (await scene.ask("POST", f"{api}/api/ai/jobs", json=kind, headers=headers)).status_code == 202
+        for url in scene.services:
+            for refused in (
+                "/api/sse?topic=label-other",
+                "/v1/models/label-model",
+                "/label-path",
+                "/api/ai/dead/label-job",
+            ):
+                await scene.ask("GET", f"{url}{refused}", headers=mine)
+            await scene.ask("LABEL-METHOD", f"{url}/metrics", headers=mine)
+            await scene.ask("GET", f"{url}/metrics", headers={**mine, "host": "label-host.example"})
+        told = [(await scene.ask("GET", f"{url}/metrics", headers=bearer(KEY))).text for url in scene.services]
+    lines = [line for text in told for line in text.splitlines() if not line.startswith("#")]
+    assert any("tidegate_jobs" in line or "tidegate_ai" in line for line in lines)
+    assert [line for line in lines if "label" in line.lower() or "shop" in line] == []
