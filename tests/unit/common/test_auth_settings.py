@@ -10,6 +10,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from ai_worker.settings import WorkerSettings
+from tests.support.certificates import certificates
 from tests.support.signing import jwks, new_key
 from tidegate_common.errors import ConfigError
 from tidegate_common.runtime.environment import CommonSettings, load
@@ -119,6 +120,13 @@ def test_a_file_of_keys_is_read_at_the_start(tmp_path: Path, content: bytes, tol
     (fault,) = faults({**TOKEN, "TIDEGATE_AUTH_KEYS": str(path)})
     assert fault.startswith(f"TIDEGATE_AUTH_KEYS: {path}")
     assert told in fault
+
+
+def test_a_certificate_is_as_good_as_its_key(tmp_path: Path) -> None:
+    made = certificates(tmp_path)
+    (key,) = load(CommonSettings, {**TOKEN, "TIDEGATE_AUTH_KEYS": str(made.server)}).signing_keys()
+    assert key.names == {"ES256"}
+    assert "a private key" in faults({**TOKEN, "TIDEGATE_AUTH_KEYS": str(made.server_key)})[0]
 
 
 def test_a_private_key_is_refused_where_public_ones_belong(tmp_path: Path) -> None:
