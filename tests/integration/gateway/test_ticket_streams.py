@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -26,6 +27,7 @@ from tidegate_common.bus.streams.definitions import StreamLimits
 from tidegate_common.contract.events import Event
 from tidegate_common.contract.subjects import topic_tail, user_tail
 from tidegate_common.contract.tickets import digest_of, new_ticket
+from tidegate_common.runtime.tasks import end
 
 ANN = token("ann", subscribe=["topic:a", "topic:b", "broadcast"])
 
@@ -232,6 +234,20 @@ async def test_a_refused_request_is_no_use_of_its_ticket(tmp_path: Path) -> None
             await w.tell(topic_tail("a"), "still there")
             assert (await found.next("n")).data == "still there"
         assert w.replaced() == 0
+
+
+@BOTH_PATHS
+async def test_nothing_is_waited_for_on_account_of_who_has_gone(tmp_path: Path, streams: str) -> None:
+    async with world(tmp_path, streams=streams, publish_deadline_seconds=60) as w:
+        ticket = await w.ticket()
+        await w.nats.run.stop(signal.SIGKILL)
+        leaders = w.gateways[0].gateway.history.leaders
+        await until(lambda: not w.gateways[0].bus.connected, "NATS is away")
+        async with httpx.AsyncClient() as client:
+            asking = asyncio.create_task(client.get(f"{w.url}/api/sse?ticket={ticket}", timeout=60))
+            await until(lambda: leaders.waiting == 1, "the ticket's record is waited for")
+            await end([asking])
+        await until(lambda: leaders.waiting == 0, "nobody waits any more")
 
 
 @BOTH_PATHS

@@ -22,6 +22,7 @@ from gateway.sse.job_streams import JobStreams
 from gateway.sse.request import Fields, Listener, StreamRequest, of_body, of_query, ticket_of
 from gateway.sse.withdrawals import Withdrawals
 from tidegate_common.auth.identity import Identity
+from tidegate_common.bus.streams.patience import WAITER
 from tidegate_common.contract.ids import EventId
 from tidegate_common.contract.principal import Principal
 from tidegate_common.errors import Unauthenticated, Unavailable
@@ -240,6 +241,7 @@ class StreamEndpoint:
 
     async def _claim(self, stream: Session) -> None:
         """The stream's ticket is used: only now, since what is refused must not end the stream that has it."""
+        waiter = WAITER.set(stream)
         try:
             await self._ticket_uses.claim(stream)
         except BaseException as error:
@@ -247,6 +249,8 @@ class StreamEndpoint:
             if isinstance(error, Unavailable):
                 self._count_refused(error)
             raise
+        finally:
+            WAITER.reset(waiter)
 
     def _count_opened(self, session: Session) -> None:
         """Counts a stream once: each that has an ending was opened."""

@@ -19,7 +19,7 @@ from starlette.responses import Response
 
 from gateway.sse.cors import Cors
 from gateway.sse.endpoint import HEADERS, NOTHING_MORE, PATH, StreamEndpoint
-from gateway.sse.request import StreamRequest
+from gateway.sse.request import TICKET_START, StreamRequest
 from gateway.sse.socket_stream import SocketStream
 from tidegate_common.bus.streams.patience import WAITER
 from tidegate_common.errors import TidegateError
@@ -142,6 +142,9 @@ class FastPath:
         answer: Response | None = None
         try:
             self._endpoint.admit(stream.address)
+            if TICKET_START in head.query:
+                # For this task alone: a ticket's record is waited for as long as its client is there.
+                WAITER.set(stream)
             stream.principal = await self._endpoint.identify(head.query, head.headers, stream.address)
             wanted = await self._wanted(head, stream)
             if wanted is None:

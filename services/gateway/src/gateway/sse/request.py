@@ -28,6 +28,7 @@ NAMES = ("client_id", "user_id", "topic")
 PARAMETERS = (*NAMES, "last_event_id", *APPENDED_IDS)
 TICKET = "ticket"
 """The parameter that says who asks, if everyone is asked."""
+TICKET_START = f"{TICKET}=".encode()
 
 
 class Fields(NamedTuple):
@@ -89,10 +90,9 @@ def ticket_of(query: bytes) -> str | None:
 
     Raises InvalidCredentials.
     """
-    start = f"{TICKET}=".encode()
-    if start not in query:
+    if TICKET_START not in query:
         return None
-    given = [part.removeprefix(start) for part in query.split(b"&") if part.startswith(start)]
+    given = [part.removeprefix(TICKET_START) for part in query.split(b"&") if part.startswith(TICKET_START)]
     if len(given) > 1:
         raise InvalidCredentials("the parameter ticket is given twice: send it once")
     return given[0].decode("latin-1") if given else None
