@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.support.bus import SUBJECTS
 from tests.support.gateway import RunningGateway, Stream, open_stream, running_gateway
 from tests.support.identity import AUTH, bearer, token
 from tests.support.nats import NatsServer, nats_server
@@ -20,7 +21,7 @@ from tests.support.publisher import running_publisher
 from tests.support.streams import make_streams
 from tests.support.waiting import until
 from tests.support.ways import BOTH_PATHS
-from tidegate_common.bus.connection import Bus
+from tidegate_common.bus.connection import Bus, connect
 from tidegate_common.bus.events.history import History
 from tidegate_common.bus.events.publisher import EventPublisher
 from tidegate_common.bus.streams.definitions import StreamLimits
@@ -210,7 +211,8 @@ async def test_uses_are_heard_of_in_a_bucket_that_was_made_anew(tmp_path: Path) 
         for _ in range(3):
             async with stream(w.url, await w.ticket()) as found:
                 await found.connected()
-        await w.bus.api.call("STREAM.DELETE.KV_TG_TICKETS")
+        async with connect(w.nats.url, SUBJECTS, "test") as bus:  # no service may
+            await bus.api.call("STREAM.DELETE.KV_TG_TICKETS")
         await make_streams(w.nats.url, w.bus.subjects, StreamLimits(identity=True))
         ticket = await w.ticket()
         async with stream(w.url, ticket) as former, stream(w.gateways[1], ticket) as later:
