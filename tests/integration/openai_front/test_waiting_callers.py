@@ -90,7 +90,8 @@ async def test_a_page_of_an_origin_that_is_let_in_may_ask(tmp_path: Path) -> Non
         assert allowed.status_code == 200
         answer = await http.post(url, json={"model": "any", "messages": ASK}, headers=origin)
         assert answer.headers["access-control-allow-origin"] == "https://app.example"
-        assert "x-request-id" in answer.headers["access-control-expose-headers"]
+        exposed = answer.headers["access-control-expose-headers"].split(", ")
+        assert {"x-request-id", "x-ratelimit-remaining-tokens", "www-authenticate"}.issubset(exposed)
 
 
 async def test_comments_keep_a_stream_that_waits_and_the_client_passes_them_over(tmp_path: Path) -> None:

@@ -32,6 +32,7 @@ from gateway.openai import caller
 from gateway.openai.completions import Completions
 from gateway.openai.http import OpenAiFront, refusal
 from gateway.openai.model_list import ModelList
+from gateway.openai.rate_headers import RATE_HEADERS
 from gateway.openapi import OPENAPI, openapi_route
 from gateway.settings import GatewaySettings
 from gateway.sse.admission import Admission
@@ -111,7 +112,7 @@ class Gateway:
             signals,
         )
         self.hub.on_removed = self.streams.forget
-        self.cors = Cors(settings.cors_origins, caller.REQUEST_HEADERS)
+        self.cors = Cors(settings.cors_origins, caller.REQUEST_HEADERS, RATE_HEADERS)
         publisher = EventPublisher(bus, self.history, leaders=leaders)
         completions = Completions(
             bus,

@@ -119,7 +119,7 @@ async def build(settings: PublisherSettings, bus: Bus, signals: Telemetry) -> Bu
                 allow_headers=REQUEST_HEADERS,
                 # For the cookie, of pages that are listed: `*` gets none (Fetch, 3.2.5).
                 allow_credentials=bool(settings.auth_cookie) and "*" not in settings.cors_origins,
-                expose_headers=["retry-after"],
+                expose_headers=["retry-after", "www-authenticate"],
             ),
             Middleware(Utf8Paths),
             Middleware(

@@ -5,6 +5,9 @@ from __future__ import annotations
 import math
 from typing import Literal
 
+RATE_HEADERS = [f"x-ratelimit-{what}-{of}" for what in ("limit", "remaining", "reset") for of in ("requests", "tokens")]
+"""Their names, for pages of other origins to be let read them."""
+
 
 def rate_headers(of: Literal["requests", "tokens"], limit: float, left: float, reset_seconds: float) -> dict[str, str]:
     """`limit` at most, of which there are so many `left`, and all of them after `reset_seconds`."""

@@ -22,7 +22,7 @@ STREAM_HEADERS = [
     "baggage",
 ]
 """What a page may send along when it asks for a stream."""
-EXPOSED = ["retry-after", "x-request-id", "x-should-retry"]
+EXPOSED = ["retry-after", "www-authenticate", "x-request-id", "x-should-retry"]
 """What a page may read of an answer."""
 
 Field = tuple[bytes, bytes]
@@ -34,7 +34,9 @@ _VARY: Field = (b"vary", b"Origin")
 class Cors:
     """The rules for one list of `origins`; `*` stands for all, which then get no credentials (Fetch, 3.2.5)."""
 
-    def __init__(self, origins: Sequence[str], request_headers: Sequence[str]) -> None:
+    def __init__(self, origins: Sequence[str], request_headers: Sequence[str], exposed: Sequence[str] = ()) -> None:
+        """`request_headers` and `exposed` come on top of those above."""
+        exposed = [*EXPOSED, *exposed]
         self._origins = frozenset(origins)
         self._any = "*" in self._origins
         self.middleware = Middleware(
@@ -43,10 +45,10 @@ class Cors:
             allow_methods=METHODS,
             allow_headers=[*STREAM_HEADERS, *request_headers],
             allow_credentials=not self._any,
-            expose_headers=EXPOSED,
+            expose_headers=exposed,
         )
         first = (b"access-control-allow-origin", b"*") if self._any else (b"access-control-allow-credentials", b"true")
-        self._common: list[Field] = [first, (b"access-control-expose-headers", ", ".join(EXPOSED).encode()), _VARY]
+        self._common: list[Field] = [first, (b"access-control-expose-headers", ", ".join(exposed).encode()), _VARY]
 
     def headers(self, asked: Iterable[Field]) -> list[Field]:
         """What the answer to a request with the headers `asked` (names in lower case) has beside its own."""
