@@ -108,3 +108,20 @@ async def test_the_metrics_tell_what_came_of_asking(tmp_path: Path) -> None:
         for result in ("ok", "forbidden", "malformed", "missing")
     }
     assert counted == {"ok": "2.0", "forbidden": "1.0", "malformed": "1.0", "missing": "0.0"}
+
+
+async def test_no_cache_keeps_what_somebody_was_answered(tmp_path: Path) -> None:
+    """A cache in front tells nobody apart who bring a cookie."""
+    async with publisher(tmp_path / "asked") as (client, _):
+        ann = bearer(token("ann", publish=["topic:prices.>"], admin=["metrics"]))
+        for answer in (
+            await send(client, ann),
+            await send(client, {}),
+            await client.get("/api/ai/jobs/none", headers=ann),
+            await client.get("/metrics", headers=ann),
+            await client.get("/nowhere", headers=ann),
+        ):
+            assert answer.headers.get_list("cache-control") == ["no-store"], answer
+        assert "cache-control" not in (await client.get("/openapi.json")).headers
+    async with broker(tmp_path / "open") as (server, _), running_publisher(server.url) as (client, _):
+        assert "cache-control" not in (await send(client, {})).headers

@@ -60,6 +60,11 @@ class Authenticator:
         self.results = dict.fromkeys(("ok", *AUTHENTICATION), 0)
         """Requests, by what came of them."""
 
+    @property
+    def asks(self) -> bool:
+        """Whether everyone is asked who they are."""
+        return self._settings.asks
+
     async def start(self) -> None:
         """Begins to follow the JWKS and the file of API keys, if they are set. Neither holds a process up for long."""
         if self.jwks is not None:

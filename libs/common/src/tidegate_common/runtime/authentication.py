@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from starlette.requests import HTTPConnection
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tidegate_common.auth.identity import Identity
 from tidegate_common.contract.principal import Principal
@@ -50,6 +50,8 @@ class Authentication:
             return
         try:
             if not self._passes(scope):
+                if self._authenticator.asks:
+                    send = _private(send)
                 scope[PRINCIPAL] = await self._authenticator.principal(scope["headers"], _address(scope))
         except TidegateError as error:
             mark_refused(scope, error)
@@ -71,6 +73,20 @@ class Authentication:
             or path in self._passed
             or (bool(self._starts) and path.startswith(self._starts))
         )
+
+
+def _private(send: Send) -> Send:
+    """No cache keeps what somebody was answered. A shared one knows by `Authorization` that it must not, but tells
+    nobody apart who bring a cookie (RFC 9111, 3.5)."""
+
+    async def sent(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            headers = list(message.get("headers", ()))
+            if not any(name.lower() == b"cache-control" for name, _ in headers):
+                message = {**message, "headers": [*headers, (b"cache-control", b"no-store")]}
+        await send(message)
+
+    return sent
 
 
 def address_of(request: HTTPConnection) -> str:
