@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -283,6 +284,24 @@ def test_bad_tokens_push_no_good_one_out() -> None:
     hits = reader.hits
     reader.principal(good)
     assert reader.hits == hits + 1
+
+
+@pytest.mark.parametrize("grants", [0, 20, 200])
+def test_what_is_kept_of_good_tokens_is_bounded(grants: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the memory that it takes: a token's rights are several times as long as the token."""
+    most = 4 << 20
+    monkeypatch.setattr("tidegate_common.auth.tokens.MOST_KEPT_BYTES", most)
+    rights = {"subscribe": [f"topic:prices.{number}" for number in range(grants)]}
+    come = [signed(claims(sub=f"user {number}", tidegate=rights)) for number in range(4000 if grants < 200 else 1000)]
+    reader = tokens()
+    tracemalloc.start()
+    try:
+        for each in come:
+            reader.principal(each)
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most / 3 < held < most * 1.1
 
 
 def named(key: RSAKey, kid: str) -> VerifyingKey:

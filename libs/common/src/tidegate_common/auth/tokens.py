@@ -26,8 +26,11 @@ from tidegate_common.errors import Unauthenticated
 
 log = logging.getLogger(__name__)
 
-MOST_KEPT_BYTES = 16 << 20
-"""Of the tokens whose principals are kept: about 25,000 of 600 bytes."""
+MOST_KEPT_BYTES = 64 << 20
+"""That the principals take which are kept: about 17,000 of tokens of 600 bytes."""
+
+LEAST_KEPT_BYTES, KEPT_BYTES_PER_BYTE = 1_500, 4
+"""What one takes, and for each byte of its token (measured): grants are long, and there are two copies of each."""
 
 MOST_REFUSED = 4096
 """Bad tokens that are remembered, so that a client that sends one again and again costs no signature check each time.
@@ -119,7 +122,7 @@ class Tokens:
                 if error.reason in LASTING:
                     self._refused.keep(digest, refused, 1)
             else:
-                self._kept.keep(digest, principal, len(raw))
+                self._kept.keep(digest, principal, LEAST_KEPT_BYTES + KEPT_BYTES_PER_BYTE * len(raw))
                 return principal
         else:
             self.hits += 1
