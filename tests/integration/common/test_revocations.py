@@ -31,10 +31,10 @@ TOKEN_SECONDS = 3600.0
 
 
 @asynccontextmanager
-async def process(url: str) -> AsyncIterator[Revocations]:
+async def process(url: str, *, keeps: bool = False) -> AsyncIterator[Revocations]:
     """One that keeps the list, on a connection of its own."""
     async with connect(url, SUBJECTS, "test") as bus:
-        found = Revocations(bus, TOKEN_SECONDS)
+        found = Revocations(bus, TOKEN_SECONDS, keeps=keeps)
         await found.start()
         running = asyncio.create_task(found.run())
         try:
@@ -146,6 +146,33 @@ async def test_while_nats_is_away_the_last_known_list_holds_and_then_what_was_mi
             assert [each.key for some in told for each in some] == ["shop"]
 
 
+async def test_who_is_revoked_stays_so_when_the_bucket_is_lost(tmp_path: Path) -> None:
+    """NATS comes back with an empty store: publisher-api puts back what it knows, and nothing that was taken back."""
+    bob = Principal("user:bob", subject="bob", issued=1000.0)
+    async with AsyncExitStack() as stack:
+        async with nats_server(tmp_path / "before") as server, connected(server.url, LIMITS):
+            keeper = await stack.enter_async_context(process(server.url, keeps=True))
+            other = await stack.enter_async_context(process(server.url))
+            for kind, value in (("sub", "ann"), ("key", "shop"), ("sub", "bob")):
+                await keeper.revoke(kind, value)
+            await keeper.take_back("sub", "bob")
+            await until(lambda: other.revoked(ANN) and other.revoked(SHOP) and not other.revoked(bob), "it is known")
+            port = server.port
+        async with (
+            nats_server(tmp_path / "after", port) as server,
+            connected(server.url, LIMITS) as bus,
+            process(server.url) as late,
+        ):
+            await until(lambda: late.revoked(ANN) and late.revoked(SHOP), "they are put back")
+            assert not late.revoked(bob)
+            entry = await Bucket(bus, SUBJECTS.revoked_bucket).get(key_of("sub", "ann"))
+            assert entry is not None
+            await until(lambda: other.revoked(ANN) and other.revoked(SHOP), "those who forgot them know them again")
+            assert keeper.latest(10)[1] == 2
+            await keeper.take_back("sub", "ann")
+            await until(lambda: not late.revoked(ANN), "it can be taken back")
+
+
 async def test_one_who_fails_over_a_revocation_keeps_it_from_nobody_else(tmp_path: Path) -> None:
     def fails(_: Sequence[Revocation]) -> None:
         raise ValueError
@@ -249,7 +276,5 @@ async def test_in_a_cluster_whoever_leads_everybody_knows_and_who_starts_has_all
 
         await until(revoked, "it is stored", 30)
         await until(lambda: others[1].revoked(ANN), "the other one knows")
-        assert not stopped.revoked(ANN)
-        assert stopped.latest(1)[1] == 20, "the last known list holds"
-        await cluster.start(led)
-        await until(lambda: stopped.revoked(ANN), "so does the one that was cut off", 30)
+        assert stopped.latest(1)[1] >= 20, "the last known list holds"
+        await until(lambda: stopped.revoked(ANN), "so does the one that lost its server, and was told of others", 30)

@@ -8,6 +8,7 @@ import httpx
 import pytest
 
 from tests.support.bus import SUBJECTS
+from tests.support.identity import SECRET, bearer, token
 from tests.support.nats import nats_server
 from tests.support.ports import free_port
 from tests.support.processes import running, service
@@ -97,3 +98,24 @@ async def test_a_stream_that_goes_is_named_by_readiness_until_publisher_api_has_
         await keeper.look()
         assert await other.look() == set()
         assert await other.lacks() == []
+
+
+async def test_buckets_of_identity_that_are_deleted_get_back_what_was_in_them(tmp_path: Path) -> None:
+    """Else no gateway could start any more, and whoever was revoked could come again."""
+    eve, operator = token("eve"), token("op", admin=["revoke"])
+    port, gateway = free_port(), free_port()
+    async with nats_server(tmp_path) as nats, connect(nats.url, SUBJECTS, "test") as bus:
+        asks = {"TIDEGATE_AUTH": "token", "TIDEGATE_AUTH_SECRET": SECRET}
+        async with (
+            service("publisher_api", port, env(nats.url, port) | asks),
+            httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", headers=bearer(operator)) as http,
+        ):
+            assert (await http.post("/api/auth/revocations", json={"sub": "eve"})).status_code == 200
+            for bucket in (SUBJECTS.auth_bucket, SUBJECTS.revoked_bucket):
+                await bus.jetstream.delete_stream(f"KV_{bucket}")
+            command = (sys.executable, "-m", "gateway")
+            async with running(*command, env=env(nats.url, gateway) | asks) as run:
+                await until(lambda: run.said("is up at"), "a gateway starts", 20)
+                refused = await http.get(f"http://127.0.0.1:{gateway}/api/sse", headers=bearer(eve))
+                assert (refused.status_code, refused.json()["reason"]) == (401, "revoked")
+                assert (await http.get("/api/auth/revocations")).json()["total"] == 1

@@ -96,6 +96,7 @@ class Gateway:
         self.guard = Guard(settings.http_limits())
         self.admission = Admission(settings.max_connections, settings.max_connections_per_ip)
         self.identity = Identity(settings, bus, signals, makes_key=False, leaders=leaders)
+        self.upkeep.on_remade.append(self.identity.look_again)
         self.readiness = Readiness(bus, self.upkeep.lacks, tokens=self.identity.authenticator.check_ready)
         self.ticket_uses = TicketUses(bus, self.identity.tickets, self.hub)
         jobs = JobStreams(bus, self.history, self.identity.client_ids)

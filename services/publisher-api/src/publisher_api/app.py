@@ -78,6 +78,7 @@ async def build(settings: PublisherSettings, bus: Bus, signals: Telemetry) -> Bu
     records, dead = JobRecords(bus, leaders, publisher.refusals), DeadJobs(bus)
     upkeep = Upkeep(bus, settings.stream_limits(), leaders, keeps=True, all_needed=True, refusals=publisher.refusals)
     identity = Identity(settings, bus, signals, makes_key=True, leaders=leaders)
+    upkeep.on_remade.append(identity.look_again)
     readiness = Readiness(bus, upkeep.lacks, tokens=identity.authenticator.check_ready)
     progress = QueueProgress(bus, records, publisher)
     gateways = AllGateways(bus)

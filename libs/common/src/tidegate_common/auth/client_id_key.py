@@ -45,7 +45,7 @@ class ClientIdKey:
     async def start(self, seconds: float = START_SECONDS) -> None:
         """Returns when it is known. Raises BrokerUnavailable after `seconds`."""
         await self._insist(seconds)
-        self._bus.on_reconnect.append(self._reconnected)
+        self._bus.on_reconnect.append(self.look_again)
 
     async def aclose(self) -> None:
         if self._looking is not None:
@@ -77,7 +77,7 @@ class ClientIdKey:
         await insist(read, seconds, START_AGAIN_SECONDS)
         self._unknown.over()
 
-    async def _reconnected(self) -> None:
+    async def look_again(self) -> None:
         """The bucket may be another now, or be missing. Until it is read, what was known holds."""
         await self.aclose()
         self._looking = asyncio.create_task(self._look())

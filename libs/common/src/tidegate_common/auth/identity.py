@@ -39,7 +39,7 @@ class Identity:
         self.audit_log = AuditLog(signals.service, on=settings.asks and settings.audit_log == "on")
         # Twice, since a token's `iat` may be ahead by as much as its end is put off.
         longest = settings.auth_max_token_seconds + 2 * settings.auth_leeway_seconds
-        self.revocations = Revocations(bus, longest)
+        self.revocations = Revocations(bus, longest, keeps=bool(makes_key))
         self.tickets = Tickets(bus, settings.auth_max_token_seconds, leaders)
         self.authenticator = Authenticator(settings, tickets=self.tickets, revocations=self.revocations)
         self.limits = PrincipalLimits(settings, self.authenticator.failures)
@@ -57,6 +57,13 @@ class Identity:
             await self.revocations.start()
             await self.authenticator.start()
             self._tasks.append(asyncio.create_task(self.revocations.run()))
+
+    async def look_again(self) -> None:
+        """A stream was made anew: it may be one of those that the parts read, or have to put something back into."""
+        if self._tasks:  # else all is read at the start, which is still to come
+            await self.revocations.look_again()
+            if self._needs_key:
+                await self._client_id_key.look_again()
 
     async def aclose(self) -> None:
         """Ends what runs beside."""

@@ -6,6 +6,7 @@ is revoked, even if it was issued after it: the next second's is good.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import math
 import time
@@ -27,6 +28,9 @@ log = logging.getLogger(__name__)
 TRIES = 5
 """Of one change: somebody else may have changed the same one meanwhile."""
 
+AT_ONCE = 64
+"""Revocations that are put back at once."""
+
 REMOVED_SECONDS = 3600
 """How long the bucket keeps the trace of one that was taken back."""
 
@@ -36,11 +40,15 @@ _REVOCATION = msgspec.json.Decoder(Revocation)
 class Revocations:
     """The list. `check` costs some looks into dictionaries. While NATS is away, the last known list holds."""
 
-    def __init__(self, bus: Bus, token_seconds: float) -> None:
-        """`token_seconds`: for how long at most a token may still be good, the leeway included."""
+    def __init__(self, bus: Bus, token_seconds: float, *, keeps: bool = False) -> None:
+        """`token_seconds`: for how long at most a token may still be good, the leeway included.
+
+        `keeps`: whether this process puts back what it knows, if the bucket was lost, as publisher-api alone does.
+        """
         self._bus = bus
         self._bucket = Bucket(bus, bus.subjects.revoked_bucket)
-        self._copy = BucketCopy(bus, bus.subjects.revoked_bucket, bus.subjects.revoked, self._changed)
+        lost = self._put_back if keeps else None
+        self._copy = BucketCopy(bus, bus.subjects.revoked_bucket, bus.subjects.revoked, self._changed, lost)
         self._token_seconds = token_seconds
         self._by_key: dict[str, Revocation] = {}
         self._named: dict[str, dict[str, Revocation]] = {kind: {} for kind in KINDS}
@@ -54,6 +62,10 @@ class Revocations:
     async def run(self) -> None:
         """Keeps up until it is cancelled."""
         await self._copy.run()
+
+    async def look_again(self) -> None:
+        """The bucket may have been made anew."""
+        await self._copy.look_again()
 
     def revoked(self, principal: Principal, client_id: str = "") -> bool:
         """Whether `principal` is not to come, or not as that client."""
@@ -94,9 +106,8 @@ class Revocations:
             entry = await self._bucket.get(key)
             there = self._decoded(key, entry.value) if entry and entry.value else None
             joined = there.joined(wanted) if there else wanted
-            ttl = math.ceil(joined.until - now) if joined.until else None
             payload = msgspec.json.encode(joined)
-            revision = await self._bucket.put(key, payload, entry.revision if entry else 0, ttl)
+            revision = await self._bucket.put(key, payload, entry.revision if entry else 0, _ttl(joined, now))
             if revision:
                 self._copy.stored(key, payload, revision)
                 return joined
@@ -114,6 +125,18 @@ class Revocations:
                 self._copy.stored(key, None, revision)
                 return
         raise BrokerUnavailable("others revoke the same just now")
+
+    async def _put_back(self, values: Mapping[str, bytes]) -> None:
+        """Who was revoked stays so, whatever becomes of the bucket. What somebody has stored in the new one counts."""
+        now = time.time()
+        held = [(key, value, self._by_key[key]) for key, value in values.items() if key in self._by_key]
+        there = [each for each in held if not each[2].until or each[2].until > now]
+        for first in range(0, len(there), AT_ONCE):
+            await asyncio.gather(
+                *(self._bucket.put(key, value, 0, _ttl(of, now)) for key, value, of in there[first : first + AT_ONCE])
+            )
+        if there:
+            log.warning("the bucket of revocations was made anew: %d were put back", len(there))
 
     def _changed(self, changes: Mapping[str, bytes | None]) -> None:
         new = []
@@ -139,6 +162,11 @@ class Revocations:
         except Unreadable as error:
             self._bus.foreign.note("revocation", key, str(error))
             return None
+
+
+def _ttl(revocation: Revocation, now: float) -> int | None:
+    """For how many seconds it is kept; None: without an end."""
+    return math.ceil(revocation.until - now) if revocation.until else None
 
 
 def _unknown(kind: str) -> NotFound:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import NamedTuple
 
 import msgspec
@@ -50,6 +50,11 @@ class _State(msgspec.Struct):
     messages: int = 0
 
 
+class _Info(msgspec.Struct):
+    created: str
+    state: _State
+
+
 class _Change(NamedTuple):
     sequence: int
     key: str
@@ -65,10 +70,13 @@ class BucketCopy:
         bucket: str,
         republished: Callable[[str], str],
         changed: Callable[[Mapping[str, bytes | None]], None],
+        lost: Callable[[Mapping[str, bytes]], Awaitable[None]] | None = None,
     ) -> None:
         """`republished` gives the subject on which the stream republishes a key.
 
         `changed` is called with the keys that have another value now, None for those that have none.
+
+        `lost` puts back what the bucket had, if it was made anew: by one service alone.
         """
         self.values: dict[str, bytes] = {}
         self._bus = bus
@@ -78,6 +86,9 @@ class BucketCopy:
         self._origin = Origin(self._stream, self._prefix, republished(""))
         self._pages = Pages(bus, self._stream, self._prefix)
         self._changed = changed
+        self._lost = lost
+        self._created = ""
+        """When the bucket was made that was read last."""
         self._upto = 0
         """Everything up to this place of the stream is in `values`."""
         self._waiting: list[_Change] | None = None
@@ -91,7 +102,7 @@ class BucketCopy:
         # Before it is read: what is stored from now on is heard.
         self._bus.client.subscribe_direct(self._heard_on, self._hear)
         await insist(self._read, seconds)
-        self._bus.on_reconnect.append(self._reconnected)
+        self._bus.on_reconnect.append(self.look_again)
 
     async def run(self) -> None:
         """Keeps up until it is cancelled."""
@@ -120,7 +131,8 @@ class BucketCopy:
         except TimeoutError:
             pass
 
-    async def _reconnected(self) -> None:
+    async def look_again(self) -> None:
+        """The bucket may be another now, or have more."""
         self._behind.set()
 
     def _hear(self, subject: bytes, block: bytes, payload: bytes) -> None:
@@ -140,23 +152,26 @@ class BucketCopy:
 
     async def _look(self) -> None:
         """Reads, if the leader has stored more, or if something's time is over there."""
-        state = await self._state()
+        state = (await self._info()).state
         if state.last_seq != self._upto or state.messages < len(self.values):
             await self._read()
 
-    async def _state(self) -> _State:
-        info = await self._bus.api.call(f"STREAM.INFO.{self._stream}")
-        return msgspec.convert(info["state"], _State)
+    async def _info(self) -> _Info:
+        return msgspec.convert(await self._bus.api.call(f"STREAM.INFO.{self._stream}"), _Info)
 
     async def _read(self) -> None:
         """Reads all of it. Raises BrokerUnavailable."""
         self._behind.clear()
+        created = (await self._info()).created
+        if self._lost is not None and self._created not in ("", created):
+            await self._lost(dict(self.values))
+        self._created = created
         waiting: list[_Change] = []
         self._waiting = waiting
         try:
             async with asyncio.timeout(READ_SECONDS):
                 while True:
-                    state = await self._state()
+                    state = (await self._info()).state
                     last = await self._bus.api.message(self._stream, last_by_subj=ALL)
                     values, upto = await self._all()
                     if last is None or upto >= last.sequence:

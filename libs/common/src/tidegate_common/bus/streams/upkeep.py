@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, NamedTuple
 
 from tidegate_common.bus.connection import Bus
@@ -100,6 +100,10 @@ class Upkeep:
         self._needed = set(self._configs) - (set() if all_needed else job_streams(bus.subjects))
         self._due = set(self._configs) if keeps else set[str]()
         """Streams that have not been given yet what the settings say is kept."""
+        self.on_remade: list[Callable[[], Awaitable[None]]] = []
+        """Called when a stream is missing, and when there is another in its place."""
+        self._lives: dict[str, str] = {}
+        """When each stream was made that was seen last; empty: it was missing."""
         self._tried: dict[tuple[str, str], tuple[tuple[str, ...], float]] = {}
         """What was to be changed last, and when: a server may refuse it, or somebody change it back."""
         self._awaited = set[str]()
@@ -154,8 +158,10 @@ class Upkeep:
     async def look(self) -> set[str]:
         """One look at all of them; gives those that another service has to make. Raises BrokerUnavailable."""
         missing = set[str]()
+        before = dict(self._lives)
         for name, config in self._configs.items():
             info = await (made(self._api, config) if self._keeps else found(self._api, name))
+            self._lives[name] = info["created"] if info is not None else ""
             if info is not None:
                 await self._look_at(name, config, info)
             elif not self._keeps:
@@ -167,6 +173,9 @@ class Upkeep:
         else:
             self._awaited = missing
             self._unmade.over()
+        if any(life != self._lives[name] for name, life in before.items()):
+            for listener in self.on_remade:
+                await listener()
         if self._bus.subjects.jobs_stream in self._needed - missing:
             await self._look_for_strangers()
         return missing
