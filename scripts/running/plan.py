@@ -67,6 +67,8 @@ def plan(environ: Mapping[str, str]) -> Plan:
     host = environ.get("TIDEGATE_HOST") or "127.0.0.1"
     shown = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
     given_url = environ.get("TIDEGATE_NATS_URL", "")
+    if environ.get("TIDEGATE_NATS_URL_FILE"):
+        raise Fault("TIDEGATE_NATS_URL_FILE: each service may read one, this runner can't; set TIDEGATE_NATS_URL", 2)
     data = Path(environ.get("TIDEGATE_DATA_DIR") or ROOT / ".data").absolute()
     ports = {
         "nats": _port(environ, "TIDEGATE_NATS_PORT", 4222),

@@ -56,6 +56,13 @@ def test_what_the_user_set_stays() -> None:
     assert made.part("gateway").stop_seconds == 12
 
 
+def test_an_address_of_nats_in_a_file_is_refused() -> None:
+    """A server was started, and each service then ended over two addresses."""
+    with pytest.raises(Fault, match="set TIDEGATE_NATS_URL") as found:
+        plan({"TIDEGATE_NATS_URL_FILE": "/run/nats/url"})
+    assert found.value.code == 2
+
+
 def test_with_a_nats_url_no_server_is_started() -> None:
     made = plan({"TIDEGATE_NATS_URL": "nats://user:secret@[::1]:5000, other"})
     assert [part.name for part in made.parts] == ["ai-worker", "publisher-api", "gateway"]
