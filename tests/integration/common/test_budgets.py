@@ -286,7 +286,6 @@ async def test_an_end_that_a_release_without_budgets_has_written_is_found(tmp_pa
         await one.records.change(state.job_id, lambda found: replace(found, budget=""))
         await one.finish(state, Usage(7, 30))
         assert (await one.budget(who)).reserved == EACH
-        one.clock.ahead = 120
         await one.ask(who)
         budget = await one.budget(who)
         assert (budget.spent, budget.reserved) == (37, EACH)

@@ -160,9 +160,8 @@ class Budgets:
         self._looked = {each: when for each, when in self._looked.items() if now - when < LOOK_SECONDS}
         self._looked[name] = now
         found, _ = await self._read(name)
-        old = [each for each, reserved in found.open.items() if now - reserved.since > YOUNG_SECONDS]
-        for each in random.sample(old, min(len(old), LOOKED_AT)):
-            used = await self._used(each)
+        for each in random.sample(list(found.open), min(len(found.open), LOOKED_AT)):
+            used = await self._used(each, young=now - found.open[each].since <= YOUNG_SECONDS)
             if used is not None:
                 await self._change(name, partial(Budget.settle, entry=each, used=used))
         return True
@@ -179,16 +178,17 @@ class Budgets:
         budget.turn(self._clock())
         return budget, entry.revision if entry is not None else 0
 
-    async def _used(self, entry: str) -> Used | None:
-        """What the job of `entry` has used; None if it may still be open."""
+    async def _used(self, entry: str, *, young: bool) -> Used | None:
+        """What the job of `entry` has used; None if it may still be open, or to come."""
+        never = None if young else Used()
         try:
             state = await self._records.get(entry.partition(":")[0])
         except Unreadable:
             return None
         except NotFound:
-            return Used()
+            return never
         if _entry(state) != entry:  # another job has the id now: this one was refused
-            return Used()
+            return never
         return Used.by(state) if state.end else None
 
 
