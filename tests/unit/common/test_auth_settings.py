@@ -176,3 +176,27 @@ def test_a_files_faults_are_told(tmp_path: Path) -> None:
 
 def test_settings_show_no_value() -> None:
     assert SECRET not in repr(load(CommonSettings, KEYED))
+
+
+@pytest.mark.parametrize(
+    "origin", ["app.example", "https://app.example/", "https://app.example/login", "HTTPS://a.example"]
+)
+def test_an_origin_that_no_browser_sends_is_none(origin: str) -> None:
+    (fault,) = faults({"TIDEGATE_CORS_ORIGINS": f"https://fine.example,{origin}"})
+    assert fault.startswith(f"TIDEGATE_CORS_ORIGINS: {origin} is no origin")
+
+
+@pytest.mark.parametrize("origins", ["*", "null", "https://a.example,http://[::1]:8000", "chrome-extension://abc"])
+def test_origins_are_as_browsers_send_them(origins: str) -> None:
+    assert load(CommonSettings, {"TIDEGATE_CORS_ORIGINS": origins}).cors_origins == tuple(origins.split(","))
+
+
+def test_a_choice_is_told_with_what_may_be_chosen() -> None:
+    (fault,) = faults({"TIDEGATE_AUDIT_LOG": "maybe"})
+    assert fault == "TIDEGATE_AUDIT_LOG: one of on, off, got 'maybe'"
+
+
+def test_whoever_serves_others_is_told_of_both_modes() -> None:
+    (fault,) = faults({"TIDEGATE_HOST": "0.0.0.0"})
+    assert "TIDEGATE_AUTH=token" in fault
+    assert "TIDEGATE_AUTH=open" in fault

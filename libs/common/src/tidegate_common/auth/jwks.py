@@ -145,7 +145,7 @@ class Jwks:
         if identities != self._identities:
             self._use(keys)
             self._identities = identities
-            log.info("the JWKS has %d keys that tokens may be signed with", len(keys))
+            log.info("the JWKS is used as it is now; keys that tokens may be signed with: %d", len(keys))
 
     async def _fetch(self) -> bytes:
         """The body at the address. Raises UnusableJwks."""

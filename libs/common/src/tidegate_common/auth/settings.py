@@ -22,6 +22,7 @@ LEAST_SECRET_BYTES = 32
 SECRET = Meta(extra={"secret": True})
 """Annotation of a field whose value stands in no text that is made of the settings."""
 
+_ORIGIN = re.compile(r"\*|null|[a-z][a-z0-9+.-]*://[^\s/?#]+")
 _COOKIE = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 
 
@@ -76,6 +77,11 @@ class AuthSettings(msgspec.Struct, frozen=True, kw_only=True):
         if self.auth not in ("", "open", "token"):
             found.append("TIDEGATE_AUTH: open or token")
         found += self._mode_faults()
+        found += [
+            f"TIDEGATE_CORS_ORIGINS: {origin} is no origin: scheme, host and port alone, as in https://app.example"
+            for origin in self.cors_origins
+            if not _ORIGIN.fullmatch(origin)
+        ]
         for name, read in self._readings():
             try:
                 read()

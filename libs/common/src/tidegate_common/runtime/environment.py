@@ -7,7 +7,7 @@ import ipaddress
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import msgspec
 from msgspec import Meta
@@ -125,7 +125,7 @@ class CommonSettings(AuthSettings, frozen=True, kw_only=True):
         if not self.auth and not is_loopback(self.host) and not found:
             found.append(
                 f"TIDEGATE_HOST: {self.host} is reachable by others and nobody would be asked who they are; "
-                "set TIDEGATE_AUTH=open to accept that, or serve 127.0.0.1"
+                "set TIDEGATE_AUTH=token to ask everyone, TIDEGATE_AUTH=open to accept that, or serve 127.0.0.1"
             )
         found += [
             f"TIDEGATE_ALLOWED_HOSTS: {name} is no host name: names alone, without scheme or port (example.com)"
@@ -221,7 +221,8 @@ def load(kind: type[S], environ: Mapping[str, str]) -> S:
                 raw: Any = _parts(text) if _is_list(hint) else text
                 values[field.name] = msgspec.convert(raw, hint, strict=False)
         except msgspec.ValidationError as error:
-            faults.append(f"{name}: {error}" + ("" if secret else f", got {text!r}"))
+            said = f"one of {', '.join(get_args(hint))}" if get_origin(hint) is Literal else str(error)
+            faults.append(f"{name}: {said}" + ("" if secret else f", got {text!r}"))
         except ValueError as error:
             faults.append(str(error))
     if not faults:
