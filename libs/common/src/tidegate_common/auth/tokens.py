@@ -30,7 +30,7 @@ MOST_KEPT_BYTES = 64 << 20
 """That the principals take which are kept: about 17,000 of tokens of 600 bytes."""
 
 LEAST_KEPT_BYTES, KEPT_BYTES_PER_BYTE = 1_500, 4
-"""What one takes, and for each byte of its token (measured): grants are long, and there are two copies of each."""
+"""What one takes, and for each byte of its token (measured): each grant is an object of its own."""
 
 MOST_REFUSED = 4096
 """Bad tokens that are remembered, so that a client that sends one again and again costs no signature check each time.
