@@ -19,6 +19,7 @@ import pytest
 from joserfc import jwt
 from joserfc.jwk import OctKey
 
+from tidegate_common.auth.api_keys import parse
 from tidegate_common.contract.principal import ADMIN
 
 SECRET = "a secret of the command: 32 bytes or more"
@@ -220,6 +221,20 @@ def test_what_others_have_written_in_the_file_stays_and_so_do_its_mode_and_place
     assert link.is_symlink()
     assert file.stat().st_mode & 0o777 == 0o640
     assert sorted(path.name for path in tmp_path.iterdir()) == ["keys.toml", "real.toml"]
+
+
+@pytest.mark.parametrize("text", ["", "# Ours.\n", "key = []\n"], ids=["made here", "a comment", "none"])
+def test_a_file_whose_last_key_was_revoked_takes_another(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "keys.toml"
+    if text:
+        file.write_text(text)
+    env = {"TIDEGATE_API_KEYS_FILE": str(file)}
+    for _ in range(2):
+        assert tidegate("keys", "add", "shop", env=env).returncode == 0
+        assert [entry.id for entry, _ in parse(file.read_bytes()).values()] == ["shop"]
+        assert tidegate("keys", "revoke", "shop", env=env).returncode == 0
+        assert parse(file.read_bytes()) == {}, "services can read it"
+        assert tidegate("keys", "list", env=env).returncode == 0
 
 
 def test_a_key_is_rotated_in_two_steps_and_keeps_its_rights(tmp_path: Path) -> None:

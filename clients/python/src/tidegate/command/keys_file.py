@@ -58,6 +58,9 @@ class KeysFile:
         except (TOMLKitError, UnicodeDecodeError) as error:
             raise Fault(f"{self._path} is no TOML: {error}") from None
         found = self._document.get("key")
+        if found == []:  # by hand: no [[key]] may follow it
+            self._document.remove("key")
+            found = None
         if found is None:
             found = self._document["key"] = tomlkit.aot()
         if not isinstance(found, AoT):
@@ -65,6 +68,8 @@ class KeysFile:
         return found
 
     def _write(self) -> None:
+        if not self._document["key"]:  # it would be written as `key = []`, which no [[key]] may follow
+            self._document.remove("key")
         try:
             with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=self._path.parent, delete=False) as made:
                 try:
