@@ -17,7 +17,7 @@ from starlette.responses import Response
 from tidegate_common import errors
 from tidegate_common.telemetry.logging import mark_said
 from tidegate_common.telemetry.masking import masked
-from tidegate_common.telemetry.propagation import context_fields, extract, trace_id
+from tidegate_common.telemetry.propagation import context_fields, trace_id, trace_id_of
 
 log = logging.getLogger(__name__)
 
@@ -103,7 +103,7 @@ def note_trace(error: Exception, found: str) -> None:
 
 def trace_of(error: Exception, headers: Iterable[tuple[bytes, bytes]]) -> str:
     """The id of the trace in which `error` is answered: the current one, the one of the request's `headers`, or new."""
-    return vars(error).get(_NOTED) or trace_id() or trace_id(extract(context_fields(headers)))
+    return vars(error).get(_NOTED) or trace_id() or trace_id_of(context_fields(headers))
 
 
 def mark_refused(scope: MutableMapping[str, Any], error: Exception) -> None:

@@ -91,6 +91,11 @@ def trace_id(context: Context | None = None) -> str:
     return trace.format_trace_id(found.trace_id) if found.is_valid else ""
 
 
+def trace_id_of(carrier: Mapping[str, str]) -> str:
+    """The trace id of what `carrier` holds, or a new one. Without a carrier no context is made for it."""
+    return trace_id(extract(carrier)) if carrier else trace.format_trace_id(_IDS.generate_trace_id())
+
+
 def left_out() -> bool:
     """Whether the sampler has decided already that what happens now is recorded by nobody."""
     span = trace.get_current_span()
