@@ -29,6 +29,8 @@ from tests.support.waiting import until
 from tidegate_common.auth.client_id_key import ClientIdKey
 from tidegate_common.bus.connection import connect
 from tidegate_common.bus.streams.definitions import StreamLimits, ensure_streams
+from tidegate_common.contract.events import EVENT_TYPE
+from tidegate_common.contract.gateways import Question
 from tidegate_common.contract.principal import Principal
 from tidegate_common.contract.revocation import Revocation, key_of
 from tidegate_common.contract.tickets import TicketRecord, digest_of, new_ticket
@@ -435,6 +437,23 @@ async def test_what_nats_was_made_to_write_is_no_ticket_no_revocation_and_no_key
         with pytest.raises(BrokerUnavailable):
             await ClientIdKey(running.bus, identity.client_ids, makes=False).read()
         assert identity.client_ids.key == key
+
+
+async def test_what_nats_was_made_to_ask_ends_no_stream(tmp_path: Path) -> None:
+    """The same with the question that ends connections, which publisher-api alone may ask."""
+    async with AsyncExitStack() as stack:
+        nats = await stack.enter_async_context(nats_with_least_rights(tmp_path, free_port()))
+        running = await stack.enter_async_context(running_gateway(as_user(nats.url, "operator")))
+        worker = await stack.enter_async_context(connect(as_user(nats.url, "worker"), SUBJECTS, "ai-worker"))
+        stream = await stack.enter_async_context(open_stream(running.url, {"user_id": "ann"}))
+        await stream.connected()
+        kick = Question(asker="a", number=1, tail="user.ann")
+        await worker.api.store("tg.in.topic.mine", msgspec.json.encode(kick), {})
+        ask = msgspec.json.encode({"last_by_subj": "tg.in.topic.mine"})
+        await worker.client.publish("$JS.API.DIRECT.GET.TG_EVENTS", ask, reply=SUBJECTS.kick)
+        await worker.client.publish("$JS.API.DIRECT.GET.TG_EVENTS", ask, reply="tg.ctl.presence")
+        await worker.api.store("tg.in.user.ann", b"1", {EVENT_TYPE: "n"})
+        assert (await stream.next()).event == "n", "it comes after the questions, and is the first that it hears"
 
 
 async def test_a_user_without_a_password_or_with_anothers_is_refused(tmp_path: Path) -> None:

@@ -60,7 +60,7 @@ def field(block: bytes, name: bytes) -> bytes | None:
 
 
 def sent_on(block: bytes, own: int = 0) -> bool:
-    """Whether a message in a stream is one of another stream, which NATS has written there as an answer.
+    """Whether a message is one that is stored elsewhere, which NATS has written there as an answer.
 
     It answers wherever its asker says, whatever that one may write. `own`: how often `block` names its own stream.
     """
