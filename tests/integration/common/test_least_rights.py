@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
@@ -13,27 +12,20 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import httpx
-import msgspec
 import nats as nats_py
 import pytest
 
 from tests.support.bus import SUBJECTS
 from tests.support.certificates import certificates
-from tests.support.gateway import Stream, open_stream, running_gateway
+from tests.support.gateway import Stream, open_stream
 from tests.support.identity import SECRET, bearer, token
 from tests.support.least_rights import CONFIG, as_user, password
 from tests.support.nats import NatsServer, nats_with_least_rights
 from tests.support.ports import free_port
 from tests.support.processes import Running, service
 from tests.support.waiting import until
-from tidegate_common.auth.client_id_key import ClientIdKey
 from tidegate_common.bus.connection import connect
 from tidegate_common.bus.streams.definitions import StreamLimits, ensure_streams
-from tidegate_common.contract.events import EVENT_TYPE
-from tidegate_common.contract.gateways import Question
-from tidegate_common.contract.principal import Principal
-from tidegate_common.contract.revocation import Revocation, key_of
-from tidegate_common.contract.tickets import TicketRecord, digest_of, new_ticket
 from tidegate_common.errors import BrokerUnavailable
 
 ADMIN = ["presence", "kick", "dead", "revoke", "events", "ops"]
@@ -388,72 +380,6 @@ async def test_a_worker_can_not_hear_what_a_gateway_is_answered(tmp_path: Path) 
             await until(lambda: seen, "the answer came, where it was to come")
             await worker.flush()
             assert heard == []
-
-
-async def test_what_nats_was_made_to_write_is_no_ticket_no_revocation_and_no_key(tmp_path: Path) -> None:
-    """NATS answers wherever its asker says, whatever that one may write: so a worker stored what it liked."""
-    ticket = new_ticket()
-    bob = TicketRecord(name="user:bob", subject="bob", expires=time.time() + 600, tails=("user.bob",), client_id="x")
-    forged = {
-        f"$KV.TG_TICKETS.{digest_of(ticket)}": msgspec.json.encode(bob),
-        f"$KV.TG_REVOKED.{key_of('sub', 'ann')}": msgspec.json.encode(Revocation(sub="ann")),
-        f"$KV.TG_REVOKED.{key_of('sub', 'eve')}": msgspec.json.encode(Revocation(sub="carl")),
-        "$KV.TG_AUTH.client_ids": b"k" * 32,
-    }
-    async with AsyncExitStack() as stack:
-        nats = await stack.enter_async_context(nats_with_least_rights(tmp_path, free_port()))
-        settings = {"auth": "token", "auth_secret": (SECRET,)}
-        operator = as_user(nats.url, "operator")
-        running = await stack.enter_async_context(running_gateway(operator, **settings))
-        worker = await stack.enter_async_context(connect(as_user(nats.url, "worker"), SUBJECTS, "ai-worker"))
-        identity = running.gateway.identity
-        await running.revoke("sub", "eve")
-        key = identity.client_ids.key
-        for subject, value in forged.items():
-            await worker.api.store("tg.in.topic.mine", value, {})
-            ask = msgspec.json.encode({"last_by_subj": "tg.in.topic.mine"})
-            await worker.client.publish("$JS.API.DIRECT.GET.TG_EVENTS", ask, reply=subject)
-            await worker.round_trip()
-
-        async def there() -> bool:
-            found = [
-                await running.bus.api.message(f"KV_{subject.split('.')[1]}", last_by_subj=subject) for subject in forged
-            ]
-            return all(
-                each is not None and each.payload == value for each, value in zip(found, forged.values(), strict=True)
-            )
-
-        await until(there, "NATS has written all of them")
-        async with httpx.AsyncClient() as client:
-            answer = await client.get(f"{running.url}/api/sse", params={"ticket": ticket})
-            assert (answer.status_code, answer.json()["reason"]) == (401, "unknown")
-        await running.revoke("key", "shop")  # what was written before is known by then
-        for look in (False, True):
-            if look:  # as after a reconnect
-                await identity.revocations._copy._read()
-            assert identity.revocations.revoked(Principal("user:eve", subject="eve"))
-            assert not identity.revocations.revoked(Principal("user:ann", subject="ann"))
-            assert not identity.revocations.revoked(Principal("user:carl", subject="carl"))
-        with pytest.raises(BrokerUnavailable):
-            await ClientIdKey(running.bus, identity.client_ids, makes=False).read()
-        assert identity.client_ids.key == key
-
-
-async def test_what_nats_was_made_to_ask_ends_no_stream(tmp_path: Path) -> None:
-    """The same with the question that ends connections, which publisher-api alone may ask."""
-    async with AsyncExitStack() as stack:
-        nats = await stack.enter_async_context(nats_with_least_rights(tmp_path, free_port()))
-        running = await stack.enter_async_context(running_gateway(as_user(nats.url, "operator")))
-        worker = await stack.enter_async_context(connect(as_user(nats.url, "worker"), SUBJECTS, "ai-worker"))
-        stream = await stack.enter_async_context(open_stream(running.url, {"user_id": "ann"}))
-        await stream.connected()
-        kick = Question(asker="a", number=1, tail="user.ann")
-        await worker.api.store("tg.in.topic.mine", msgspec.json.encode(kick), {})
-        ask = msgspec.json.encode({"last_by_subj": "tg.in.topic.mine"})
-        await worker.client.publish("$JS.API.DIRECT.GET.TG_EVENTS", ask, reply=SUBJECTS.kick)
-        await worker.client.publish("$JS.API.DIRECT.GET.TG_EVENTS", ask, reply="tg.ctl.presence")
-        await worker.api.store("tg.in.user.ann", b"1", {EVENT_TYPE: "n"})
-        assert (await stream.next()).event == "n", "it comes after the questions, and is the first that it hears"
 
 
 async def test_a_user_without_a_password_or_with_anothers_is_refused(tmp_path: Path) -> None:

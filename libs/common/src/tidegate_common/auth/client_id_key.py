@@ -55,7 +55,7 @@ class ClientIdKey:
     async def read(self) -> None:
         """Takes it from the bucket, or makes it there. Raises BrokerUnavailable."""
         entry = await self._bucket.get(ENTRY)
-        if entry is not None and entry.value is not None and len(entry.value) == KEY_BYTES:
+        if entry is not None and entry.value is not None:
             self._client_ids.key = entry.value
             return
         if not self._makes:

@@ -17,7 +17,6 @@ from gateway.hub.hub import Hub
 from gateway.hub.tails import filtered
 from tidegate_common.bus.connection import Bus
 from tidegate_common.bus.requests.gateways import ANNOUNCE_SECONDS
-from tidegate_common.bus.wire import headers
 from tidegate_common.contract.gateways import Announcement, GatewayAnswer, Question
 from tidegate_common.runtime.tasks import end, spawn
 
@@ -71,9 +70,7 @@ class Control:
         said = msgspec.json.encode(Announcement(self.gateway, leaving))
         self._bus.client.publish_direct(self._bus.subjects.gateways, said)
 
-    def _asked(self, answer: Callable[[Question, Reply], None], _: bytes, block: bytes, payload: bytes) -> None:
-        if headers.sent_on(block):
-            return  # whoever had that sent here may not ask
+    def _asked(self, answer: Callable[[Question, Reply], None], _: bytes, __: bytes, payload: bytes) -> None:
         try:
             question = _QUESTION.decode(payload)
         except msgspec.MsgspecError:

@@ -13,7 +13,7 @@ REMOVED = {b"DEL", b"PURGE"}
 
 
 class Entry(NamedTuple):
-    """What a key has. `value` is None if it was removed, or if nobody has set it who may (``headers.sent_on``)."""
+    """What a key has. `value` is None if it was removed."""
 
     value: bytes | None
     revision: int
@@ -35,7 +35,7 @@ class Bucket:
         found = await self._api.message(self.stream, last_by_subj=f"{self.prefix}{key}")
         if found is None:
             return None
-        removed = headers.field(found.block, headers.KV_OPERATION) in REMOVED or headers.sent_on(found.block)
+        removed = headers.field(found.block, headers.KV_OPERATION) in REMOVED
         return Entry(None if removed else found.payload, found.sequence)
 
     async def put(self, key: str, value: bytes, expected: int | None = None, ttl: int | None = None) -> int:

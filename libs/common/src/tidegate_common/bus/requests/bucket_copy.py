@@ -138,9 +138,8 @@ class BucketCopy:
     def _hear(self, subject: bytes, block: bytes, payload: bytes) -> None:
         place = self._origin.republished(block, subject)
         if place is not None:
-            key = subject[self._skip :].decode()
-            value = None if headers.field(block, headers.KV_OPERATION) in REMOVED else payload
-            self._take(_Change(place[0], key, self.values.get(key) if headers.sent_on(block, own=1) else value))
+            removed = headers.field(block, headers.KV_OPERATION) in REMOVED
+            self._take(_Change(place[0], subject[self._skip :].decode(), None if removed else payload))
 
     def _take(self, change: _Change) -> None:
         if self._waiting is not None:
@@ -197,15 +196,10 @@ class BucketCopy:
             ask = {"seq": upto + 1, "next_by_subj": ALL, "batch": PAGE}
             page = await self._pages.page(ask)
             for each in page.events:
-                value: bytes | None = each.payload
-                if headers.sent_on(each.header, own=1):
-                    value = self.values.get(each.tail)  # what was there before holds, as long as it is known
-                elif headers.field(each.header, headers.KV_OPERATION) in REMOVED:
-                    value = None
-                if value is None:
+                if headers.field(each.header, headers.KV_OPERATION) in REMOVED:
                     values.pop(each.tail, None)
                 else:
-                    values[each.tail] = value
+                    values[each.tail] = each.payload
                 upto = each.sequence
             left = page.left
         return values, upto

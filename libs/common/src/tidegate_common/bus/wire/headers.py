@@ -59,14 +59,6 @@ def field(block: bytes, name: bytes) -> bytes | None:
     return block[start : end if end >= 0 else None].strip()
 
 
-def sent_on(block: bytes, own: int = 0) -> bool:
-    """Whether a message is one that is stored elsewhere, which NATS has written there as an answer.
-
-    It answers wherever its asker says, whatever that one may write. `own`: how often `block` names its own stream.
-    """
-    return block.count(STREAM) > own
-
-
 def status(block: bytes) -> int | None:
     """The inline status of a control message (`NATS/1.0 204 EOB`), or None."""
     line = block[8 : block.find(b"\r\n")].split(None, 1)
