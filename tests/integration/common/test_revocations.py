@@ -182,7 +182,7 @@ async def test_one_who_fails_over_a_revocation_keeps_it_from_nobody_else(tmp_pat
         other.on_change += [fails, told.append]
         await one.revoke("sub", "ann")
         await until(lambda: len(told) == 1, "the other one is told")
-        other._copy._behind.set()
+        other._copy._lookout.lacks()
         await one.revoke("key", "shop")
         await until(lambda: len(told) == 2, "it goes on")
 

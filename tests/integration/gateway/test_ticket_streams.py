@@ -222,7 +222,7 @@ async def test_uses_are_heard_of_in_a_bucket_that_was_made_anew(tmp_path: Path) 
         last = (await w.bus.api.call("STREAM.INFO.KV_TG_TICKETS"))["state"]["last_seq"]
         for each in w.gateways:
             uses = each.gateway.ticket_uses
-            await until(lambda uses=uses: uses._upto == last and not uses._behind.is_set(), "nothing is missing")
+            await until(lambda uses=uses: uses._upto == last and not uses._lookout.behind, "nothing is missing")
 
 
 async def test_a_refused_request_is_no_use_of_its_ticket(tmp_path: Path) -> None:

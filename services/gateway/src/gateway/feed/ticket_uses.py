@@ -8,7 +8,6 @@ or was cut off, it asks for the tickets that it holds.
 from __future__ import annotations
 
 import asyncio
-import logging
 
 from gateway.hub.endings import Ending
 from gateway.hub.hub import Hub
@@ -16,15 +15,8 @@ from gateway.hub.session import Session
 from tidegate_common.auth.tickets import Tickets
 from tidegate_common.bus.connection import Bus
 from tidegate_common.bus.events.origin import Origin
-from tidegate_common.bus.requests.retry import RETRY_SECONDS
-from tidegate_common.errors import BrokerUnavailable
+from tidegate_common.bus.requests.lookout import Lookout
 from tidegate_common.runtime.tasks import end, spawn
-from tidegate_common.telemetry.trouble import Trouble
-
-log = logging.getLogger(__name__)
-
-LOOK_SECONDS = 30.0
-"""Between two looks whether something was stored that was not heard: routes between servers lose what is under way."""
 
 AT_ONCE = 64
 """Tickets that are asked for at once."""
@@ -60,10 +52,9 @@ class TicketUses:
         self._skip = len(outbound)
         self._upto = 0
         """Up to this place of the stream all was heard, or the tickets were asked for."""
-        self._behind = asyncio.Event()
+        self._lookout = Lookout(bus, "the bucket of tickets", self._look)
         self._looking: asyncio.Task[None] | None = None
         self.subscription = 0
-        self._trouble = Trouble(log, "the uses of tickets can't be read", "the uses of tickets are read again")
 
     async def claim(self, session: Session) -> None:
         """`session` is opened with its ticket: whoever else holds one with that ticket is ended.
@@ -99,31 +90,12 @@ class TicketUses:
     def start(self) -> None:
         """Uses are heard of from now on, and what was not heard is found."""
         self.subscription = self._bus.client.subscribe_direct(self._bus.subjects.ticket_uses("*"), self._hear)
-        self._bus.on_reconnect.append(self._reconnected)
-        self._looking = spawn(self._look_for_ever(), "looking for the uses of tickets")
+        self._bus.on_reconnect.append(self._lookout.reconnected)
+        self._looking = spawn(self._lookout.run(), "looking for the uses of tickets")
 
     async def aclose(self) -> None:
         if self._looking is not None:
             await end([self._looking])
-
-    async def _look_for_ever(self) -> None:
-        while True:
-            try:
-                async with asyncio.timeout(LOOK_SECONDS):
-                    await self._behind.wait()
-            except TimeoutError:
-                pass
-            try:
-                await self._look()
-                self._trouble.over()
-            except BrokerUnavailable as error:
-                if self._bus.connected:  # its absence is said elsewhere
-                    self._trouble.note(error)
-                self._behind.set()
-                await asyncio.sleep(RETRY_SECONDS)
-
-    async def _reconnected(self) -> None:
-        self._behind.set()
 
     def _hear(self, subject: bytes, block: bytes, payload: bytes) -> None:
         place = self._origin.republished(block, subject)
@@ -131,7 +103,7 @@ class TicketUses:
             return
         sequence, _ = place
         if sequence != self._upto + 1:
-            self._behind.set()
+            self._lookout.lacks()
         self._upto = sequence  # lower than before, if the stream was made anew: what comes next follows on it
         use = self._uses.get(subject[self._skip :].decode("ascii", "replace"))
         if use is not None:
@@ -152,14 +124,13 @@ class TicketUses:
         if use is not None and use.session is None and not use.claims:
             del self._uses[digest]
 
-    async def _look(self) -> None:
+    async def _look(self, behind: bool) -> None:
         """Asks for the tickets that are held, if there may be uses that were not heard of."""
-        if not self._behind.is_set():
+        if not behind:
             info = await self._bus.api.call(f"STREAM.INFO.{self._stream}")
             if info["state"]["last_seq"] == self._upto:
                 return
             self._upto = info["state"]["last_seq"]
-        self._behind.clear()
         held = [(digest, use) for digest, use in self._uses.items() if use.session is not None]
         for first in range(0, len(held), AT_ONCE):
             await asyncio.gather(*(self._ask(digest, use) for digest, use in held[first : first + AT_ONCE]))

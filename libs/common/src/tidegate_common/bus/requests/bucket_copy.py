@@ -2,14 +2,12 @@
 
 A message that was only published tells nothing: the stream may have refused it. What is republished was stored, and
 names its place. All messages of the stream are the bucket's, so their places have no holes, and whoever finds one reads
-the bucket again. That is done after each reconnect too, and each LOOK_SECONDS it is asked what is last: routes between
-servers lose what is under way when they break, while the connection stays as it was.
+the bucket again. That is done after each reconnect too, and now and then it is asked what is last (lookout.py).
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import NamedTuple
 
@@ -18,21 +16,14 @@ import msgspec
 from tidegate_common.bus.connection import Bus
 from tidegate_common.bus.events.origin import Origin
 from tidegate_common.bus.requests.bucket import REMOVED
+from tidegate_common.bus.requests.lookout import Lookout
 from tidegate_common.bus.requests.pages import Pages
 from tidegate_common.bus.requests.retry import RETRY_SECONDS, insist
 from tidegate_common.bus.wire import headers
 from tidegate_common.errors import BrokerUnavailable
-from tidegate_common.telemetry.trouble import Trouble
-
-log = logging.getLogger(__name__)
 
 START_SECONDS = 60.0
 """How long a starting process waits for the bucket: another one may have to make it first."""
-
-LOOK_SECONDS = 30.0
-
-BROKEN_SECONDS = 5.0
-"""Before the next try after a fault of ours."""
 
 READ_SECONDS = 60.0
 """How long reading all of it may take. In a cluster a copy may be behind its leader: then it is read again."""
@@ -93,9 +84,7 @@ class BucketCopy:
         """Everything up to this place of the stream is in `values`."""
         self._waiting: list[_Change] | None = None
         """What is heard while the bucket is read."""
-        self._behind = asyncio.Event()
-        self._broken = Trouble(log, f"reading the bucket {bucket} fails by a fault of ours", level=logging.ERROR)
-        self._trouble = Trouble(log, f"the bucket {bucket} can't be read", f"the bucket {bucket} is read again")
+        self._lookout = Lookout(bus, f"the bucket {bucket}", self._look)
 
     async def start(self, seconds: float = START_SECONDS) -> None:
         """Returns when the bucket was read. Raises BrokerUnavailable after `seconds`."""
@@ -106,34 +95,15 @@ class BucketCopy:
 
     async def run(self) -> None:
         """Keeps up until it is cancelled."""
-        while True:
-            await self._until_behind()
-            try:
-                await self._read() if self._behind.is_set() else await self._look()
-                self._trouble.over()
-            except BrokerUnavailable as error:
-                if self._bus.connected:  # its absence is said elsewhere
-                    self._trouble.note(error)
-                self._behind.set()
-                await asyncio.sleep(RETRY_SECONDS)
-            except Exception as error:  # it has to go on: the copy would be of this moment for ever
-                self._broken.note(type(error).__name__, error)
-                await asyncio.sleep(BROKEN_SECONDS)
+        await self._lookout.run()
 
     def stored(self, key: str, value: bytes | None, sequence: int) -> None:
         """This process has stored it itself, and need not wait until it hears of that."""
         self._take(_Change(sequence, key, value))
 
-    async def _until_behind(self) -> None:
-        try:
-            async with asyncio.timeout(LOOK_SECONDS):
-                await self._behind.wait()
-        except TimeoutError:
-            pass
-
     async def look_again(self) -> None:
         """The bucket may be another now, or have more."""
-        self._behind.set()
+        self._lookout.lacks()
 
     def _hear(self, subject: bytes, block: bytes, payload: bytes) -> None:
         place = self._origin.republished(block, subject)
@@ -148,12 +118,12 @@ class BucketCopy:
             self._upto = change.sequence
             self._replace({change.key: change.value})
         elif change.sequence > self._upto:
-            self._behind.set()
+            self._lookout.lacks()
 
-    async def _look(self) -> None:
+    async def _look(self, behind: bool) -> None:
         """Reads, if the leader has stored more, or if something's time is over there."""
         state = (await self._info()).state
-        if state.last_seq != self._upto or state.messages < len(self.values):
+        if behind or state.last_seq != self._upto or state.messages < len(self.values):
             await self._read()
 
     async def _info(self) -> _Info:
@@ -161,7 +131,6 @@ class BucketCopy:
 
     async def _read(self) -> None:
         """Reads all of it. Raises BrokerUnavailable."""
-        self._behind.clear()
         created = (await self._info()).created
         if self._lost is not None and self._created not in ("", created):
             await self._lost(dict(self.values))
