@@ -301,7 +301,7 @@ def test_what_is_kept_of_good_tokens_is_bounded(grants: int, monkeypatch: pytest
         held, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert most / 3 < held < most * 1.1
+    assert most / 3 < held < most * 1.5
 
 
 def named(key: RSAKey, kid: str) -> VerifyingKey:
