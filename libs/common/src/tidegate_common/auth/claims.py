@@ -9,6 +9,7 @@ from msgspec import Meta
 
 from tidegate_common.contract.ids import check_name
 from tidegate_common.contract.principal import ADMIN, Grants, JobRights, Principal
+from tidegate_common.contract.text import UNREADABLE
 from tidegate_common.errors import InvalidField, Unauthenticated
 
 UnixTime = Annotated[float, Meta(ge=0)]
@@ -41,9 +42,6 @@ class Claims(msgspec.Struct, frozen=True, kw_only=True):
 
 _claims = msgspec.json.Decoder(Claims)
 _claim = msgspec.json.Decoder(Claim)
-
-UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
-"""What msgspec raises for what others wrote: of another shape, no UTF-8, or nested too deep."""
 
 
 def read_claims(payload: bytes) -> Claims:

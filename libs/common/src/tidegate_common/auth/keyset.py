@@ -18,6 +18,7 @@ from joserfc.errors import JoseError
 from joserfc.jwa import EdDSAAlgorithm, ESAlgorithm, HMACAlgorithm, JWSAlgModel, RSAAlgorithm
 from joserfc.jwk import ECKey, Key, OctKey, OKPKey, RSAKey
 
+from tidegate_common.contract.text import UNREADABLE
 from tidegate_common.errors import Unauthenticated
 
 MOST_BYTES = 65_536
@@ -153,7 +154,7 @@ def read_jwks(data: bytes, *, strict: bool = False) -> list[VerifyingKey]:
     """The keys of a JWKS. Those that are of no use here are left out, unless it is `strict`. Raises UnusableKey."""
     try:
         raws = msgspec.json.decode(data, type=_Set).keys
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+    except UNREADABLE:
         raise UnusableKey('it is no JWKS: {"keys": [...]}') from None
     found = []
     for number, raw in enumerate(raws, 1):
@@ -176,7 +177,7 @@ def _bounded(found: list[VerifyingKey]) -> list[VerifyingKey]:
 def _read_jwk(raw: msgspec.Raw) -> VerifyingKey:
     try:
         jwk = msgspec.json.decode(raw, type=Jwk)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+    except UNREADABLE:
         raise UnusableKey("it is no JSON Web Key") from None
     if jwk.kty == "oct" or jwk.k:
         raise UnusableKey("a symmetric key: it belongs in TIDEGATE_AUTH_SECRET")

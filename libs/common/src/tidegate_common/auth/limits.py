@@ -84,11 +84,6 @@ class RateLimit:
         if len(self._full_at) > self._most:
             self._forget(now)
 
-    def check(self, key: str) -> None:
-        """Raises Limited if there is none for `key`; takes none."""
-        if self._rate is not None and key in self._full_at:
-            self._check(self._rate, self._full_at[key] - self._clock() + 1 / self._rate.per_second)
-
     def standing(self, key: str, own: Rate | None = None) -> Standing | None:
         """What `key` has left; None if nothing limits it."""
         rate = own or self._rate

@@ -7,7 +7,6 @@ signature check at all.
 from __future__ import annotations
 
 import binascii
-import logging
 import time
 from collections.abc import Callable
 from hashlib import blake2s
@@ -16,15 +15,14 @@ import msgspec
 from joserfc.errors import JoseError
 from joserfc.util import urlsafe_b64decode
 
-from tidegate_common.auth.claims import UNREADABLE, Claims, malformed, principal_of, read_claims
+from tidegate_common.auth.claims import Claims, malformed, principal_of, read_claims
 from tidegate_common.auth.credentials import MAX_BYTES
 from tidegate_common.auth.keyset import KeySet, VerifyingKey
 from tidegate_common.auth.recent import Recent
 from tidegate_common.auth.settings import AuthSettings
 from tidegate_common.contract.principal import Principal
+from tidegate_common.contract.text import UNREADABLE
 from tidegate_common.errors import Unauthenticated
-
-log = logging.getLogger(__name__)
 
 MOST_KEPT_BYTES = 64 << 20
 """That the principals take which are kept: about 17,000 of tokens of 600 bytes."""
