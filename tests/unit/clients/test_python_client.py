@@ -336,6 +336,13 @@ async def test_an_id_of_any_characters_is_sent_back_as_it_is(id_: str, sent: str
     assert sent in server.requests[1].lower()
 
 
+async def test_who_has_stored_no_id_yet_begins_without_one() -> None:
+    async with scripted([HEAD + "data: x\n\n"]) as server, connect(server.url, last_event_id=None) as stream:
+        assert (await anext(stream)).data == "x"
+        assert stream.last_event_id == ""
+    assert "last" not in server.requests[0].lower()
+
+
 @pytest.mark.parametrize(
     ("value", "seconds"),
     [

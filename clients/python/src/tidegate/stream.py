@@ -295,7 +295,7 @@ async def connect(
     client_id: str = "",
     user_id: str = "",
     topics: str | Sequence[str] = (),
-    last_event_id: str = "",
+    last_event_id: str | None = None,
     token: Token | None = None,
     headers: Headers | None = None,
     client: httpx.AsyncClient | None = None,
@@ -321,7 +321,7 @@ async def connect(
     address = request.address(url, client_id, user_id, topics)
     used = httpx.AsyncClient(follow_redirects=True) if client is None else client
     credentials = Credentials(token)
-    stream = Stream(used, address, last_event_id, headers, credentials, silence, attempts, on_state, random)
+    stream = Stream(used, address, last_event_id or "", headers, credentials, silence, attempts, on_state, random)
     try:
         yield stream
     finally:
