@@ -22,18 +22,25 @@ class Discard(asyncio.Protocol):
     """
 
     def __init__(
-        self, transport: asyncio.Transport, connections: set[Any], guard: Guard, *, half_closed: bool = False
+        self,
+        transport: asyncio.Transport,
+        connections: set[Any],
+        guard: Guard,
+        *,
+        half_closed: bool = False,
+        unsent: int = -1,
     ) -> None:
         """Takes `transport` over: all that is to be written has been. `connections` is the server's set.
 
-        Of a client that has `half_closed` nothing more comes: its connection is over when the answer is out.
+        Of a client that has `half_closed` nothing more comes: its connection is over when the answer is out. `unsent`
+        are the bytes that the peer lacks still at most, if that is known: then the kernel need not be asked.
         """
         self._transport = transport
         self._connections = connections
         self._guard = guard
         self._left = DISCARD_BYTES
         self._piece = 0
-        self._unsent = _unsent(transport)
+        self._unsent = _unsent(transport) if unsent is None else unsent
         self._hurry: asyncio.TimerHandle | None = None
         guard.forget(transport)
         transport.set_protocol(self)

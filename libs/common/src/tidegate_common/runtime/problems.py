@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, MutableMapping
+from functools import lru_cache
 from http import HTTPStatus
 from typing import Any
 
@@ -58,11 +59,26 @@ TABLE: list[tuple[type[errors.TidegateError], int, str, str]] = [
 
 
 def problem_of(error: Exception) -> Problem:
-    """`error` as problem details: `type`, `title`, `status`, `detail`, and what else helps (`field`, `allowed`)."""
+    """`error` as problem details: `type`, `title`, `status`, `detail`, and what else helps (`field`, `allowed`).
+
+    It may be shared, and is never changed.
+    """
     if isinstance(error, HTTPException):
         title = HTTPStatus(error.status_code).phrase
         detail = error.detail if error.detail != title else None
         return Problem(title, "about:blank", detail, error.status_code, dict(error.headers or {}))
+    if type(error) is errors.Unauthenticated:
+        return _unauthenticated(error.reason, error.needed, str(error))
+    return _problem_of(error)
+
+
+@lru_cache(maxsize=256)
+def _unauthenticated(reason: str, needed: str, told: str) -> Problem:
+    """Strangers bring it about, as often as they like, and nearly always the same."""
+    return _problem_of(errors.Unauthenticated(reason, needed, told))
+
+
+def _problem_of(error: Exception) -> Problem:
     for kind, status, type_, title in TABLE:
         if isinstance(error, kind):
             extras: dict[str, Any] = {}

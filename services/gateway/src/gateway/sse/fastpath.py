@@ -159,9 +159,10 @@ class FastPath:
             answer = unforeseen_response(error, head.headers)
         if answer is not None and not stream.head_sent and not transport.is_closing():
             headers = (*server.headers, *answer.raw_headers, *self._cors.headers(head.headers), CLOSE)
-            transport.write(encode_head(HTTPStatus(answer.status_code), headers) + bytes(answer.body))
+            told = encode_head(HTTPStatus(answer.status_code), headers) + bytes(answer.body)
+            transport.write(told)
             server.connections.discard(stream)
-            Discard(transport, server.connections, self.guard)
+            Discard(transport, server.connections, self.guard, unsent=len(told))
 
     async def _wanted(self, head: RequestHead, stream: SocketStream) -> StreamRequest | None:
         if head.job_id is None:
