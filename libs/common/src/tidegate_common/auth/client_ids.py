@@ -17,7 +17,9 @@ from tidegate_common.contract.subjects import client_tail
 from tidegate_common.errors import BrokerUnavailable
 
 BOUND_BYTES = 16
-"""Of the code, as it stands in an id: 128 bits, 22 characters."""
+"""Of the code: 128 bits."""
+BOUND_CHARACTERS = 22
+"""As it stands in an id, without the `==` that fills it up."""
 
 _MADE = re.compile(r"([A-Za-z0-9_-]{22})\.([A-Za-z0-9_-]{22})")
 
@@ -77,4 +79,4 @@ class ClientIds:
         # A name has no NUL, and `made` is of one length: no two owners and ids are written alike.
         code = self._keyed.copy()
         code.update(f"{principal.name}\0{made}".encode())
-        return urlsafe_b64encode(code.digest()).decode().rstrip("=")
+        return urlsafe_b64encode(code.digest())[:BOUND_CHARACTERS].decode()

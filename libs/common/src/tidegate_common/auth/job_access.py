@@ -6,7 +6,7 @@ from tidegate_common.auth.client_ids import ClientIds
 from tidegate_common.bus.jobs.records import JobRecords, no_job
 from tidegate_common.contract.jobs import JobState
 from tidegate_common.contract.principal import ALL_JOBS, Principal
-from tidegate_common.contract.subjects import decode_token, user_tail
+from tidegate_common.contract.subjects import decode_token
 from tidegate_common.errors import NotFound, Unreadable
 
 
@@ -44,7 +44,7 @@ def is_own(principal: Principal, tail: str, client_ids: ClientIds) -> bool:
     kind, _, name = tail.partition(".")
     if kind == "client":
         return client_ids.owns(principal, decode_token(name))
-    return bool(principal.subject) and tail == user_tail(principal.subject)
+    return bool(principal.user) and tail == principal.user
 
 
 def has_all(principal: Principal) -> bool:

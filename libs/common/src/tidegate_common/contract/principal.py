@@ -118,6 +118,7 @@ class Principal:
         "subscribe",
         "ticket",
         "token_id",
+        "user",
     )
 
     def __init__(
@@ -141,6 +142,8 @@ class Principal:
         self.name = name
         self.subject = subject
         """A user token's `sub`; empty for keys and for nobody."""
+        self.user = f"user.{encode_token(subject)}" if subject else ""
+        """The tail of that user, which each of its streams hears; empty for keys and for nobody."""
         self.key = key
         """A service key's id; empty for users."""
         self.subscribe = subscribe or Grants()
@@ -177,7 +180,7 @@ class Principal:
 
     def may_hear(self, tail: str) -> bool:
         """Whether it may listen to `tail`. A client's id is another question: see ``ClientIds``."""
-        return self.subscribe.allows(tail) or (bool(self.subject) and tail == user_tail(self.subject))
+        return self.subscribe.allows(tail) or (bool(self.user) and tail == self.user)
 
     def check_hears(self, tail: str, wish: str) -> None:
         """`wish` as grants are written. Raises Forbidden, Unauthenticated."""
@@ -210,8 +213,8 @@ class Principal:
         `asked_for` is whom a service says that it asks for (a user's or client's id, OpenAI's `user`): each of its
         users shares as an owner of its own.
         """
-        if self.subject:
-            return user_tail(self.subject)
+        if self.user:
+            return self.user
         if self.key:
             owner = f"key.{encode_token(self.key)}"
             return f"{owner}.{encode_token(asked_for)}" if asked_for else owner

@@ -18,15 +18,15 @@ from tidegate_common.errors import InvalidField
 
 BROADCAST = "broadcast"
 MAX_TOPIC_TOKENS = 16
-_PLAIN = re.compile(r"[A-Za-z0-9_-]+")
-"""Names that are tokens already."""
+_PLAIN = re.compile(r"[A-Za-z0-9._-]+")
+"""Names that are tokens already, but for dots: the ids of clients that a token mode makes have one."""
 _NAMESPACE = re.compile(r"[a-z0-9_-]{1,32}")
 
 
 def encode_token(name: str) -> str:
     """`name` as one NATS token: percent-encoded (RFC 3986), the dot too. Lossless."""
     if _PLAIN.fullmatch(name):
-        return name
+        return name.replace(".", "%2E")
     return quote(name, safe="").replace(".", "%2E").replace("~", "%7E")
 
 

@@ -40,8 +40,8 @@ def hearing(wish: Wish, client_id: str, principal: Principal, max_topics: int) -
     names = list(tails)
     tails.append(client_tail(client_id))
     names.append(f"client:{client_id}")
-    if principal.subject:
-        tails.append(user_tail(principal.subject))
+    if principal.user:
+        tails.append(principal.user)
         names.append(f"user:{principal.subject}")
     if wish.user_id is not None and wish.user_id != principal.subject:
         tails.append(_granted(principal, user_tail(wish.user_id), f"user:{wish.user_id}"))
