@@ -82,7 +82,7 @@ def _private(send: Send) -> Send:
     async def sent(message: Message) -> None:
         if message["type"] == "http.response.start":
             headers = list(message.get("headers", ()))
-            if not any(name.lower() == b"cache-control" for name, _ in headers):
+            if b"cache-control" not in [name.lower() for name, _ in headers]:
                 message = {**message, "headers": [*headers, (b"cache-control", b"no-store")]}
         await send(message)
 
