@@ -7,7 +7,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.support.bus import SUBJECTS
+from tests.support.bus import SUBJECTS, connected
 from tests.support.identity import SECRET, bearer, token
 from tests.support.nats import nats_server
 from tests.support.ports import free_port
@@ -82,6 +82,20 @@ async def test_that_streams_are_made_one_by_one_is_said_once(tmp_path: Path, cap
     assert said[0] == WAITING
     assert said[1].startswith("all streams are there")
     assert said[2:] == ["waiting for publisher-api to make the stream: TG_JOBS"]
+
+
+async def test_a_publisher_api_of_the_other_mode_is_said_to_be_what_it_is(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is there, and makes no buckets of identity: whoever reads that it has to be started finds it running."""
+    caplog.set_level("INFO")
+    async with nats_server(tmp_path) as nats, connected(nats.url) as bus:
+        upkeep = Upkeep(bus, StreamLimits(identity=True), Leaders(bus), keeps=False, all_needed=False)
+        with pytest.raises(BrokerUnavailable, match="KV_TG_TICKETS yet: start it with TIDEGATE_AUTH=token"):
+            await upkeep.start(seconds=0)
+        assert (
+            "waiting for publisher-api to make the stream, which it does with TIDEGATE_AUTH=token: KV_TG" in caplog.text
+        )
 
 
 async def test_a_stream_that_goes_is_named_by_readiness_until_publisher_api_has_made_it_again(tmp_path: Path) -> None:

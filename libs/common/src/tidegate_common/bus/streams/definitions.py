@@ -86,6 +86,12 @@ def job_streams(subjects: Subjects) -> set[str]:
     return {subjects.jobs_stream, *(f"KV_{bucket}" for bucket in (subjects.jobs_bucket, subjects.dead_bucket))}
 
 
+def identity_streams(subjects: Subjects) -> set[str]:
+    """By name, those of the above that are there in the mode `token` alone."""
+    buckets = subjects.auth_bucket, subjects.revoked_bucket, subjects.tickets_bucket, subjects.budgets_bucket
+    return {f"KV_{bucket}" for bucket in buckets}
+
+
 def events_config(subjects: Subjects, limits: StreamLimits) -> dict[str, Any]:
     """The event stream, as in `configs`."""
     return {

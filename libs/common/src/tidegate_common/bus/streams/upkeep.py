@@ -24,6 +24,7 @@ from tidegate_common.bus.streams.definitions import (
     change,
     configs,
     found,
+    identity_streams,
     job_streams,
     made,
 )
@@ -169,7 +170,9 @@ class Upkeep:
         if not missing <= self._awaited:
             self._awaited = missing
         if missing:
-            self._unmade.note(", ".join(sorted(self._awaited)))  # they are made one by one: not said anew for each
+            self._unmade.note(
+                ", ".join(sorted(self._awaited)) + self._mode
+            )  # they are made one by one: not said anew for each
         else:
             self._awaited = missing
             self._unmade.over()
@@ -289,7 +292,13 @@ class Upkeep:
         """Raises NotMade."""
         needed = ", ".join(sorted(missing & self._needed))
         if needed:
-            raise NotMade(f"publisher-api has not made {needed} yet: start it, or see its log")
+            raise NotMade(f"publisher-api has not made {needed} yet: start it, or see its log{self._mode}")
+
+    @property
+    def _mode(self) -> str:
+        """What to say if those of identity alone are missing: publisher-api may be there, and ask nobody."""
+        of_identity = self._awaited <= identity_streams(self._bus.subjects)
+        return " (it makes these with TIDEGATE_AUTH=token)" if of_identity else ""
 
     def _check_leader(self, name: str, info: Mapping[str, Any]) -> None:
         if leader_of(info) is None:
