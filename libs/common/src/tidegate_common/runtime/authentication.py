@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Awaitable, Collection
 
 from starlette.requests import HTTPConnection
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -79,12 +79,12 @@ def _private(send: Send) -> Send:
     """No cache keeps what somebody was answered. A shared one knows by `Authorization` that it must not, but tells
     nobody apart who bring a cookie (RFC 9111, 3.5)."""
 
-    async def sent(message: Message) -> None:
+    def sent(message: Message) -> Awaitable[None]:
         if message["type"] == "http.response.start":
             headers = list(message.get("headers", ()))
             if b"cache-control" not in [name.lower() for name, _ in headers]:
                 message = {**message, "headers": [*headers, (b"cache-control", b"no-store")]}
-        await send(message)
+        return send(message)
 
     return sent
 
