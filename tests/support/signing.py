@@ -11,15 +11,9 @@ from joserfc.jwa import HMACAlgorithm
 from joserfc.jwk import ECKey, Key, OctKey, OKPKey, RSAKey
 
 from tests.support.identity import SECRET
-from tidegate_common.auth.keyset import EDDSA, ES256, RS256
+from tidegate_common.auth.keyset import EDDSA, ES256, HS256, RS256
 
-SIGNERS = {
-    "HS256": HMACAlgorithm(256),
-    "RS256": RS256,
-    "ES256": ES256,
-    "EdDSA": EDDSA,
-    "HS512": HMACAlgorithm(512),
-}
+SIGNERS = {"HS256": HS256, "RS256": RS256, "ES256": ES256, "EdDSA": EDDSA, "HS512": HMACAlgorithm(512)}
 
 
 def new_key(algorithm: str) -> Key:

@@ -6,11 +6,9 @@ secret of an HS256 token.
 
 from __future__ import annotations
 
-import hmac
 import re
 import warnings
 from collections.abc import Iterable, Sequence
-from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -57,23 +55,7 @@ class VerifyingKey(NamedTuple):
         return self.kid, self.key.thumbprint()
 
 
-class KeyedHS256(HMACAlgorithm):
-    """HS256 by one secret, which is hashed in once for all tokens.
-
-    joserfc begins anew with each, for which OpenSSL looks its parts up again: a third of what the code takes.
-    """
-
-    def __init__(self, secret: bytes) -> None:
-        super().__init__(256)
-        self._keyed = hmac.new(secret, digestmod=sha256)
-
-    def verify(self, msg: bytes, sig: bytes, key: OctKey) -> bool:
-        code = self._keyed.copy()
-        code.update(msg)
-        return hmac.compare_digest(code.digest(), sig)
-
-
-RS256, ES256 = RSAAlgorithm(256), ESAlgorithm("ES256", "P-256", 256)
+HS256, RS256, ES256 = HMACAlgorithm(256), RSAAlgorithm(256), ESAlgorithm("ES256", "P-256", 256)
 EDDSA = EdDSAAlgorithm()
 EDDSA_NAMES = frozenset({"EdDSA", "Ed25519"})
 """The one algorithm by its names in RFC 8037 and RFC 9864."""
@@ -149,10 +131,9 @@ class _Set(msgspec.Struct, frozen=True):
 def secret_key(secret: str) -> VerifyingKey:
     """A secret of HS256. Raises UnusableKey for what is a public key."""
     try:
-        key = OctKey.import_key(secret)
+        return VerifyingKey(OctKey.import_key(secret), HS256, frozenset({"HS256"}))
     except ValueError:
         raise UnusableKey("a public key is no secret: name its file in TIDEGATE_AUTH_KEYS") from None
-    return VerifyingKey(key, KeyedHS256(key.raw_value), frozenset({"HS256"}))
 
 
 def read_file(path: str) -> list[VerifyingKey]:
