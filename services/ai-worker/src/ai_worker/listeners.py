@@ -9,6 +9,9 @@ from tidegate_common.contract.jobs import Job
 from tidegate_common.errors import BrokerUnavailable
 
 LOOK_SECONDS = 1.0
+"""Between two looks, at most."""
+
+LOOKS_IN_GRACE = 10
 
 
 async def all_gone(gateways: AllGateways, job: Job) -> None:
@@ -29,4 +32,6 @@ async def all_gone(gateways: AllGateways, job: Job) -> None:
             since = None if present.total or not present.complete else (now if since is None else since)
             if since is not None and now - since >= job.grace_seconds:
                 return
-        await asyncio.sleep(min(LOOK_SECONDS, max(0.05, job.grace_seconds / 2)))
+        # Once nobody is there, looks are closer together: somebody who comes and goes between two of them was there.
+        pause = job.grace_seconds / (2 if since is None else LOOKS_IN_GRACE)
+        await asyncio.sleep(min(LOOK_SECONDS, max(0.05, pause)))
