@@ -108,7 +108,7 @@ async def test_a_bad_token_is_not_nobody() -> None:
     ],
 )
 async def test_a_cookie_counts_for_pages_of_our_own(said: dict[str, str], good: bool) -> None:
-    asked = authenticator(auth_cookie=COOKIE, cors_origins=("https://other.example", "*"))
+    asked = authenticator(auth_cookie=COOKIE, cors_origins=("https://other.example", "*", "null"))
     if good:
         assert (await asked.principal(cookie(token("ann"), **said), HERE)).subject == "ann"
     else:

@@ -52,8 +52,9 @@ class Authenticator:
         self._anonymous = Principal(
             "anonymous", subscribe=Grants.of(settings.auth_anonymous, "TIDEGATE_AUTH_ANONYMOUS")
         )
-        # A list of everybody's origins is for whoever brings a token by itself, never for a cookie (Fetch, 3.2.5).
-        self._own_site = Origins(origin for origin in settings.cors_origins if origin != "*")
+        # Everybody's origins are for whoever brings a token by itself, never for a cookie (Fetch, 3.2.5). So is `null`:
+        # any page can make a sandboxed frame, which says that it is of that origin.
+        self._own_site = Origins(origin for origin in settings.cors_origins if origin not in ("*", "null"))
         self.failures = RateLimit("auth_failures", Rate.of(settings.limit_auth_failures))
         self._failed = Failures(self.failures)
         self._tasks: list[asyncio.Task[None]] = []
