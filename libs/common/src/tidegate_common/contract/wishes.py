@@ -20,14 +20,14 @@ class Wish(msgspec.Struct, frozen=True):
     """One or a list; each may have wildcards."""
 
 
-class Hearing(NamedTuple):
+class Selection(NamedTuple):
     """What a stream hears: `tails` without repeats, and the names of all of it, as clients are told."""
 
     tails: list[str]
     names: tuple[str, ...]
 
 
-def hearing(wish: Wish, client_id: str, principal: Principal, max_topics: int) -> Hearing:
+def selection(wish: Wish, client_id: str, principal: Principal, max_topics: int) -> Selection:
     """What `wish` comes to for `principal`, whose client is `client_id`, theirs by another check.
 
     The own user is heard without being asked for. A stream without the grant `broadcast` opens, and hears none. Names
@@ -52,7 +52,7 @@ def hearing(wish: Wish, client_id: str, principal: Principal, max_topics: int) -
         names.append(f"topic:{topic}")
     # Topics alone have wildcards, so nothing else covers anything.
     tails += minimal(topic_tails) if len(topic_tails) > 1 else topic_tails
-    return Hearing(tails, tuple(names))
+    return Selection(tails, tuple(names))
 
 
 def _granted(principal: Principal, tail: str, name: str) -> str:

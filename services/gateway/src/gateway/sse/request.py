@@ -10,7 +10,7 @@ from starlette.requests import Request
 
 from tidegate_common.auth.client_ids import ClientIds
 from tidegate_common.contract.principal import Principal, Ticket
-from tidegate_common.contract.wishes import Wish, hearing
+from tidegate_common.contract.wishes import Wish, selection
 from tidegate_common.errors import InvalidCredentials, InvalidField
 from tidegate_common.runtime.body import decode, read_body
 from tidegate_common.runtime.query import MOST_PARAMETERS, Ignored, once, read_query, utf8
@@ -147,7 +147,7 @@ def _checked(
     asked: Wish, last_event_id: str | None, listener: Listener, max_topics: int, fields: Fields
 ) -> StreamRequest:
     client_id = listener.client_ids.chosen(listener.principal, asked.client_id)
-    tails, names = hearing(asked, client_id, listener.principal, max_topics)
+    tails, names = selection(asked, client_id, listener.principal, max_topics)
     return StreamRequest(client_id, tails, _cut(last_event_id), names, fields.context)
 
 

@@ -14,7 +14,7 @@ from tidegate_common.auth.identity import Identity
 from tidegate_common.auth.job_access import reachable
 from tidegate_common.bus.jobs.records import JobRecords
 from tidegate_common.contract.principal import Principal
-from tidegate_common.contract.wishes import hearing
+from tidegate_common.contract.wishes import selection
 from tidegate_common.errors import InvalidField
 from tidegate_common.runtime.authentication import address_of, principal_of
 from tidegate_common.runtime.body import decode
@@ -49,7 +49,7 @@ class TicketEndpoints:
 
     async def _for_stream(self, principal: Principal, body: TicketBody) -> tuple[str, float]:
         client_id = self._identity.client_ids.chosen(principal, body.client_id)
-        heard = hearing(body, client_id, principal, self._settings.max_topics)
+        heard = selection(body, client_id, principal, self._settings.max_topics)
         return await self._identity.tickets.issue(
             principal, client_id=client_id, tails=tuple(heard.tails), names=heard.names
         )
