@@ -14,12 +14,18 @@ SOURCE = Path(__file__).with_name("node")
 CACHE = Path(__file__).parents[2] / ".data" / "node"
 
 
+def needs(*programs: str) -> None:
+    """Skips the test if one of `programs` is missing; with TIDEGATE_REQUIRE_ALL=1 that fails it."""
+    missing = [program for program in programs if shutil.which(program) is None]
+    if missing and os.environ.get("TIDEGATE_REQUIRE_ALL") == "1":
+        pytest.fail(f"{missing[0]} is required")
+    if missing:
+        pytest.skip(f"{missing[0]} is not installed")
+
+
 def installed(script: str) -> Path:
-    """The folder with `script` of tests/support/node and all packages; the test is skipped where node is missing."""
-    if shutil.which("node") is None or shutil.which("npm") is None:
-        if os.environ.get("TIDEGATE_REQUIRE_ALL") == "1":
-            pytest.fail("node and npm are required")
-        pytest.skip("node or npm is not installed")
+    """The folder with `script` of tests/support/node and all packages. Needs node and npm."""
+    needs("node", "npm")
     CACHE.mkdir(parents=True, exist_ok=True)
     with (CACHE / "lock").open("w") as lock:  # of other test processes, which want the same folder
         fcntl.flock(lock, fcntl.LOCK_EX)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
-import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -19,6 +17,7 @@ from gateway.hub.endings import Ending
 from tests.support.gateway import RunningGateway, running_gateway
 from tests.support.identity import AUTH, SECRET, bearer, token
 from tests.support.nats import nats_server
+from tests.support.npm import needs
 from tests.support.processes import running
 from tests.support.publisher import running_publisher
 from tests.support.stack import stack
@@ -166,7 +165,7 @@ def end_all(gateway: RunningGateway) -> None:
 
 
 async def test_a_javascript_client_whose_user_changes_leaves_the_id_too(tmp_path: Path) -> None:
-    needs_node()
+    needs("node")
     async with services(tmp_path) as (gateway, _):
         arguments = (f"{gateway.url}/api/sse", SECRET, "600", "ann,bob")
         async with running("node", str(SCRIPT), *arguments) as node:
@@ -183,17 +182,10 @@ async def test_a_javascript_client_whose_user_changes_leaves_the_id_too(tmp_path
     assert bobs["client_id"] != anns["client_id"]
 
 
-def needs_node() -> None:
-    if shutil.which("node") is None:
-        if os.environ.get("TIDEGATE_REQUIRE_ALL") == "1":
-            pytest.fail("node is required")
-        pytest.skip("node is not installed")
-
-
 async def test_the_javascript_client_too_is_renewed_and_sent_away(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    needs_node()
+    needs("node")
     monkeypatch.setattr("gateway.hub.expiry.NOTICE_SPREAD_SECONDS", 0)
     monkeypatch.setattr("gateway.hub.expiry.NOTICE_SECONDS", 4)
     async with services(tmp_path) as (gateway, publisher):

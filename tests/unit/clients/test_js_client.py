@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
 
-import pytest
+from tests.support.npm import needs
 
 ROOT = Path(__file__).parents[3]
 SOURCE = ROOT / "clients" / "js" / "src"
 
 
 def test_the_javascript_client_passes_its_tests() -> None:
-    if shutil.which("node") is None:
-        if os.environ.get("TIDEGATE_REQUIRE_ALL") == "1":
-            pytest.fail("node is required")
-        pytest.skip("node is not installed")
+    needs("node")
     tests = sorted(str(file) for file in Path(__file__).parent.glob("*.test.mjs"))
     done = subprocess.run(["node", "--test", *tests], capture_output=True, text=True, timeout=50)
     assert done.returncode == 0, done.stdout + done.stderr
