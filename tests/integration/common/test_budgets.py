@@ -30,7 +30,7 @@ from tidegate_common.bus.jobs.records import JobRecords
 from tidegate_common.bus.jobs.submit import JobSubmitter
 from tidegate_common.bus.requests.bucket import Bucket
 from tidegate_common.bus.streams.definitions import StreamLimits
-from tidegate_common.contract.budget import MOST_OPEN, Budget, Standing, Tokens, budget_of
+from tidegate_common.contract.budget import MOST_OPEN, Allowance, Budget, Tokens, budget_of
 from tidegate_common.contract.ids import new_job_id
 from tidegate_common.contract.jobs import JobState, JobStatus, Usage
 from tidegate_common.contract.principal import JobRights, Principal
@@ -336,7 +336,7 @@ def test_the_fullest_budget_fits_into_a_message_of_nats() -> None:
 
 async def test_whoever_asks_is_told_what_is_left(tmp_path: Path) -> None:
     async with processes(tmp_path) as (one,):
-        told: list[Standing] = []
+        told: list[Allowance] = []
         await one.ask(ann(tokens=EACH + 10), told=told.append)
         assert told[-1][:2] == (EACH + 10, 10)
         with pytest.raises(Limited):

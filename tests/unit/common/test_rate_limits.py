@@ -85,7 +85,7 @@ def test_a_look_says_what_taking_would_and_takes_nothing(rate: int, burst: int, 
     limit = RateLimit("auth_failures", Rate(rate, burst), clock)
     for wait, key in steps:
         clock.now += wait
-        looks = {limit.standing(key) for _ in range(burst + 1)}
+        looks = {limit.allowance(key) for _ in range(burst + 1)}
         (told,) = looks
         assert told is not None
         assert taken(limit, key) is (told.left > 1 - 1e-4)

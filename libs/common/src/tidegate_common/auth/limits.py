@@ -8,6 +8,7 @@ from functools import lru_cache
 from time import monotonic
 from typing import NamedTuple
 
+from tidegate_common.contract.budget import Allowance
 from tidegate_common.errors import Limited
 
 MOST_BUCKETS = 10_000
@@ -39,14 +40,6 @@ class Rate(NamedTuple):
         if not (LEAST_RATE <= found.per_second < math.inf and 1 <= found.burst < math.inf):
             raise ValueError("rate/burst, as in 10/200: so many per second, and so many at once")
         return found
-
-
-class Standing(NamedTuple):
-    """How many there may be at once, how many are left of them, and seconds until all are there again."""
-
-    limit: float
-    left: float
-    reset_seconds: float
 
 
 read_rate = lru_cache(maxsize=1_000)(Rate.of)
@@ -84,13 +77,13 @@ class RateLimit:
         if len(self._full_at) > self._most:
             self._forget(now)
 
-    def standing(self, key: str, own: Rate | None = None) -> Standing | None:
+    def allowance(self, key: str, own: Rate | None = None) -> Allowance | None:
         """What `key` has left; None if nothing limits it."""
         rate = own or self._rate
         if rate is None:
             return None
         seconds = max(0.0, self._full_at.get(key, 0.0) - self._clock())
-        return Standing(rate.burst, max(0.0, rate.burst - seconds * rate.per_second), seconds)
+        return Allowance(rate.burst, max(0.0, rate.burst - seconds * rate.per_second), seconds)
 
     def _check(self, rate: Rate, seconds: float) -> None:
         """`seconds`: after how many the bucket would be full again."""

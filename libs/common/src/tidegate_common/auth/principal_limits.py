@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from tidegate_common.auth.limits import Rate, RateLimit, Standing, read_rate
+from tidegate_common.auth.limits import Rate, RateLimit, read_rate
 from tidegate_common.auth.network import network
 from tidegate_common.auth.settings import AuthSettings
+from tidegate_common.contract.budget import Allowance
 from tidegate_common.contract.principal import Principal
 
 CONNECTS, PUBLISHES, JOBS = "connects", "publishes", "jobs"
@@ -38,9 +39,9 @@ class PrincipalLimits:
         """Raises Limited."""
         _take(self._jobs, principal, address)
 
-    def jobs_left(self, principal: Principal, address: str) -> Standing | None:
+    def jobs_left(self, principal: Principal, address: str) -> Allowance | None:
         """What there is left of its jobs; None if nothing limits them."""
-        return self._jobs.standing(*_bucket(self._jobs, principal, address))
+        return self._jobs.allowance(*_bucket(self._jobs, principal, address))
 
     def refused(self) -> dict[str, int]:
         """Refusals so far, by the limit's name."""

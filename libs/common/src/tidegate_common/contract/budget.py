@@ -30,11 +30,11 @@ class Tokens(NamedTuple):
         return self.prompt + self.answers
 
 
-class Standing(NamedTuple):
-    """How a budget stands for whoever has just asked: what is left of the day's tokens, and seconds until the next."""
+class Allowance(NamedTuple):
+    """What a limit leaves somebody: so many at most, so many of them left, and seconds until all are there again."""
 
-    limit: int
-    left: int
+    limit: float
+    left: float
     reset_seconds: float
 
 
@@ -102,8 +102,8 @@ class Budget(msgspec.Struct):
             self.spent += max(0, used.usage.total_tokens) + guessed
             self.reserved -= found.tokens
 
-    def standing(self, limit: int, now: float) -> Standing:
-        return Standing(limit, max(0, limit - self.spent - self.reserved), until_next_day(now))
+    def allowance(self, limit: int, now: float) -> Allowance:
+        return Allowance(limit, max(0, limit - self.spent - self.reserved), until_next_day(now))
 
 
 def budget_of(principal: Principal) -> str:

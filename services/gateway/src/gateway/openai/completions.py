@@ -26,7 +26,7 @@ from tidegate_common.bus.jobs.events import end_place
 from tidegate_common.bus.jobs.records import JobRecords
 from tidegate_common.bus.jobs.submit import JobSubmitter
 from tidegate_common.bus.requests.retry import insist
-from tidegate_common.contract.budget import Standing
+from tidegate_common.contract.budget import Allowance
 from tidegate_common.contract.ids import keyed_id, new_job_id
 from tidegate_common.contract.jobs import CHAT, Job, JobState, OnDisconnect, request_hash
 from tidegate_common.contract.subjects import job_tail, user_tail
@@ -78,7 +78,7 @@ class Completions:
 
     @asynccontextmanager
     async def begin(
-        self, asked: Completion, caller: Caller, told: Callable[[Standing], object]
+        self, asked: Completion, caller: Caller, told: Callable[[Allowance], object]
     ) -> AsyncIterator[tuple[JobState, JobReader]]:
         """Queues the job, once for one `caller.key`, and reads it. Left before the job's end by the last one of its
         callers here, it is cancelled. `told` hears how the caller's budget of tokens stands, if it has one.
@@ -98,7 +98,7 @@ class Completions:
                     self._spawn_cancel(state.job_id)
 
     async def _begin(
-        self, asked: Completion, caller: Caller, told: Callable[[Standing], object], stack: AsyncExitStack
+        self, asked: Completion, caller: Caller, told: Callable[[Allowance], object], stack: AsyncExitStack
     ) -> tuple[JobState, JobReader]:
         if caller.key is None:
             # The reader attaches before the job is queued: no event is stored by then that would have to be read back.

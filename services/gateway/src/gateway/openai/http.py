@@ -32,7 +32,7 @@ from gateway.settings import GatewaySettings
 from gateway.sse.admission import Admission
 from tidegate_common.auth.identity import Identity
 from tidegate_common.contract.answers import AnswerBuilder
-from tidegate_common.contract.budget import Standing
+from tidegate_common.contract.budget import Allowance
 from tidegate_common.contract.jobs import CHAT
 from tidegate_common.errors import TidegateError
 from tidegate_common.runtime.authentication import principal_of
@@ -160,9 +160,9 @@ class OpenAiFront:
         try:
             self._limits.job(caller.principal, caller.address)
         finally:
-            standing = self._limits.jobs_left(caller.principal, caller.address)
-            if standing is not None:
-                writer.headers |= rate_headers("requests", *standing)
+            allowance = self._limits.jobs_left(caller.principal, caller.address)
+            if allowance is not None:
+                writer.headers |= rate_headers("requests", *allowance)
 
     async def _answer(
         self,
@@ -173,8 +173,8 @@ class OpenAiFront:
         span: Span,
         lost: asyncio.Future[ApiError],
     ) -> None:
-        def told(standing: Standing) -> None:
-            writer.headers |= rate_headers("tokens", *standing)
+        def told(allowance: Allowance) -> None:
+            writer.headers |= rate_headers("tokens", *allowance)
 
         async with self._completions.begin(asked, caller, told) as (job, reader):
             writer.headers["x-request-id"] = job.job_id

@@ -29,7 +29,7 @@ from tidegate_common.bus.requests.bucket import Bucket
 from tidegate_common.bus.requests.jetstream import STREAM_NOT_FOUND, JetStreamError
 from tidegate_common.bus.streams.leaders import Leaders
 from tidegate_common.bus.streams.patience import WAITER
-from tidegate_common.contract.budget import Budget, Standing, Tokens, Used
+from tidegate_common.contract.budget import Allowance, Budget, Tokens, Used
 from tidegate_common.contract.jobs import Job, JobState
 from tidegate_common.contract.principal import JobRights
 from tidegate_common.contract.text import UNREADABLE
@@ -74,9 +74,9 @@ class Budgets:
         self._looked: dict[str, float] = {}
 
     async def reserve(
-        self, job: Job, tokens: Tokens, rights: JobRights, told: Callable[[Standing], object] = lambda _: None
+        self, job: Job, tokens: Tokens, rights: JobRights, told: Callable[[Allowance], object] = lambda _: None
     ) -> None:
-        """Notes `job` as open, with so many tokens that it may use. `told` hears how its budget stands then.
+        """Notes `job` as open, with so many tokens that it may use. `told` hears what its budget leaves then.
 
         Raises Limited if there are too many jobs, BudgetSpent if there are not enough tokens today.
         """
@@ -87,7 +87,7 @@ class Budgets:
                 budget.reserve(_entry(job), tokens, rights, now)
             finally:
                 if rights.tokens_per_day is not None:
-                    told(budget.standing(rights.tokens_per_day, now))
+                    told(budget.allowance(rights.tokens_per_day, now))
 
         try:
             await self._change(job.budget, edit)

@@ -13,7 +13,7 @@ from tidegate_common.bus.events.history import History
 from tidegate_common.bus.jobs.budgets import Budgets
 from tidegate_common.bus.jobs.enqueue import JOBS_QUEUED, QueueWriter
 from tidegate_common.bus.jobs.rights import allowed, tokens_of
-from tidegate_common.contract.budget import CONCURRENT, TOKENS_PER_DAY, Standing, budget_of
+from tidegate_common.contract.budget import CONCURRENT, TOKENS_PER_DAY, Allowance, budget_of
 from tidegate_common.contract.ids import EventId
 from tidegate_common.contract.jobs import CHAT, Job, JobState, OnDisconnect
 from tidegate_common.contract.principal import JobRights, Principal
@@ -77,11 +77,11 @@ class JobSubmitter:
         )
 
     async def submit(
-        self, job: Job, principal: Principal, told: Callable[[Standing], object] = lambda _: None
+        self, job: Job, principal: Principal, told: Callable[[Allowance], object] = lambda _: None
     ) -> JobState:
         """Queues a job of `principal`, once for one id; gives its record, which an earlier call may have made.
 
-        `told` hears how the principal's budget of tokens stands, if there is one.
+        `told` hears what the principal's budget of tokens leaves, if there is one.
 
         Raises Limited, QueueFull, BrokerUnavailable, TooLarge: then there is no such job, unless it had a record
         before. Raises KeyReused if that record is of another request.
@@ -99,7 +99,7 @@ class JobSubmitter:
                 raise
 
     async def _put_counted(
-        self, job: Job, rights: JobRights, headers: Mapping[str, str], told: Callable[[Standing], object]
+        self, job: Job, rights: JobRights, headers: Mapping[str, str], told: Callable[[Allowance], object]
     ) -> JobState:
         """Reserves what the job may use, and queues it."""
         if job.request and await self._queue.has_record(job.job_id):
