@@ -65,7 +65,6 @@ TABLE: list[tuple[type[errors.TidegateError], int, str, str | None]] = [
     (errors.Forbidden, 403, INVALID, "forbidden"),
     (errors.BudgetSpent, 429, "insufficient_quota", "insufficient_quota"),
     (errors.Limited, 429, "rate_limit_error", "rate_limit_exceeded"),
-    (errors.Forbidden, 403, INVALID, "forbidden"),
     (errors.NotFound, 404, INVALID, "not_found"),
     (errors.TooLarge, 413, INVALID, "too_large"),
     (errors.UnsupportedMedia, 415, INVALID, "unsupported_media_type"),

@@ -81,7 +81,7 @@ class Completions:
         self, asked: Completion, caller: Caller, told: Callable[[Allowance], object]
     ) -> AsyncIterator[tuple[JobState, JobReader]]:
         """Queues the job, once for one `caller.key`, and reads it. Left before the job's end by the last one of its
-        callers here, it is cancelled. `told` hears how the caller's budget of tokens stands, if it has one.
+        callers here, it is cancelled. `told` hears what the caller's budget of tokens leaves, if it has one.
 
         Raises Forbidden, Unauthenticated, Limited, QueueFull, BrokerUnavailable, TooLarge: then there is no such job;
         KeyReused: it is of another request.
