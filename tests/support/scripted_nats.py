@@ -6,13 +6,29 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 from tests.support.waiting import until
 
 
+class _Connection(NamedTuple):
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+    subscribed: dict[str, str]
+
+    def fail(self, text: str, *, close: bool) -> None:
+        self.writer.write(b"-ERR '%s'\r\n" % text.encode())
+        if close:
+            self.writer.close()
+
+
 class ScriptedNats:
-    """`subscribed` are the subjects of the present connection, by id; `connections` counts all."""
+    """`connections` counts all. A test speaks to the newest one, or cuts it. An older one may still be read, and is
+    answered by itself.
+
+    A switch that is flipped also counts for connections whose next line is not read yet. Before a test flips one that
+    decides about new connections, it waits until none is on its way: see `idle`.
+    """
 
     def __init__(self, port: int, info: dict[str, Any]) -> None:
         self.port = port
@@ -21,7 +37,6 @@ class ScriptedNats:
         self.connections = 0
         self.connects: list[dict[str, Any]] = []
         """The CONNECT commands."""
-        self.subscribed: dict[str, str] = {}
         self.refuses = ""
         """Said to each CONNECT, before the end of the connection; empty: it is accepted."""
         self.silent = False
@@ -39,17 +54,26 @@ class ScriptedNats:
         self.reads = asyncio.Event()
         """Unset: it hangs, and reads nothing."""
         self.reads.set()
-        self._writer: asyncio.StreamWriter | None = None
+        self._present: _Connection | None = None
+
+    @property
+    def subscribed(self) -> dict[str, str]:
+        """The subjects of the present connection, by id."""
+        return {} if self._present is None else self._present.subscribed
+
+    @property
+    def idle(self) -> bool:
+        """Whether there is no connection, nor anything of one that is still to be read."""
+        return self.ended == self.connections
 
     async def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
-        self.subscribed = {}
-        self._writer = writer
+        present = self._present = _Connection(reader, writer, {})
         if not self.silent:
-            self.write(b"INFO " + json.dumps(self.info).encode() + b"\r\n")
+            writer.write(b"INFO " + json.dumps(self.info).encode() + b"\r\n")
         try:
             while line := await reader.readline():
-                await self._take(line.split(), line, reader)
+                await self._take(line.split(), line, present)
                 await self.reads.wait()
         except (ConnectionError, EOFError):
             pass
@@ -57,38 +81,39 @@ class ScriptedNats:
             self.ended += 1
             writer.close()
 
-    async def _take(self, words: list[bytes], line: bytes, reader: asyncio.StreamReader) -> None:
+    async def _take(self, words: list[bytes], line: bytes, by: _Connection) -> None:
         match words[0]:
             case b"CONNECT":
                 self.connects.append(json.loads(line[8:]))
                 if self.refuses:
-                    self.fail(self.refuses)
+                    by.fail(self.refuses, close=True)
             case b"PING":
                 self.pings += 1
-                if not self.mute:
-                    self.write(b"PONG\r\n")
+                if not self.mute and not by.writer.is_closing():
+                    by.writer.write(b"PONG\r\n")
             case b"SUB":
-                self.subscribed[words[-1].decode()] = words[1].decode()
+                by.subscribed[words[-1].decode()] = words[1].decode()
                 self.on_subscribed(words[1].decode())
             case b"UNSUB":
-                self.subscribed.pop(words[1].decode(), None)
+                by.subscribed.pop(words[1].decode(), None)
             case b"PUB" | b"HPUB":
-                await reader.readexactly(int(words[-1]) + 2)
+                await by.reader.readexactly(int(words[-1]) + 2)
                 self.published += 1
 
+    @property
+    def _connection(self) -> _Connection:
+        assert self._present is not None, "nobody is connected"
+        return self._present
+
     def write(self, data: bytes) -> None:
-        assert self._writer is not None, "nobody is connected"
-        self._writer.write(data)
+        self._connection.writer.write(data)
 
     def fail(self, text: str, *, close: bool = True) -> None:
         """Says `-ERR`, and ends the connection, as nats-server mostly does."""
-        self.write(b"-ERR '%s'\r\n" % text.encode())
-        if close:
-            self.cut()
+        self._connection.fail(text, close=close)
 
     def cut(self) -> None:
-        assert self._writer is not None, "nobody is connected"
-        self._writer.close()
+        self._connection.writer.close()
 
     def send(self, subject: str, payload: bytes) -> None:
         """A message to whoever has subscribed to `subject`."""
@@ -98,6 +123,14 @@ class ScriptedNats:
 
     async def has_subscriber(self, subject: str) -> None:
         await until(lambda: subject in self.subscribed.values(), f"{subject} is subscribed to")
+
+    async def aclose(self) -> None:
+        """Ends the connection that there is, and returns when nothing is read any more. A reader that the loop's end
+        cancels is logged by asyncio as an error."""
+        self.reads.set()
+        if self._present is not None:
+            self.cut()
+        await until(lambda: self.idle, "its connections are over")
 
 
 @asynccontextmanager
@@ -112,5 +145,4 @@ async def scripted_nats(**info: Any) -> AsyncIterator[ScriptedNats]:
         yield scripted
     finally:
         server.close()
-        if scripted._writer is not None:
-            scripted.cut()
+        await scripted.aclose()

@@ -15,11 +15,12 @@ from tidegate_common.bus.connection import Bus, connect
 
 
 async def pinging(bus: Bus, nats: ScriptedNats, seconds: float = 0.2) -> None:
-    """From here on the connection asks for a sign of life every so many seconds: it is another one."""
+    """From here on the connection asks for a sign of life every so many seconds: it is another one, and alone."""
     losses, before = bus.losses, nats.connections
     bus.client.options["ping_interval"] = seconds
     nats.cut()
     await until(lambda: bus.losses > losses and nats.connections > before and bus.connected, "it is back")
+    await until(lambda: nats.ended == nats.connections - 1, "all of the lost one is read")
 
 
 async def test_a_server_that_is_silent_is_asked_twice_before_it_is_given_up() -> None:
