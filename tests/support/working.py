@@ -24,7 +24,7 @@ from tidegate_common.bus.streams.patience import Patience
 from tidegate_common.contract import events
 from tidegate_common.contract.answers import AiDone, AiError, AiResponse, AiRestart
 from tidegate_common.contract.events import Event
-from tidegate_common.contract.jobs import ChatParams, Job, JobStatus, Usage
+from tidegate_common.contract.jobs import ChatParams, Job, JobState, JobStatus, Usage
 from tidegate_common.runtime.tasks import end
 
 
@@ -86,14 +86,24 @@ class Turn:
 Script = Callable[[Turn], Awaitable[None]]
 
 
+def begun(state: JobState) -> JobState | None:
+    """None if the job has ended: it was cancelled while it waited, and nobody is to work at it."""
+    return None if state.status.final else replace(state, status=JobStatus.RUNNING)
+
+
 class ScriptedWorker:
-    """Runs `script` for each job, all at once. A job whose script has not ended it when it is cancelled ends so."""
+    """Runs `script` for each job, all at once. A job whose script has not ended it when it is cancelled ends so.
+
+    `turns` are those that have begun: the job's record says by then that it runs.
+    """
 
     def __init__(self, bus: Bus, states: JobRecords, script: Script) -> None:
         self.bus = bus
         self.states = states
         self.publisher = EventPublisher(bus, History(bus), 10)
         self.turns: list[Turn] = []
+        self._taken: list[Turn] = []
+        """A cancel may come between the record's change and its answer."""
         self._script = script
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -102,12 +112,15 @@ class ScriptedWorker:
             delivery = await queue.take(5)
             if delivery is not None:
                 turn = Turn(delivery.job(), delivery.headers, self)
-                self.turns.append(turn)
+                self._taken.append(turn)
                 self._tasks.add(asyncio.create_task(self._answer(turn)))
                 await delivery.done()
 
     async def _answer(self, turn: Turn) -> None:
-        await self.states.change(turn.job.job_id, lambda state: replace(state, status=JobStatus.RUNNING))
+        state = await self.states.change(turn.job.job_id, begun)
+        if state.status.final:
+            return
+        self.turns.append(turn)
         working: asyncio.Task[Any] = asyncio.ensure_future(self._script(turn))
         cancelled = asyncio.create_task(turn.cancelled.wait())
         await asyncio.wait({working, cancelled}, return_when=asyncio.FIRST_COMPLETED)
@@ -118,7 +131,7 @@ class ScriptedWorker:
         working.cancelled() or working.result()
 
     def cancel(self, job_id: str) -> None:
-        for turn in self.turns:
+        for turn in self._taken:
             if turn.job.job_id == job_id and not turn.over:
                 turn.cancelled.set()
 

@@ -12,6 +12,7 @@ from openai import AsyncOpenAI
 
 from tests.support.gateway import RunningGateway, running_gateway
 from tests.support.nats import nats_server
+from tests.support.waiting import until
 from tests.support.working import Script, ScriptedWorker, hello, scripted_worker
 from tidegate_common.bus.jobs.budgets import Budgets
 from tidegate_common.bus.streams.leaders import Leaders
@@ -28,6 +29,18 @@ class Front(NamedTuple):
     async def status(self, job_id: str | None) -> str:
         """What the job's record says."""
         return (await self.worker.states.get(job_id or "")).status.value
+
+    async def becomes(self, status: str, job_id: str | None) -> None:
+        """Waits until the job's record says `status`. Raises AssertionError with what it says instead."""
+
+        async def there() -> bool:
+            return await self.status(job_id) == status
+
+        try:
+            await until(there, f"the job is {status}")
+        except AssertionError as error:
+            error.add_note(f"its record: {await self.worker.states.get(job_id or '')}")
+            raise
 
     async def settle(self, job_id: str, usage: Usage) -> None:
         """Notes in its budget what the job has used, as a worker does."""

@@ -120,11 +120,7 @@ async def test_closing_the_stream_cancels_the_job(tmp_path: Path) -> None:
                 break
         await stream.close()
         job_id = running.worker.turns[0].job.job_id
-
-        async def cancelled() -> bool:
-            return await running.status(job_id) == "cancelled"
-
-        await until(cancelled, "the job is cancelled")
+        await running.becomes("cancelled", job_id)
 
 
 async def test_of_several_callers_of_one_job_the_last_one_to_leave_cancels_it(tmp_path: Path) -> None:
@@ -149,11 +145,7 @@ async def test_of_several_callers_of_one_job_the_last_one_to_leave_cancels_it(tm
         await gateway.openai._completions.aclose()
         assert await running.status(job_id) == "running"
         await second.close()
-
-        async def cancelled() -> bool:
-            return await running.status(job_id) == "cancelled"
-
-        await until(cancelled, "the job is cancelled")
+        await running.becomes("cancelled", job_id)
         assert len(running.worker.turns) == 1
 
 

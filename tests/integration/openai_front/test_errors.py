@@ -169,11 +169,33 @@ async def test_a_client_that_goes_before_its_whole_answer_cancels_the_job(tmp_pa
         asking = asyncio.create_task(running.client.chat.completions.create(model="any", messages=ASK))
         await until(lambda: running.worker.turns, "the job is at work")
         asking.cancel()
+        await running.becomes("cancelled", running.worker.turns[0].job.job_id)
 
-        async def cancelled() -> bool:
-            return await running.status(running.worker.turns[0].job.job_id) == "cancelled"
 
-        await until(cancelled, "the job is cancelled")
+async def test_a_client_that_goes_while_its_job_is_being_taken_ends_it_for_good(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The worker of these tests wrote "running" over the end, and another test waited for "cancelled" in vain."""
+    async with front(tmp_path) as running:
+        states, taken, go_on = running.worker.states, asyncio.Queue[str](), asyncio.Event()
+        change, looked = states.change, asyncio.Event()
+
+        async def late(job_id: str, edit: Any) -> Any:
+            taken.put_nowait(job_id)
+            await go_on.wait()
+            state = await change(job_id, edit)
+            looked.set()
+            return state
+
+        monkeypatch.setattr(states, "change", late)
+        asking = asyncio.create_task(running.client.chat.completions.create(model="any", messages=ASK))
+        job_id = await taken.get()
+        asking.cancel()
+        await running.becomes("cancelled", job_id)
+        go_on.set()
+        await looked.wait()
+        assert await running.status(job_id) == "cancelled"
+        assert running.worker.turns == []
 
 
 async def test_an_answer_that_another_cancels_is_an_error_that_no_client_repeats(tmp_path: Path) -> None:
@@ -228,11 +250,7 @@ async def test_a_gateway_that_stops_takes_no_more_and_cuts_what_is_not_done_in_t
             await reading
         assert told.value.code == "stopping"
         await stopping
-
-        async def cancelled() -> bool:
-            return await running.status(running.worker.turns[0].job.job_id) == "cancelled"
-
-        await until(cancelled, "the job is cancelled")
+        await running.becomes("cancelled", running.worker.turns[0].job.job_id)
 
 
 async def test_a_completion_that_ends_while_the_gateway_stops_is_whole(tmp_path: Path) -> None:
